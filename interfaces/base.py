@@ -1,0 +1,89 @@
+"""What every interface of this package has in common."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import BaseInterface, BaseInterfaceInputSpec, isdefined, traits
+
+from qsm_nipype import __version__
+
+
+@lru_cache(maxsize=1)
+def code_version() -> str:
+    """Version and digest of the package's sources.
+
+    Nipype hashes a node's inputs only: without this, a node whose code changed would hand out
+    the result of the old code.
+    """
+    digest = hashlib.sha256()
+    for package in ("core", "interfaces", "models"):
+        module = importlib.util.find_spec(f"qsm_nipype.{package}")
+        for root in module.submodule_search_locations if module else []:
+            for source in sorted(Path(root).rglob("*.py")):
+                digest.update(source.read_bytes())
+    return f"{__version__}+{digest.hexdigest()[:12]}"
+
+
+class QSMInputSpec(BaseInterfaceInputSpec):
+    """Inputs that every node has; those with `parameter=True` metadata go to the core function."""
+
+    code_version = traits.Str(desc="makes a changed program recompute (see code_version)")
+    num_threads = traits.Int(1, usedefault=True, nohash=True, desc="threads the node may use")
+    use_gpu = traits.Bool(False, usedefault=True, nohash=True, desc="compute on the CUDA device")
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not isdefined(self.code_version):
+            self.code_version = code_version()
+
+
+class QSMInterface(BaseInterface):
+    """Load, one call into `core` or `models`, save.
+
+    A subclass implements `_run(cwd)` and returns its outputs by port name.
+    """
+
+    input_spec = QSMInputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        import torch
+
+        torch.set_num_threads(max(1, self.inputs.num_threads))
+        self._results = self._run(Path(runtime.cwd))
+        return runtime
+
+    def _run(self, cwd: Path) -> dict[str, Any]:
+        raise TypeError(f"{type(self).__name__} does not say what it runs")
+
+    def _list_outputs(self) -> dict[str, Any]:
+        return self._results
+
+    @property
+    def device(self) -> str:
+        """Where tensors of this node live."""
+        return "cuda" if self.inputs.use_gpu else "cpu"
+
+    def parameters(self) -> dict[str, Any]:
+        """The method's parameters that were set; the core function's defaults serve the rest."""
+        names = self.inputs.traits(parameter=True)
+        values = {name: getattr(self.inputs, name) for name in names}
+        return {name: value for name, value in values.items() if isdefined(value)}
+
+
+def resolve(function: str) -> Callable[..., Any]:
+    """The function behind `package.module:name`, imported when first needed."""
+    module, name = function.split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def accepted(function: Callable[..., Any], **candidates: Any) -> dict[str, Any]:
+    """Those of `candidates` that `function` takes by name and that are not None."""
+    names = inspect.signature(function).parameters
+    return {k: v for k, v in candidates.items() if k in names and v is not None}

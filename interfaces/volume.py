@@ -1,0 +1,108 @@
+"""NIfTI files ↔ arrays and tensors, with voxel size and the direction of B0."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+
+from qsm_nipype.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A NIfTI image in memory: `data` as stored by us (float32 or integer), `affine` in mm."""
+
+    data: np.ndarray
+    affine: np.ndarray
+    path: str = ""
+
+    @property
+    def voxel_size(self) -> tuple[float, float, float]:
+        """Edge lengths of a voxel in mm."""
+        return tuple(np.linalg.norm(self.affine[:3, :3], axis=0).tolist())  # type: ignore[return-value]
+
+    @property
+    def b0_dir(self) -> tuple[float, float, float]:
+        """Unit direction of B0 along the voxel axes: see `b0_direction`."""
+        return b0_direction(self.affine)
+
+    def tensor(self, device: str = "cpu") -> Tensor:
+        """The data as a float32 tensor."""
+        import torch
+
+        return torch.as_tensor(np.ascontiguousarray(self.data, dtype=np.float32), device=device)
+
+    def mask(self, device: str = "cpu") -> Tensor:
+        """The data as a boolean tensor: true above one half."""
+        import torch
+
+        return torch.as_tensor(np.ascontiguousarray(self.data > 0.5), device=device)
+
+
+def b0_direction(affine: np.ndarray) -> tuple[float, float, float]:
+    """Direction of the scanner's z axis along the voxel axes, from unit-normalised columns.
+
+    Normalising the columns first is what makes it right for anisotropic oblique voxels; the
+    inverse of the scaled affine is not.
+    """
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    direction = np.linalg.solve(axes, (0.0, 0.0, 1.0))
+    return tuple((direction / np.linalg.norm(direction)).tolist())  # type: ignore[return-value]
+
+
+def load(path: str | os.PathLike[str], *, dtype: Any = np.float32) -> Volume:
+    """Read an image with its slope applied. Raises DataError with the file's name and the cure."""
+    image = open_image(path)
+    try:
+        data = np.asanyarray(image.dataobj).astype(dtype, copy=False)
+    except (OSError, EOFError, ValueError) as exc:
+        raise DataError(f"{path}: the image data are cut short; copy the file again") from exc
+    return Volume(data, np.asarray(image.affine, dtype=float), str(path))
+
+
+def open_image(path: str | os.PathLike[str]) -> Any:
+    """Open an image without reading its data. Raises DataError."""
+    if not Path(path).exists():
+        raise DataError(f"{path}: no such file; check the path")
+    if Path(path).stat().st_size == 0:
+        raise DataError(f"{path}: the file is empty; convert or copy it again")
+    try:
+        return nib.load(path)
+    except (ImageFileError, OSError, EOFError, ValueError) as exc:
+        raise DataError(f"{path}: not a readable NIfTI image; convert it again") from exc
+
+
+def save(path: str | os.PathLike[str], data: Any, like: Volume) -> str:
+    """Write `data` (array or tensor) in the geometry of `like`: masks as uint8, the rest float32.
+
+    The file appears under its name only when complete. Returns the path.
+    """
+    array = data.detach().cpu().numpy() if hasattr(data, "detach") else np.asarray(data)
+    kind = np.uint8 if array.dtype == bool else np.float32
+    if np.issubdtype(array.dtype, np.integer):
+        kind = array.dtype.type if array.dtype.itemsize <= 2 else np.int32
+    image = nib.Nifti1Image(array.astype(kind, copy=False), like.affine)
+    image.header.set_xyzt_units("mm", "sec")
+    image.set_sform(like.affine, code=1)
+    image.set_qform(like.affine, code=1)
+    target = Path(path)
+    partial = target.with_name(f".partial-{os.getpid()}-{target.name}")
+    nib.save(image, partial)
+    os.replace(partial, target)
+    return str(target)
+
+
+def same_grid(a: Volume, b: Volume, *, tolerance: float = 1e-3) -> bool:
+    """Whether two volumes share shape and affine (mm within `tolerance`)."""
+    return a.data.shape[:3] == b.data.shape[:3] and np.allclose(
+        a.affine, b.affine, atol=tolerance, rtol=0
+    )
