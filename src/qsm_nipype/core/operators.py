@@ -1,0 +1,68 @@
+"""Finite differences, their adjoint, and the shrinkages of sparsity-regularised inversion.
+
+All act on a periodic grid, so that the gradient is diagonal in Fourier space: its energy is
+`fourier.gradient_spectrum`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def gradient(x: Tensor, voxel_size: Sequence[float], *, out: Tensor | None = None) -> Tensor:
+    """Periodic forward differences of `x` `(X, Y, Z)` in units of `x` per mm: `(3, X, Y, Z)`.
+
+    `out`, a tensor of the result's shape, spares the allocation in an iteration.
+    """
+    if out is None:
+        out = x.new_empty((3, *x.shape))
+    for axis, step in enumerate(voxel_size):
+        n = x.shape[axis]
+        head, tail = x.narrow(axis, 0, n - 1), x.narrow(axis, 1, n - 1)
+        torch.sub(tail, head, out=out[axis].narrow(axis, 0, n - 1))
+        first, last = x.narrow(axis, 0, 1), x.narrow(axis, n - 1, 1)
+        torch.sub(first, last, out=out[axis].narrow(axis, n - 1, 1))
+        if float(step) != 1.0:
+            out[axis].div_(float(step))
+    return out
+
+
+def divergence(p: Tensor, voxel_size: Sequence[float], *, out: Tensor | None = None) -> Tensor:
+    """Exact negative adjoint of `gradient`: `(3, X, Y, Z)` → `(X, Y, Z)`, ⟨∇x, p⟩ = −⟨x, div p⟩.
+
+    `out`, a tensor of the result's shape that shares no memory with `p`, spares the allocation.
+    """
+    if out is None:
+        out = p.new_empty(p.shape[1:])
+    out.zero_()
+    for axis, step in enumerate(voxel_size):
+        n = p.shape[axis + 1]
+        weight = 1.0 / float(step)
+        out.add_(p[axis], alpha=weight)
+        out.narrow(axis, 1, n - 1).sub_(p[axis].narrow(axis, 0, n - 1), alpha=weight)
+        out.narrow(axis, 0, 1).sub_(p[axis].narrow(axis, n - 1, 1), alpha=weight)
+    return out
+
+
+def shrink(v: Tensor, threshold: float | Tensor) -> Tensor:
+    """Soft threshold sign(v)·max(|v| − threshold, 0): the proximal map of threshold·‖v‖₁.
+
+    `threshold` is a number or a tensor that broadcasts to `v`.
+    """
+    if isinstance(threshold, Tensor):
+        return v - torch.minimum(torch.maximum(v, -threshold), threshold)
+    return v - v.clamp(-threshold, threshold)
+
+
+def shrink_vector(v: Tensor, threshold: float | Tensor) -> Tensor:
+    """Isotropic soft threshold along the first axis: v·max(1 − threshold/|v|, 0) for `(3, X, Y, Z)`.
+
+    The proximal map of threshold·Σ|v|₂, which has no preferred axis.
+    """
+    length = v.square().sum(dim=0).sqrt_()
+    floor = torch.finfo(v.dtype).tiny
+    factor = (1 - threshold / length.clamp_min_(floor)).clamp_min_(0)
+    return v * factor
