@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def gradient(x: Tensor, voxel_size: Sequence[float], *, out: Tensor | None = None) -> Tensor:
-    """Periodic forward differences of `x` `(X, Y, Z)` in units of `x` per mm: `(3, X, Y, Z)`.
+    """Periodic forward differences of `x` `(X, Y, Z)` in units of `x` per mm: (3, X, Y, Z).
 
     `out`, a tensor of the result's shape, spares the allocation in an iteration.
     """
@@ -58,7 +58,7 @@ def shrink(v: Tensor, threshold: float | Tensor) -> Tensor:
 
 
 def shrink_vector(v: Tensor, threshold: float | Tensor) -> Tensor:
-    """Isotropic soft threshold along the first axis: v·max(1 − threshold/|v|, 0) for `(3, X, Y, Z)`.
+    """Isotropic soft threshold of `(3, X, Y, Z)`: v·max(1 − threshold/|v|, 0), |v| along axis 0.
 
     The proximal map of threshold·Σ|v|₂, which has no preferred axis.
     """
