@@ -1,0 +1,378 @@
+"""From a BIDS folder to checked acquisitions: what is there, and what is wrong with the rest."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from qsm_nipype.core import GYROMAGNETIC_RATIO
+from qsm_nipype.errors import DataError, UsageError
+
+#: Suffixes of gradient-echo acquisitions; T2starw counts where it has echoes or parts.
+SUFFIXES = ("MEGRE", "GRE", "T2starw")
+#: What `part-` may say, and the name of the file list that it fills.
+PARTS = {"phase": "phase", "mag": "magnitude", "real": "real", "imag": "imaginary"}
+#: Entities that tell files of one acquisition apart, not acquisitions.
+WITHIN = ("echo", "part", "coil", "ch")
+#: Order of entities in a derivative's name (BIDS 1.10, the ones an anatomical image can have).
+ORDER = ("sub", "ses", "sample", "task", "acq", "ce", "rec", "dir", "run", "flip", "inv", "mt")
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """One gradient-echo acquisition; file lists are ordered by echo, and one 4-D file may hold all.
+
+    `entities` is ordered as in the file name; times in s, `b0` in tesla, lengths in mm.
+    """
+
+    entities: Mapping[str, str]
+    suffix: str
+    datatype: str
+    echo_times: tuple[float, ...]
+    b0: float
+    shape: tuple[int, int, int]
+    voxel_size: tuple[float, float, float]
+    phase: tuple[str, ...] = ()
+    magnitude: tuple[str, ...] = ()
+    real: tuple[str, ...] = ()
+    imaginary: tuple[str, ...] = ()
+    metadata: tuple[Mapping[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def subject(self) -> str:
+        """Label without `sub-`."""
+        return self.entities["sub"]
+
+    @property
+    def session(self) -> str | None:
+        """Label without `ses-`, if there are sessions."""
+        return self.entities.get("ses")
+
+    @property
+    def label(self) -> str:
+        """`sub-01_ses-1_run-2`: stem of every derivative's name."""
+        return stem(self.entities)
+
+    @property
+    def name(self) -> str:
+        """The label in letters, digits and underscores, as Nipype wants names."""
+        return re.sub(r"\W+", "_", self.label)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Every image of the acquisition."""
+        return self.magnitude + self.phase + self.real + self.imaginary
+
+    @property
+    def voxels(self) -> int:
+        """Voxels of one echo."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An acquisition that cannot be processed, and the one sentence that says why."""
+
+    entities: Mapping[str, str]
+    reason: str
+
+    @property
+    def label(self) -> str:
+        """As `Acquisition.label`."""
+        return stem(self.entities)
+
+    @property
+    def subject(self) -> str:
+        """Label without `sub-`."""
+        return self.entities["sub"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which part of a dataset to look at."""
+
+    participants: tuple[str, ...] = ()
+    sessions: tuple[str, ...] = ()
+    filters: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    database: Path | None = None
+
+
+def stem(entities: Mapping[str, str]) -> str:
+    """`sub-01_acq-x_run-1` from entities, in BIDS order."""
+    known = [key for key in ORDER if key in entities]
+    rest = [key for key in entities if key not in ORDER]
+    return "_".join(f"{key}-{entities[key]}" for key in known + rest)
+
+
+def find_acquisitions(
+    bids_dir: Path, selection: Selection
+) -> tuple[list[Acquisition], list[Refusal]]:
+    """Every gradient-echo acquisition of the selected participants.
+
+    A faulty one does not disturb the others: it comes back as a Refusal. Raises UsageError when
+    the dataset or the selection itself is unusable.
+    """
+    groups: dict[tuple[Any, ...], list[Path]] = {}
+    for path in _images(bids_dir, selection):
+        groups.setdefault(_group_key(path), []).append(path)
+    good: list[Acquisition] = []
+    bad: list[Refusal] = []
+    for key, paths in sorted(groups.items()):
+        entities = dict(key[0])
+        try:
+            good.append(_acquisition(bids_dir, entities, sorted(paths)))
+        except DataError as exc:
+            bad.append(Refusal(entities, str(exc)))
+    return _without_collisions(good, bad)
+
+
+def parse_name(path: Path) -> tuple[dict[str, str], str]:
+    """Entities and suffix of a BIDS file name."""
+    parts = path.name.split(".")[0].split("_")
+    entities = dict(part.split("-", 1) for part in parts[:-1] if "-" in part)
+    return entities, parts[-1]
+
+
+def sidecar(bids_dir: Path, image: Path) -> dict[str, Any]:
+    """Metadata of an image by BIDS inheritance: from the dataset's root down, nearer files win.
+
+    A JSON file applies when its suffix is the image's and each of its entities is one of the
+    image's. Raises DataError naming a JSON file that cannot be read.
+    """
+    entities, suffix = parse_name(image)
+    folders = [f for f in [*image.parents] if f == bids_dir or bids_dir in f.parents]
+    merged: dict[str, Any] = {}
+    for folder in reversed(folders):
+        candidates = []
+        for path in folder.glob(f"*{suffix}.json"):
+            theirs, their_suffix = parse_name(path)
+            if their_suffix == suffix and theirs.items() <= entities.items():
+                candidates.append((len(theirs), path))
+        for _, path in sorted(candidates):
+            merged.update(_read_json(path))
+    return merged
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, OSError) as exc:
+        raise DataError(f"{path}: not valid JSON ({exc}); correct the file") from exc
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: must hold one JSON object; correct the file")
+    return content
+
+
+def _images(bids_dir: Path, selection: Selection) -> list[Path]:
+    if not bids_dir.is_dir():
+        raise UsageError(f"{bids_dir}: no such folder; give the BIDS dataset's root")
+    layout = _layout(bids_dir, selection.database)
+    present = set(layout.get_subjects())
+    wanted = [label.removeprefix("sub-") for label in selection.participants]
+    missing = [label for label in wanted if label not in present]
+    if missing:
+        raise UsageError(
+            f"{bids_dir}: no participant {', '.join(missing)}; there are "
+            f"{', '.join(sorted(present)) or 'none'}"
+        )
+    query: dict[str, Any] = {"suffix": list(SUFFIXES), "extension": [".nii", ".nii.gz"]}
+    if wanted:
+        query["subject"] = wanted
+    if selection.sessions:
+        query["session"] = [label.removeprefix("ses-") for label in selection.sessions]
+    query.update(_filter(selection.filters))
+    return [Path(file.path) for file in layout.get(**query) if _is_gre(Path(file.path))]
+
+
+def _layout(bids_dir: Path, database: Path | None) -> Any:
+    from bids import BIDSLayout, BIDSLayoutIndexer
+
+    indexer = BIDSLayoutIndexer(validate=False, index_metadata=False)
+    return BIDSLayout(
+        bids_dir,
+        validate=False,
+        indexer=indexer,
+        database_path=database,
+        reset_database=False,
+    )
+
+
+def _filter(filters: Mapping[str, Any]) -> dict[str, Any]:
+    """The `gre` entry of a BIDS filter file, with pybids' queries spelled as in fMRIPrep."""
+    from bids.layout import Query
+
+    unknown = set(filters) - {"gre"}
+    if unknown:
+        raise UsageError(
+            f"the BIDS filter file has an entry {sorted(unknown)[0]!r}; the one known is 'gre'"
+        )
+    words = {"Query.NONE": Query.NONE, "Query.ANY": Query.ANY, None: Query.NONE, "*": Query.ANY}
+    chosen = {}
+    for key, value in filters.get("gre", {}).items():
+        hashable = value is None or isinstance(value, str)
+        chosen[key] = words.get(value, value) if hashable else value
+    return chosen
+
+
+def _is_gre(path: Path) -> bool:
+    entities, suffix = parse_name(path)
+    return suffix != "T2starw" or "echo" in entities or "part" in entities
+
+
+def _group_key(path: Path) -> tuple[Any, ...]:
+    entities, suffix = parse_name(path)
+    return tuple(i for i in entities.items() if i[0] not in WITHIN), suffix, path.parent.name
+
+
+def _acquisition(bids_dir: Path, entities: dict[str, str], paths: Sequence[Path]) -> Acquisition:
+    files = _files_by_part(paths)
+    main = files["phase"] or files["real"]
+    sidecars = [sidecar(bids_dir, path) for path in main]
+    notes: list[str] = []
+    shape, voxel_size, n_echoes = _check_grids([p for part in files.values() for p in part])
+    echo_times = _echo_times(main, sidecars, n_echoes)
+    b0 = _field_strength(main[0], sidecars[0], notes)
+    return Acquisition(
+        entities=MappingProxyType(entities),
+        suffix=parse_name(paths[0])[1],
+        datatype=paths[0].parent.name,
+        echo_times=echo_times,
+        b0=b0,
+        shape=shape,
+        voxel_size=voxel_size,
+        metadata=tuple(MappingProxyType(s) for s in sidecars),
+        notes=tuple(notes),
+        **{part: tuple(str(p) for p in found) for part, found in files.items()},  # type: ignore[arg-type]
+    )
+
+
+def _files_by_part(paths: Sequence[Path]) -> dict[str, list[Path]]:
+    """Files of each part, by echo; refuses what does not make pairs."""
+    files: dict[str, list[Path]] = {name: [] for name in PARTS.values()}
+    for path in sorted(paths, key=_echo_order):
+        part = parse_name(path)[0].get("part", "mag")
+        if part not in PARTS:
+            raise DataError(f"{path.name}: part-{part} is not one of {', '.join(PARTS)}; rename it")
+        files[PARTS[part]].append(path)
+    for one, other in (("phase", "magnitude"), ("real", "imaginary")):
+        if files[one] and len(files[one]) != len(files[other]):
+            short = other if len(files[other]) < len(files[one]) else one
+            raise DataError(
+                f"{files[one][0].name}: {len(files[one])} {one} but {len(files[other])} {other} "
+                f"images; add the missing {short} files"
+            )
+    if not files["phase"] and not files["real"]:
+        raise DataError(
+            f"{paths[0].name}: there is no phase image; export part-phase (or part-real and "
+            f"part-imag) beside the magnitude"
+        )
+    return files
+
+
+def _echo_order(path: Path) -> tuple[int, str]:
+    echo = parse_name(path)[0].get("echo", "1")
+    return (int(echo) if echo.isdigit() else 0, path.name)
+
+
+def _check_grids(
+    paths: Sequence[Path],
+) -> tuple[tuple[int, int, int], tuple[float, float, float], int]:
+    """Shape, voxel size (mm) and number of echoes that all images share."""
+    import numpy as np
+
+    from qsm_nipype.interfaces.volume import open_image
+
+    first, echoes = None, 1
+    for path in paths:
+        image = open_image(path)
+        shape = tuple(image.shape)
+        if len(shape) not in (3, 4) or min(shape) < 2 and len(shape) == 3:
+            raise DataError(
+                f"{path.name}: its shape is {_times(shape)}; QSM needs a 3-D volume (or 4-D with "
+                f"all echoes)"
+            )
+        if first is None:
+            first = (path, shape, np.asarray(image.affine))
+            echoes = shape[3] if len(shape) == 4 else 1
+        elif shape != first[1]:
+            raise DataError(
+                f"{path.name}: its shape {_times(shape)} differs from {_times(first[1])} of "
+                f"{first[0].name}; export all echoes on one grid"
+            )
+        elif not np.allclose(image.affine, first[2], atol=1e-3):
+            raise DataError(
+                f"{path.name}: its orientation (affine) differs from that of {first[0].name}; "
+                f"export all echoes on one grid"
+            )
+    assert first is not None
+    voxel_size = tuple(float(v) for v in np.linalg.norm(first[2][:3, :3], axis=0))
+    return first[1][:3], voxel_size, echoes  # type: ignore[return-value]
+
+
+def _times(shape: Iterable[int]) -> str:
+    return "×".join(str(n) for n in shape)
+
+
+def _echo_times(
+    paths: Sequence[Path], sidecars: Sequence[Mapping[str, Any]], n_echoes: int
+) -> tuple[float, ...]:
+    times: list[float] = []
+    for path, metadata in zip(paths, sidecars, strict=True):
+        name = path.name.split(".")[0] + ".json"
+        if "EchoTime" not in metadata:
+            raise DataError(f"{name}: EchoTime is missing; add it (in seconds)")
+        value = metadata["EchoTime"]
+        values = value if isinstance(value, list) else [value]
+        if not all(isinstance(v, (int, float)) and math.isfinite(v) and v > 0 for v in values):
+            raise DataError(f"{name}: EchoTime is {value!r}; it must be a positive number of seconds")
+        if max(values) > 0.5:
+            raise DataError(
+                f"{name}: EchoTime is {max(values)}, which cannot be seconds; divide milliseconds "
+                f"by 1000"
+            )
+        times.extend(float(v) for v in values)
+    if len(paths) == 1 and len(times) != n_echoes:
+        raise DataError(
+            f"{paths[0].name}: {n_echoes} echoes in the image but {len(times)} in EchoTime; give "
+            f"EchoTime as a list of {n_echoes} numbers"
+        )
+    if any(later <= earlier for earlier, later in zip(times, times[1:], strict=False)):
+        listed = ", ".join(f"{t:g}" for t in times)
+        raise DataError(f"{paths[0].name}: the echo times {listed} s do not increase; correct them")
+    return tuple(times)
+
+
+def _field_strength(path: Path, metadata: Mapping[str, Any], notes: list[str]) -> float:
+    name = path.name.split(".")[0] + ".json"
+    b0 = metadata.get("MagneticFieldStrength")
+    if b0 is None and isinstance(metadata.get("ImagingFrequency"), (int, float)):
+        b0 = metadata["ImagingFrequency"] / GYROMAGNETIC_RATIO
+        notes.append(f"MagneticFieldStrength is missing; {b0:.3f} T follows from ImagingFrequency")
+    if b0 is None:
+        raise DataError(f"{name}: MagneticFieldStrength is missing; add it (in tesla)")
+    if not isinstance(b0, (int, float)) or not 0.01 <= b0 <= 25:
+        raise DataError(f"{name}: MagneticFieldStrength is {b0!r}; give it in tesla, for instance 3")
+    return float(b0)
+
+
+def _without_collisions(
+    good: list[Acquisition], bad: list[Refusal]
+) -> tuple[list[Acquisition], list[Refusal]]:
+    """Refuse acquisitions whose derivatives would overwrite each other's."""
+    seen: dict[str, Acquisition] = {}
+    for acquisition in good:
+        other = seen.setdefault(acquisition.label, acquisition)
+        if other is not acquisition:
+            reason = (
+                f"{Path(acquisition.files[0]).name}: its results would have the same name as those "
+                f"of {Path(other.files[0]).name}; tell them apart by acq- or run-"
+            )
+            bad.append(Refusal(acquisition.entities, reason))
+    return list(seen.values()), bad

@@ -1,0 +1,237 @@
+"""What the user can choose: one frozen dataclass, every default written here once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import yaml
+
+from qsm_nipype import methods
+from qsm_nipype.errors import UsageError
+
+
+def _option(default: Any, group: str, help_text: str, *flags: str, **extra: Any) -> Any:
+    """A field with what the command line needs to know of it."""
+    metadata = {"group": group, "help": help_text, "flags": flags, **extra}
+    if isinstance(default, dict):
+        return field(default_factory=lambda: MappingProxyType(dict(default)), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+_WHAT, _HOW, _RUN, _SHOW = "what to process", "how to process it", "how to run", "what to see"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All choices of one run. Field metadata holds the flag, the help text and the help's group."""
+
+    bids_dir: Path
+    output_dir: Path
+    analysis_level: str = "participant"
+
+    participant_label: tuple[str, ...] = _option(
+        (), _WHAT, "participants to process, with or without sub-", "--participant-label", "--participant_label"
+    )
+    session_label: tuple[str, ...] = _option(
+        (), _WHAT, "sessions to process, with or without ses-", "--session-label"
+    )
+    bids_filter_file: Path | None = _option(
+        None, _WHAT, "JSON file with pybids filters under the key 'gre'", "--bids-filter-file"
+    )
+    derivatives: Mapping[str, str] = _option(
+        {}, _WHAT, "other derivatives to use, as NAME=PATH (masks=PATH)", "-d", "--derivatives"
+    )
+    bids_database_dir: Path | None = _option(
+        None, _WHAT, "pybids database to read, or to write for the next run", "--bids-database-dir"
+    )
+    skip_bids_validation: bool = _option(
+        False, _WHAT, "do not run the BIDS validator first", "--skip-bids-validation"
+    )
+
+    preset: str | None = _option(None, _HOW, "start from a named preset", "--preset")
+    offset: str = _option("mcpc3ds", _HOW, "phase offset removal", "--offset", step="offset")
+    unwrapping: str = _option("romeo", _HOW, "phase unwrapping", "--unwrapping", step="unwrapping")
+    fit: str = _option("linear", _HOW, "field fit over the echoes", "--fit", step="fit")
+    mask: str = _option("quality", _HOW, "brain mask", "--mask", step="mask")
+    background: str = _option(
+        "vsharp", _HOW, "background field removal", "--background", "--bfr", step="background"
+    )
+    inversion: tuple[str, ...] = _option(
+        ("tv",), _HOW, "dipole inversion; several, separated by commas", "--inversion", step="inversion"
+    )
+    relaxometry: str = _option(
+        "loglinear", _HOW, "R2* and T2* mapping", "--relaxometry", step="relaxometry"
+    )
+    reference: str = _option(
+        "brain", _HOW, "region whose mean susceptibility is zero", "--reference", choices=("brain", "none")
+    )
+    mask_operations: str = _option(
+        "", _HOW, "what to do to the mask, for instance 'erode:1,fill'", "--mask-operations"
+    )
+    parameters: Mapping[str, Mapping[str, Any]] = _option(
+        {}, _HOW, "a method's parameter, STEP.METHOD.NAME=VALUE; may be repeated", "--set"
+    )
+    save_unwrapped: bool = _option(False, _HOW, "also write the unwrapped phase", "--save-unwrapped")
+
+    work_dir: Path = _option(Path("work"), _RUN, "where intermediate results are kept", "-w", "--work-dir")
+    nprocs: int = _option(
+        0, _RUN, "processes at the same time; 0: as many as this job may use", "--nprocs", "--n-cpus"
+    )
+    omp_nthreads: int = _option(0, _RUN, "threads of one process; 0: chosen", "--omp-nthreads")
+    mem: float = _option(0.0, _RUN, "memory limit in GB; 0: what this job may use", "--mem", "--mem-gb")
+    plugin: str = _option(
+        "MultiProc", _RUN, "execution plugin", "--plugin", choices=("Linear", "MultiProc", "SLURM", "SLURMGraph")
+    )
+    use_plugin: Path | None = _option(
+        None, _RUN, "YAML file with Nipype's plugin and plugin_args", "--use-plugin"
+    )
+    device: str = _option(
+        "auto", _RUN, "where networks and inversions compute", "--device", choices=("auto", "cpu", "cuda")
+    )
+    n_gpus: int = _option(0, _RUN, "GPUs that may be used at once; 0: all visible", "--n-gpus")
+    stop_on_first_crash: bool = _option(
+        False, _RUN, "end the run at the first failure", "--stop-on-first-crash"
+    )
+    clean_workdir: bool = _option(
+        False, _RUN, "delete this run's intermediate results after success", "--clean-workdir"
+    )
+    resource_monitor: bool = _option(
+        False, _RUN, "record memory and CPU of every node", "--resource-monitor"
+    )
+
+    boilerplate_only: bool = _option(
+        False, _SHOW, "only print the Methods paragraph", "--boilerplate-only", "--boilerplate_only"
+    )
+    reports_only: bool = _option(False, _SHOW, "only write the reports again", "--reports-only")
+    write_graph: bool = _option(False, _SHOW, "write the workflow as a graph (SVG)", "--write-graph")
+    dry_run: bool = _option(
+        False, _SHOW, "print the acquisitions and the plan, touch nothing", "--dry-run"
+    )
+    verbose: int = _option(0, _SHOW, "say more; twice: everything", "-v", "--verbose", count=True)
+
+    def method(self, step: str) -> methods.Method:
+        """The method chosen for a step that takes one."""
+        return methods.get(step, getattr(self, step))
+
+    def chosen(self) -> list[methods.Method]:
+        """Every method that this run uses, in the order of the steps."""
+        found = []
+        for step in methods.STEPS:
+            value = getattr(self, step)
+            for name in value if isinstance(value, tuple) else (value,):
+                found.append(methods.get(step, name))
+        return found
+
+    def parameters_of(self, method: methods.Method) -> dict[str, Any]:
+        """What the user set for a method."""
+        return dict(self.parameters.get(method.key, {}))
+
+
+#: Fields that name this run's place, not its science: left out of the saved settings.
+PLACES = ("bids_dir", "output_dir", "analysis_level")
+#: Fields of one invocation, which a saved settings file must not repeat.
+MOMENTARY = ("boilerplate_only", "reports_only", "dry_run", "verbose", "preset", "bids_filter_file")
+
+
+def options() -> list[Field[Any]]:
+    """The fields that have a flag, in the order of the help."""
+    return [f for f in fields(Settings) if f.metadata]
+
+
+def default(option: Field[Any]) -> Any:
+    """An option's default value."""
+    return option.default_factory() if option.default is MISSING else option.default  # type: ignore[misc]
+
+
+def presets() -> dict[str, Path]:
+    """Names and files of the presets that come with the package."""
+    folder = Path(str(resources.files("qsm_nipype.data"))) / "presets"
+    return {path.stem: path for path in sorted(folder.glob("*.yml"))}
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """Settings from a YAML file, by field name. Raises UsageError naming what is wrong."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise UsageError(f"{path}: cannot be read ({exc.strerror}); check the path") from exc
+    except yaml.YAMLError as exc:
+        raise UsageError(f"{path}: not valid YAML ({str(exc).splitlines()[-1].strip()})") from exc
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: must hold 'name: value' lines")
+    known = {f.name: f for f in options()}
+    config = {}
+    for key, value in content.items():
+        name = str(key).replace("-", "_")
+        if name not in known:
+            raise UsageError(f"{path}: there is no setting {key!r}; see qsm-nipype --help")
+        config[name] = coerce(known[name], value, where=str(path))
+    return config
+
+
+def coerce(option: Field[Any], value: Any, *, where: str) -> Any:
+    """A value from YAML in the type of its field. Raises UsageError."""
+    start = default(option)
+    try:
+        if isinstance(start, tuple):
+            return tuple(str(v) for v in ([value] if isinstance(value, str) else value))
+        if isinstance(start, Mapping):
+            return MappingProxyType(dict(value or {}))
+        if isinstance(start, bool):
+            if not isinstance(value, bool):
+                raise TypeError
+            return value
+        if isinstance(start, Path) or option.name in ("use_plugin", "bids_database_dir", "bids_filter_file"):
+            return None if value is None else Path(value)
+        return value if value is None or start is None else type(start)(value)
+    except (TypeError, ValueError) as exc:
+        raise UsageError(f"{where}: {option.name} cannot be {value!r}") from exc
+
+
+def combine(base: Settings, changes: Mapping[str, Any]) -> Settings:
+    """`base` with `changes`; parameters of methods are merged, everything else replaced."""
+    changes = dict(changes)
+    if "parameters" in changes:
+        merged = {key: dict(values) for key, values in base.parameters.items()}
+        for key, values in changes["parameters"].items():
+            merged.setdefault(key, {}).update(values or {})
+        changes["parameters"] = MappingProxyType(merged)
+    return replace(base, **changes)
+
+
+def check(settings: Settings) -> None:
+    """Refuse choices that cannot work. Raises UsageError."""
+    settings.chosen()
+    methods.check_parameters(settings.parameters)
+    for option in options():
+        allowed = option.metadata.get("choices")
+        if allowed and getattr(settings, option.name) not in allowed:
+            raise UsageError(
+                f"{option.name} cannot be {getattr(settings, option.name)!r}; choose from "
+                f"{', '.join(allowed)}"
+            )
+
+
+def to_yaml(settings: Settings) -> str:
+    """The settings as a configuration file that makes the same run again."""
+    content = {}
+    for option in options():
+        if option.name not in PLACES + MOMENTARY:
+            content[option.name] = _plain(getattr(settings, option.name))
+    return yaml.safe_dump(content, sort_keys=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return list(value)
+    return os.fspath(value) if isinstance(value, Path) else value
