@@ -21,8 +21,8 @@ def conjugate_gradient(
 ) -> tuple[Tensor, int]:
     """Solve A x = `b` for a symmetric positive (semi-)definite A [Hestenes1952]_.
 
-    `apply` maps a tensor of `b`'s shape to A·x, `preconditioner` to an approximate A⁻¹·r (symmetric
-    and positive too). Stops when ‖b − A x‖ ≤ `tolerance`·‖b‖, after `max_iterations` products
+    `apply` maps a tensor of `b`'s shape to A·x, `preconditioner` to an approximate A⁻¹·r
+    (symmetric and positive too). Stops when ‖b − A x‖ ≤ `tolerance`·‖b‖, after `max_iterations` products
     (one more for a start value `x0`), or where the direction has no curvature left, which is how
     float32 rounding or an indefinite A shows. Returns x and the number of iterations.
     """
