@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
+import json
+import resource
+import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -56,7 +59,9 @@ class QSMInterface(BaseInterface):
         import torch
 
         torch.set_num_threads(max(1, self.inputs.num_threads))
+        started = time.perf_counter(), time.process_time()
         self._results = self._run(Path(runtime.cwd))
+        _write_timing(Path(runtime.cwd), *started)
         return runtime
 
     def _run(self, cwd: Path) -> dict[str, Any]:
@@ -75,6 +80,17 @@ class QSMInterface(BaseInterface):
         names = self.inputs.traits(parameter=True)
         values = {name: getattr(self.inputs, name) for name in names}
         return {name: value for name, value in values.items() if isdefined(value)}
+
+
+def _write_timing(cwd: Path, wall: float, cpu: float) -> None:
+    """Leave the node's cost beside its outputs, for the report and the benchmarks."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    timing = {
+        "wall_s": round(time.perf_counter() - wall, 3),
+        "cpu_s": round(time.process_time() - cpu, 3),
+        "peak_gb": round(peak, 3),
+    }
+    (cwd / "timing.json").write_text(json.dumps(timing), encoding="utf-8")
 
 
 def resolve(function: str) -> Callable[..., Any]:

@@ -26,7 +26,7 @@ ORDER = ("sub", "ses", "sample", "task", "acq", "ce", "rec", "dir", "run", "flip
 
 @dataclass(frozen=True)
 class Acquisition:
-    """One gradient-echo acquisition; file lists are ordered by echo, and one 4-D file may hold all.
+    """One gradient-echo acquisition; files are ordered by echo, and one 4-D file may hold all.
 
     `entities` is ordered as in the file name; times in s, `b0` in tesla, lengths in mm.
     """
@@ -259,7 +259,9 @@ def _files_by_part(paths: Sequence[Path]) -> dict[str, list[Path]]:
     for path in sorted(paths, key=_echo_order):
         part = parse_name(path)[0].get("part", "mag")
         if part not in PARTS:
-            raise DataError(f"{path.name}: part-{part} is not one of {', '.join(PARTS)}; rename it")
+            raise DataError(
+                f"{path.name}: part-{part} is not one of {', '.join(PARTS)}; rename it"
+            )
         files[PARTS[part]].append(path)
     for one, other in (("phase", "magnitude"), ("real", "imaginary")):
         if files[one] and len(files[one]) != len(files[other]):
@@ -331,7 +333,9 @@ def _echo_times(
         value = metadata["EchoTime"]
         values = value if isinstance(value, list) else [value]
         if not all(isinstance(v, (int, float)) and math.isfinite(v) and v > 0 for v in values):
-            raise DataError(f"{name}: EchoTime is {value!r}; it must be a positive number of seconds")
+            raise DataError(
+                f"{name}: EchoTime is {value!r}; it must be a positive number of seconds"
+            )
         if max(values) > 0.5:
             raise DataError(
                 f"{name}: EchoTime is {max(values)}, which cannot be seconds; divide milliseconds "
@@ -345,7 +349,9 @@ def _echo_times(
         )
     if any(later <= earlier for earlier, later in zip(times, times[1:], strict=False)):
         listed = ", ".join(f"{t:g}" for t in times)
-        raise DataError(f"{paths[0].name}: the echo times {listed} s do not increase; correct them")
+        raise DataError(
+            f"{paths[0].name}: the echo times {listed} s do not increase; correct them"
+        )
     return tuple(times)
 
 
@@ -358,7 +364,9 @@ def _field_strength(path: Path, metadata: Mapping[str, Any], notes: list[str]) -
     if b0 is None:
         raise DataError(f"{name}: MagneticFieldStrength is missing; add it (in tesla)")
     if not isinstance(b0, (int, float)) or not 0.01 <= b0 <= 25:
-        raise DataError(f"{name}: MagneticFieldStrength is {b0!r}; give it in tesla, for instance 3")
+        raise DataError(
+            f"{name}: MagneticFieldStrength is {b0!r}; give it in tesla, for instance 3"
+        )
     return float(b0)
 
 
@@ -371,8 +379,8 @@ def _without_collisions(
         other = seen.setdefault(acquisition.label, acquisition)
         if other is not acquisition:
             reason = (
-                f"{Path(acquisition.files[0]).name}: its results would have the same name as those "
-                f"of {Path(other.files[0]).name}; tell them apart by acq- or run-"
+                f"{Path(acquisition.files[0]).name}: its results would have the same names as "
+                f"those of {Path(other.files[0]).name}; tell them apart by acq- or run-"
             )
             bad.append(Refusal(acquisition.entities, reason))
     return list(seen.values()), bad

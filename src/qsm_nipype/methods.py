@@ -16,8 +16,10 @@ from qsm_nipype.errors import UsageError
 
 #: Parameters of a core function that the pipeline supplies and a user cannot set.
 SUPPLIED = frozenset(
-    "field mask voxel_size b0_dir noise magnitude phase echo_times b0 echo_time total_field "
-    "quality reliability residual unwrapped weights".split()
+    {
+        *("field", "mask", "voxel_size", "b0_dir", "noise", "magnitude", "phase", "echo_times"),
+        *("b0", "echo_time", "total_field", "quality", "reliability", "residual", "unwrapped"),
+    }
 )
 
 
@@ -26,7 +28,7 @@ class Method:
     """One way to do one step.
 
     `function` and `interface` are `module:name`, imported when needed; `memory` is the peak in
-    bytes per voxel of one echo (per voxel and echo where `per_echo`), beyond the interpreter's own.
+    bytes per voxel of one echo (per voxel and echo where `per_echo`), beyond the interpreter's.
     """
 
     step: str
@@ -81,7 +83,9 @@ def get(step: str, name: str) -> Method:
     for method in METHODS:
         if method.step == step and method.name == name:
             return method
-    raise UsageError(f"{name!r} is no method for {STEPS[step]}; choose from {', '.join(names(step))}")
+    raise UsageError(
+        f"{name!r} is no method for {STEPS[step]}; choose from {', '.join(names(step))}"
+    )
 
 
 def check_parameters(parameters: Mapping[str, Mapping[str, Any]]) -> None:

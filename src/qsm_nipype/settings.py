@@ -29,14 +29,18 @@ _WHAT, _HOW, _RUN, _SHOW = "what to process", "how to process it", "how to run",
 
 @dataclass(frozen=True)
 class Settings:
-    """All choices of one run. Field metadata holds the flag, the help text and the help's group."""
+    """All choices of one run; field metadata holds flag, help text and the help's group."""
 
     bids_dir: Path
     output_dir: Path
     analysis_level: str = "participant"
 
     participant_label: tuple[str, ...] = _option(
-        (), _WHAT, "participants to process, with or without sub-", "--participant-label", "--participant_label"
+        (),
+        _WHAT,
+        "participants to process, with or without sub-",
+        "--participant-label",
+        "--participant_label",
     )
     session_label: tuple[str, ...] = _option(
         (), _WHAT, "sessions to process, with or without ses-", "--session-label"
@@ -63,13 +67,21 @@ class Settings:
         "vsharp", _HOW, "background field removal", "--background", "--bfr", step="background"
     )
     inversion: tuple[str, ...] = _option(
-        ("tv",), _HOW, "dipole inversion; several, separated by commas", "--inversion", step="inversion"
+        ("tv",),
+        _HOW,
+        "dipole inversion; several, separated by commas",
+        "--inversion",
+        step="inversion",
     )
     relaxometry: str = _option(
         "loglinear", _HOW, "R2* and T2* mapping", "--relaxometry", step="relaxometry"
     )
     reference: str = _option(
-        "brain", _HOW, "region whose mean susceptibility is zero", "--reference", choices=("brain", "none")
+        "brain",
+        _HOW,
+        "region whose mean susceptibility is zero",
+        "--reference",
+        choices=("brain", "none"),
     )
     mask_operations: str = _option(
         "", _HOW, "what to do to the mask, for instance 'erode:1,fill'", "--mask-operations"
@@ -77,22 +89,40 @@ class Settings:
     parameters: Mapping[str, Mapping[str, Any]] = _option(
         {}, _HOW, "a method's parameter, STEP.METHOD.NAME=VALUE; may be repeated", "--set"
     )
-    save_unwrapped: bool = _option(False, _HOW, "also write the unwrapped phase", "--save-unwrapped")
+    save_unwrapped: bool = _option(
+        False, _HOW, "also write the unwrapped phase", "--save-unwrapped"
+    )
 
-    work_dir: Path = _option(Path("work"), _RUN, "where intermediate results are kept", "-w", "--work-dir")
+    work_dir: Path = _option(
+        Path("work"), _RUN, "where intermediate results are kept", "-w", "--work-dir"
+    )
     nprocs: int = _option(
-        0, _RUN, "processes at the same time; 0: as many as this job may use", "--nprocs", "--n-cpus"
+        0,
+        _RUN,
+        "processes at the same time; 0: as many as this job may use",
+        "--nprocs",
+        "--n-cpus",
     )
     omp_nthreads: int = _option(0, _RUN, "threads of one process; 0: chosen", "--omp-nthreads")
-    mem: float = _option(0.0, _RUN, "memory limit in GB; 0: what this job may use", "--mem", "--mem-gb")
+    mem: float = _option(
+        0.0, _RUN, "memory limit in GB; 0: what this job may use", "--mem", "--mem-gb"
+    )
     plugin: str = _option(
-        "MultiProc", _RUN, "execution plugin", "--plugin", choices=("Linear", "MultiProc", "SLURM", "SLURMGraph")
+        "MultiProc",
+        _RUN,
+        "execution plugin",
+        "--plugin",
+        choices=("Linear", "MultiProc", "SLURM", "SLURMGraph"),
     )
     use_plugin: Path | None = _option(
         None, _RUN, "YAML file with Nipype's plugin and plugin_args", "--use-plugin"
     )
     device: str = _option(
-        "auto", _RUN, "where networks and inversions compute", "--device", choices=("auto", "cpu", "cuda")
+        "auto",
+        _RUN,
+        "where networks and inversions compute",
+        "--device",
+        choices=("auto", "cpu", "cuda"),
     )
     n_gpus: int = _option(0, _RUN, "GPUs that may be used at once; 0: all visible", "--n-gpus")
     stop_on_first_crash: bool = _option(
@@ -106,10 +136,16 @@ class Settings:
     )
 
     boilerplate_only: bool = _option(
-        False, _SHOW, "only print the Methods paragraph", "--boilerplate-only", "--boilerplate_only"
+        False,
+        _SHOW,
+        "only print the Methods paragraph",
+        "--boilerplate-only",
+        "--boilerplate_only",
     )
     reports_only: bool = _option(False, _SHOW, "only write the reports again", "--reports-only")
-    write_graph: bool = _option(False, _SHOW, "write the workflow as a graph (SVG)", "--write-graph")
+    write_graph: bool = _option(
+        False, _SHOW, "write the workflow as a graph (SVG)", "--write-graph"
+    )
     dry_run: bool = _option(
         False, _SHOW, "print the acquisitions and the plan, touch nothing", "--dry-run"
     )
@@ -136,7 +172,14 @@ class Settings:
 #: Fields that name this run's place, not its science: left out of the saved settings.
 PLACES = ("bids_dir", "output_dir", "analysis_level")
 #: Fields of one invocation, which a saved settings file must not repeat.
-MOMENTARY = ("boilerplate_only", "reports_only", "dry_run", "verbose", "preset", "bids_filter_file")
+MOMENTARY = (
+    "boilerplate_only",
+    "reports_only",
+    "dry_run",
+    "verbose",
+    "preset",
+    "bids_filter_file",
+)
 
 
 def options() -> list[Field[Any]]:
@@ -189,7 +232,11 @@ def coerce(option: Field[Any], value: Any, *, where: str) -> Any:
             if not isinstance(value, bool):
                 raise TypeError
             return value
-        if isinstance(start, Path) or option.name in ("use_plugin", "bids_database_dir", "bids_filter_file"):
+        if isinstance(start, Path) or option.name in (
+            "use_plugin",
+            "bids_database_dir",
+            "bids_filter_file",
+        ):
             return None if value is None else Path(value)
         return value if value is None or start is None else type(start)(value)
     except (TypeError, ValueError) as exc:

@@ -1,0 +1,151 @@
+"""The derivatives sink: which file goes where under which name, from one table."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from nipype.interfaces.base import DynamicTraitedSpec, File, TraitedSpec, isdefined, traits
+
+from qsm_nipype.bids import stem
+from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
+
+
+@lru_cache(maxsize=1)
+def table() -> dict[str, dict[str, Any]]:
+    """The rows of data/derivatives.yml."""
+    text = (resources.files("qsm_nipype.data") / "derivatives.yml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)
+
+
+def ignored() -> list[str]:
+    """Patterns for .bidsignore: names that BIDS has no suffix for."""
+    return sorted({f"*_{row['suffix']}.*" for row in table().values() if row.get("ignore")})
+
+
+def derivative_path(
+    kind: str, entities: Mapping[str, str], datatype: str, *, desc: str | None = None
+) -> Path:
+    """Path of a derivative without extension, below the output folder.
+
+    `desc` replaces the table's. The entities are those of the source image.
+    """
+    row = table()[kind]
+    parts = [stem(entities)]
+    if "part" in row:
+        parts.append(f"part-{row['part']}")
+    desc = desc or row.get("desc")
+    if desc:
+        parts.append(f"desc-{desc}")
+    folders = [f"{key}-{entities[key]}" for key in ("sub", "ses") if key in entities]
+    return Path(*folders, datatype, "_".join([*parts, row["suffix"]]))
+
+
+def write_atomically(path: Path, content: str) -> None:
+    """Write a text file that appears under its name only when complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    partial.write_text(content, encoding="utf-8")
+    os.replace(partial, path)
+
+
+class _SinkInputSpec(DynamicTraitedSpec, QSMInputSpec):
+    base_directory = traits.Str(mandatory=True, desc="the derivatives dataset")
+    entities = traits.Dict(mandatory=True, desc="entities of the source acquisition")
+    datatype = traits.Str("anat", usedefault=True, desc="folder below the subject's")
+    in_record = File(
+        exists=True, mandatory=True, desc="record of the acquisition: see report.records"
+    )
+    descriptions = traits.Dict(desc="kind → desc- entities, one for each file of a list")
+
+
+class _SinkOutputSpec(TraitedSpec):
+    out_files = traits.List(File, desc="images written")
+
+
+class DerivativesSink(QSMInterface):
+    """Write maps under their BIDS names with sidecars; one port for each kind of `kinds`."""
+
+    input_spec = _SinkInputSpec
+    output_spec = _SinkOutputSpec
+
+    def __init__(self, kinds: Sequence[str] = (), **inputs: Any) -> None:
+        super().__init__(**inputs)
+        self.kinds = tuple(kinds)
+        for kind in self.kinds:
+            if kind not in table():
+                raise KeyError(f"{kind!r} is not in derivatives.yml")
+            self.inputs.add_trait(kind, traits.Either(File, traits.List(File)))
+        self.inputs.trait_set(trait_change_notify=False)
+
+    def targets(self) -> list[Path]:
+        """The images that this node writes, as far as its static inputs tell."""
+        base = Path(self.inputs.base_directory)
+        return [
+            base / f"{stem_}.nii.gz" for kind in self.kinds for stem_ in self._stems(kind, None)
+        ]
+
+    def _stems(self, kind: str, count: int | None) -> list[Path]:
+        chosen = self.inputs.descriptions if isdefined(self.inputs.descriptions) else {}
+        descs: list[str | None] = list(chosen.get(kind, [None]))
+        if count is not None and len(descs) != count:
+            raise ValueError(f"{kind}: {count} files for {len(descs)} names")
+        entities, datatype = self.inputs.entities, self.inputs.datatype
+        return [derivative_path(kind, entities, datatype, desc=desc) for desc in descs]
+
+    def _run(self, cwd: Path) -> dict[str, Any]:
+        record = json.loads(Path(self.inputs.in_record).read_text(encoding="utf-8"))
+        base = Path(self.inputs.base_directory)
+        written = []
+        for kind in self.kinds:
+            value = getattr(self.inputs, kind)
+            if not isdefined(value):
+                continue
+            files = [value] if isinstance(value, str) else value
+            for source, name in zip(files, self._stems(kind, len(files)), strict=True):
+                target = base / f"{name}.nii.gz"
+                compress(Path(source), target)
+                sidecar = json.dumps(sidecar_of(kind, record), indent=2, ensure_ascii=False)
+                write_atomically(base / f"{name}.json", sidecar + "\n")
+                written.append(str(target))
+        return {"out_files": written}
+
+
+def compress(source: Path, target: Path) -> None:
+    """Copy a NIfTI file to .nii.gz; the same bytes in give the same bytes out."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".partial-{os.getpid()}-{target.name}")
+    with (
+        source.open("rb") as plain,
+        partial.open("wb") as raw,
+        gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=1, mtime=0) as packed,
+    ):
+        shutil.copyfileobj(plain, packed, 1 << 20)
+    os.replace(partial, target)
+
+
+def sidecar_of(kind: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Sidecar of a map: the table's entries, sources, and the steps that led to it."""
+    row = table()[kind]
+    sidecar = dict(row["sidecar"])
+    sidecar["Sources"] = record.get("source_uris", [])
+    steps = []
+    for step in record.get("steps", []):
+        steps.append({k: step[k] for k in ("step", "method", "parameters") if k in step})
+        if step.get("step") == row["until"]:
+            break
+    if row["until"] == "relaxometry":
+        steps = [s for s in steps if s["step"] == "relaxometry"]
+    sidecar["ProcessingSteps"] = steps
+    if row["until"] == "reference":
+        sidecar.update(record.get("reference", {}))
+    sidecar["SoftwareVersions"] = record.get("versions", {})
+    return sidecar

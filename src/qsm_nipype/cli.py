@@ -1,0 +1,207 @@
+"""The entry point: `qsm-nipype BIDS_DIR OUT_DIR participant` and the further commands."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import Field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import yaml
+
+from qsm_nipype import __version__, methods, settings
+from qsm_nipype.errors import QSMError, UsageError
+from qsm_nipype.settings import Settings
+
+#: First arguments that are commands; anything else is the BIDS folder (`./demo` is a path).
+COMMANDS = {
+    "demo": ("qsm_nipype.demo:main", "simulate a small head, process it, score it"),
+    "simulate": ("qsm_nipype.simulation.command:main", "simulate heads as a BIDS dataset"),
+    "methods": ("qsm_nipype.cli:list_methods", "list every method with its parameters"),
+}
+
+_EPILOG = """
+examples:
+  qsm-nipype /data/bids /data/qsm participant
+  qsm-nipype /data/bids /data/qsm participant --participant-label 01 02 --inversion tv,rts
+  qsm-nipype /data/bids /data/qsm participant --set inversion.tv.regularization=4e-4
+  qsm-nipype /data/bids /data/qsm group
+
+other commands (qsm-nipype COMMAND --help):
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 fine, 1 some failed, 2 unusable input."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if arguments and arguments[0] in COMMANDS:
+            module, name = COMMANDS[arguments[0]][0].split(":")
+            return int(getattr(importlib.import_module(module), name)(arguments[1:]))
+        return _run(parse(arguments))
+    except QSMError as exc:
+        print(f"qsm-nipype: {exc}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("qsm-nipype: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _run(chosen: Settings) -> int:
+    from qsm_nipype import group, run
+
+    return group.run(chosen) if chosen.analysis_level == "group" else run.run(chosen)
+
+
+def parse(arguments: Sequence[str]) -> Settings:
+    """Settings from the command line over the configuration file over the preset."""
+    parser = build_parser()
+    given = vars(parser.parse_args(arguments))
+    places = {name: given.pop(name) for name in settings.PLACES}
+    config_file = given.pop("config_file", None)
+    known = {option.name: option for option in settings.options()}
+    flags = {name: _from_flag(known[name], value) for name, value in given.items()}
+    config = settings.load_config(config_file) if config_file else {}
+    preset = flags.get("preset") or config.get("preset")
+    layers = [_preset(preset) if preset else {}, config, flags]
+    chosen = Settings(
+        Path(places["bids_dir"]), Path(places["output_dir"]), places["analysis_level"]
+    )
+    for layer in layers:
+        chosen = settings.combine(chosen, layer)
+    settings.check(chosen)
+    return chosen
+
+
+def _preset(name: str) -> dict[str, Any]:
+    available = settings.presets()
+    if name not in available:
+        raise UsageError(f"there is no preset {name!r}; choose from {', '.join(available)}")
+    return settings.load_config(available[name])
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser; every option, default and help text comes from Settings."""
+    commands = "\n".join(f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="qsm-nipype",
+        description="Quantitative susceptibility maps from BIDS gradient-echo data.",
+        epilog=_EPILOG + commands,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("bids_dir", help="root of the BIDS dataset")
+    parser.add_argument("output_dir", help="where the derivatives go")
+    parser.add_argument(
+        "analysis_level",
+        choices=("participant", "group"),
+        help="participant: make maps; group: join the participants' tables",
+    )
+    parser.add_argument("--version", action="version", version=f"qsm-nipype {__version__}")
+    groups: dict[str, Any] = {}
+    for option in settings.options():
+        title = option.metadata["group"]
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        _add(groups[title], option)
+    groups["how to process it"].add_argument(
+        "--config-file",
+        type=Path,
+        default=argparse.SUPPRESS,
+        metavar="FILE",
+        help="YAML file of settings, as written to OUT/logs/settings.yml",
+    )
+    return parser
+
+
+def _add(group: Any, option: Field[Any]) -> None:
+    start, meta = settings.default(option), option.metadata
+    keywords: dict[str, Any] = {"dest": option.name, "default": argparse.SUPPRESS}
+    text = meta["help"]
+    if meta.get("count"):
+        keywords["action"] = "count"
+    elif isinstance(start, bool):
+        keywords["action"] = "store_true"
+    elif option.name in ("parameters", "derivatives"):
+        keywords.update(nargs="+", action="extend", metavar="NAME=VALUE")
+    elif isinstance(start, tuple) and "step" not in meta:
+        keywords.update(nargs="+", metavar="LABEL")
+    else:
+        keywords.update(_value_keywords(option, start))
+        if start not in (None, 0, 0.0, ""):
+            text += f" (default: {','.join(start) if isinstance(start, tuple) else start})"
+    if "step" in meta:
+        text += f": {', '.join(methods.names(meta['step']))}"
+    group.add_argument(*meta["flags"], help=text.replace("%", "%%"), **keywords)
+
+
+def _value_keywords(option: Field[Any], start: Any) -> dict[str, Any]:
+    if option.metadata.get("choices"):
+        return {"choices": option.metadata["choices"]}
+    name = option.name.rsplit("_", 1)[-1].upper()
+    kind = type(start) if isinstance(start, (int, float)) else str
+    return {"type": kind, "metavar": {int: "N", float: "GB"}.get(kind, name)}
+
+
+def _from_flag(option: Field[Any], value: Any) -> Any:
+    if option.name == "parameters":
+        return MappingProxyType(_parameters(value))
+    if option.name == "derivatives":
+        return MappingProxyType(dict(_pair(item, "--derivatives") for item in value))
+    if "step" in option.metadata and isinstance(settings.default(option), tuple):
+        value = tuple(name.strip() for name in value.split(",") if name.strip())
+        if not value:
+            raise UsageError(f"--{option.name} names no method")
+        return value
+    return settings.coerce(option, value, where="the command line")
+
+
+def _parameters(items: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """`inversion.tv.regularization=4e-4` → {"inversion.tv": {"regularization": 0.0004}}."""
+    found: dict[str, dict[str, Any]] = {}
+    for item in items:
+        key, value = _pair(item, "--set")
+        method, _, parameter = key.rpartition(".")
+        if method.count(".") != 1:
+            raise UsageError(f"--set {item}: give it as STEP.METHOD.NAME=VALUE")
+        found.setdefault(method, {})[parameter] = parse_value(value)
+    return found
+
+
+def parse_value(text: str) -> Any:
+    """A value as YAML reads it, and 4e-4 as the number it is."""
+    try:
+        return float(text) if "e" in text.lower() else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError):
+        return text
+
+
+def _pair(item: str, flag: str) -> tuple[str, str]:
+    name, equals, value = item.partition("=")
+    if not equals or not name or not value:
+        raise UsageError(f"{flag} {item}: give it as NAME=VALUE")
+    return name, value
+
+
+def list_methods(arguments: Sequence[str]) -> int:
+    """`qsm-nipype methods`: every method, its parameters and their defaults."""
+    argparse.ArgumentParser(
+        prog="qsm-nipype methods", description="List every method with its parameters."
+    ).parse_args(arguments)
+    for step, title in methods.STEPS.items():
+        print(f"{title} (--{step})")
+        for method in methods.METHODS:
+            if method.step == step:
+                print(f"  {method.name:<12} {method.label}")
+                for name, value in method.parameters().items():
+                    shown = "chosen from the data" if value is None else value
+                    print(f"  {'':<12}   {method.key}.{name} = {shown}")
+    return 0
