@@ -1,0 +1,105 @@
+"""Background field removal: total field → local field, one class per method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import File, TraitedSpec, traits
+
+from qsm_nipype.errors import DataError
+from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, accepted, resolve
+from qsm_nipype.interfaces.volume import Volume, load, same_grid, save
+
+_CORE = "qsm_nipype.core.background"
+
+
+class _BackgroundInputSpec(QSMInputSpec):
+    in_file = File(exists=True, mandatory=True, desc="total field (ppm)")
+    in_mask = File(exists=True, mandatory=True, desc="mask of the brain")
+    in_noise = File(exists=True, desc="standard deviation of the field's noise (ppm)")
+
+
+class _BackgroundOutputSpec(TraitedSpec):
+    out_file = File(exists=True, desc="local field (ppm), zero outside out_mask")
+    out_mask = File(exists=True, desc="where the method could tell the local field")
+    iterations = traits.Int(desc="iterations of the solver; 0 for a direct method")
+
+
+class BackgroundRemoval(QSMInterface):
+    """Base of the methods: a subclass names its core function and lists its parameters."""
+
+    input_spec = _BackgroundInputSpec
+    output_spec = _BackgroundOutputSpec
+    function = ""
+
+    def _run(self, cwd: Path) -> dict[str, Any]:
+        total = load(self.inputs.in_file)
+        mask = _on_grid_of(total, self.inputs.in_mask).mask(self.device)
+        if not mask.any():
+            raise DataError(f"{self.inputs.in_mask}: the mask is empty; give one of the brain")
+        method = resolve(self.function)
+        noise = self.inputs.in_noise
+        optional = {"noise": _on_grid_of(total, noise).tensor(self.device)} if noise else {}
+        local = method(
+            total.tensor(self.device),
+            mask,
+            total.voxel_size,
+            total.b0_dir,
+            **accepted(method, **optional),
+            **self.parameters(),
+        )
+        return {
+            "out_file": save(cwd / "localfield.nii.gz", local.field, total),
+            "out_mask": save(cwd / "mask.nii.gz", local.mask, total),
+            "iterations": local.iterations,
+        }
+
+
+def _on_grid_of(total: Volume, path: str) -> Volume:
+    volume = load(path)
+    if not same_grid(total, volume):
+        raise DataError(
+            f"{path}: its grid differs from that of {total.path}; give both on the same voxels"
+        )
+    return volume
+
+
+class _SHARPInputSpec(_BackgroundInputSpec):
+    radius = traits.Float(parameter=True, desc="radius of the ball (mm)")
+    threshold = traits.Float(parameter=True, desc="smallest kernel value that is deconvolved")
+
+
+class SHARP(BackgroundRemoval):
+    """Spherical mean value filtering with one ball."""
+
+    input_spec = _SHARPInputSpec
+    function = f"{_CORE}.sharp:sharp"
+
+
+class _VSHARPInputSpec(_BackgroundInputSpec):
+    max_radius = traits.Float(parameter=True, desc="radius of the largest ball (mm)")
+    min_radius = traits.Float(parameter=True, desc="radius of the smallest ball (mm)")
+    step = traits.Float(parameter=True, desc="step between the radii (mm)")
+    threshold = traits.Float(parameter=True, desc="smallest kernel value that is deconvolved")
+
+
+class VSHARP(BackgroundRemoval):
+    """Spherical mean value filtering with the largest ball that fits."""
+
+    input_spec = _VSHARPInputSpec
+    function = f"{_CORE}.sharp:vsharp"
+
+
+class _RESHARPInputSpec(_BackgroundInputSpec):
+    radius = traits.Float(parameter=True, desc="radius of the ball (mm)")
+    regularization = traits.Float(parameter=True, desc="weight of the Tikhonov term")
+    tolerance = traits.Float(parameter=True, desc="relative residual at which to stop")
+    max_iterations = traits.Int(parameter=True, desc="most iterations")
+
+
+class RESHARP(BackgroundRemoval):
+    """Regularised spherical mean value filtering."""
+
+    input_spec = _RESHARPInputSpec
+    function = f"{_CORE}.sharp:resharp"

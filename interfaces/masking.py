@@ -1,0 +1,152 @@
+"""Masks: from the magnitude, from phase quality, a user's own, and what is done to them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import File, InputMultiPath, TraitedSpec, traits
+
+from qsm_nipype.errors import DataError
+from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, resolve
+from qsm_nipype.interfaces.volume import Volume, load, same_grid, save
+
+_CORE = "qsm_nipype.core.masking"
+
+
+class _MaskOutputSpec(TraitedSpec):
+    out_mask = File(exists=True, desc="mask")
+
+
+class _MagnitudeInputSpec(QSMInputSpec):
+    in_file = File(exists=True, mandatory=True, desc="magnitude, echoes last")
+
+
+class _MagnitudeMaskInputSpec(_MagnitudeInputSpec):
+    threshold = traits.Float(parameter=True, desc="intensity above which there is signal")
+
+
+class MagnitudeMask(QSMInterface):
+    """Where there is signal: the whole head."""
+
+    input_spec = _MagnitudeMaskInputSpec
+    output_spec = _MaskOutputSpec
+    function = f"{_CORE}:magnitude_mask"
+
+    def _run(self, cwd: Path) -> dict[str, Any]:
+        magnitude = load(self.inputs.in_file)
+        mask = resolve(self.function)(
+            magnitude.tensor(self.device), magnitude.voxel_size, **self.parameters()
+        )
+        return {"out_mask": _save(cwd, mask, magnitude)}
+
+
+class _BrainMaskInputSpec(_MagnitudeInputSpec):
+    separation = traits.Float(parameter=True, desc="erosion that parts brain from scalp (mm)")
+
+
+class BrainMask(MagnitudeMask):
+    """The brain, from the magnitude alone."""
+
+    input_spec = _BrainMaskInputSpec
+    function = f"{_CORE}:brain_mask"
+
+
+class _QualityMaskInputSpec(_BrainMaskInputSpec):
+    in_quality = File(exists=True, mandatory=True, desc="phase quality in [0, 1]")
+    threshold = traits.Float(parameter=True, desc="quality below which phase is not trusted")
+
+
+class QualityMask(QSMInterface):
+    """The brain where the phase can be trusted."""
+
+    input_spec = _QualityMaskInputSpec
+    output_spec = _MaskOutputSpec
+
+    def _run(self, cwd: Path) -> dict[str, Any]:
+        magnitude = load(self.inputs.in_file)
+        quality = _load_like(magnitude, self.inputs.in_quality).tensor(self.device)
+        mask = resolve(f"{_CORE}:quality_mask")(
+            magnitude.tensor(self.device),
+            magnitude.voxel_size,
+            quality=quality,
+            **self.parameters(),
+        )
+        return {"out_mask": _save(cwd, mask, magnitude)}
+
+
+class _TrimMaskInputSpec(QSMInputSpec):
+    in_mask = File(exists=True, mandatory=True, desc="mask")
+    in_residual = File(exists=True, mandatory=True, desc="residual of the field fit (0: perfect)")
+    limit = traits.Float(parameter=True, desc="largest residual that is trusted")
+    smallest_hole = traits.Float(parameter=True, desc="width of the narrowest cut inside (mm)")
+
+
+class TrimMask(QSMInterface):
+    """A mask without the voxels whose field cannot be trusted."""
+
+    input_spec = _TrimMaskInputSpec
+    output_spec = _MaskOutputSpec
+
+    def _run(self, cwd: Path) -> dict[str, Any]:
+        volume = load(self.inputs.in_mask)
+        residual = _load_like(volume, self.inputs.in_residual).tensor(self.device)
+        mask = resolve(f"{_CORE}:trim_mask")(
+            volume.mask(self.device), volume.voxel_size, residual=residual, **self.parameters()
+        )
+        return {"out_mask": _save(cwd, mask, volume)}
+
+
+class _UserMaskInputSpec(QSMInputSpec):
+    in_file = File(exists=True, mandatory=True, desc="the user's mask")
+    in_reference = File(exists=True, mandatory=True, desc="image on the grid of the data")
+
+
+class UserMask(QSMInterface):
+    """A mask that the user made, after checking that it fits the data."""
+
+    input_spec = _UserMaskInputSpec
+    output_spec = _MaskOutputSpec
+
+    def _run(self, cwd: Path) -> dict[str, Any]:
+        mask = _load_like(load(self.inputs.in_reference), self.inputs.in_file)
+        if not (mask.data > 0.5).any():
+            raise DataError(f"{self.inputs.in_file}: the mask is empty; give one of the brain")
+        return {"out_mask": _save(cwd, mask.data > 0.5, mask)}
+
+
+class _EditMaskInputSpec(QSMInputSpec):
+    in_masks = InputMultiPath(File(exists=True), mandatory=True, desc="masks to intersect")
+    operations = traits.Str(desc="such as erode:1,fill (see docs/masks.md)")
+
+
+class EditMask(QSMInterface):
+    """The intersection of masks, after the operations of the mask language."""
+
+    input_spec = _EditMaskInputSpec
+    output_spec = _MaskOutputSpec
+
+    def _run(self, cwd: Path) -> dict[str, Any]:
+        first, *others = self.inputs.in_masks
+        volume = load(first)
+        mask = volume.mask(self.device)
+        for path in others:
+            mask &= _load_like(volume, path).mask(self.device)
+        operations = resolve(f"{_CORE}:parse_operations")(self.inputs.operations or "")
+        mask = resolve(f"{_CORE}:apply_operations")(mask, volume.voxel_size, operations)
+        if not mask.any():
+            raise DataError(f"{first}: nothing is left of the mask; use gentler operations")
+        return {"out_mask": _save(cwd, mask, volume)}
+
+
+def _save(cwd: Path, mask: Any, like: Volume) -> str:
+    return save(cwd / "mask.nii.gz", mask, like)
+
+
+def _load_like(reference: Volume, path: str) -> Volume:
+    volume = load(path)
+    if volume.data.shape[:3] != reference.data.shape[:3] or not same_grid(reference, volume):
+        raise DataError(
+            f"{path}: its grid differs from that of {reference.path}; resample it to the data"
+        )
+    return volume

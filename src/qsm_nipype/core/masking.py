@@ -1,0 +1,173 @@
+"""Masks from magnitude and phase quality, trimming by reliability, and the mask language."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qsm_nipype.core import morphology
+from qsm_nipype.core.morphology import closing, erode, fill_holes, largest_component
+from qsm_nipype.errors import UsageError
+
+
+def combined_magnitude(magnitude: Tensor) -> Tensor:
+    """Root of the sum of squares of the echoes `(X, Y, Z, E)` → `(X, Y, Z)`; one echo as it is."""
+    if magnitude.dim() == 3:
+        return magnitude.abs()
+    return magnitude.square().sum(dim=-1).sqrt()
+
+
+def signal_threshold(image: Tensor) -> float:
+    """Intensity between noise and signal of a whole-head image `(X, Y, Z)`.
+
+    The larger of five times the noise (mean of the darkest 15 %) and a fifth of the signal (mean
+    between the percentiles 80 and 99), as in ROMEO's robust mask [Dymerska2021]_; an image whose
+    darkest voxels are already tissue is judged by its signal alone.
+    """
+    values = image.flatten()
+    values = values[torch.isfinite(values)]
+    values = values[:: max(1, values.numel() // 1_000_000)].sort().values
+    n = values.numel()
+    signal = float(values[int(0.8 * n) : max(int(0.99 * n), int(0.8 * n) + 1)].mean())
+    noise = float(values[: max(1, int(0.15 * n))].mean())
+    return signal / 5 if noise > signal / 10 else max(5 * noise, signal / 5)
+
+
+def magnitude_mask(
+    magnitude: Tensor, voxel_size: Sequence[float], *, threshold: float | None = None
+) -> Tensor:
+    """Where there is signal: the whole head. `magnitude` (X, Y, Z) or (X, Y, Z, E) → bool.
+
+    `threshold` in the magnitude's unit, None = `signal_threshold`. Only the largest component is
+    kept, gaps up to 2 mm are closed, cavities filled.
+    """
+    image = combined_magnitude(magnitude)
+    limit = signal_threshold(image) if threshold is None else threshold
+    return fill_holes(closing(largest_component(image > limit), voxel_size, 2.0))
+
+
+def brain_mask(
+    magnitude: Tensor, voxel_size: Sequence[float], *, separation: float = 4.0
+) -> Tensor:
+    """Brain without scalp, from the magnitude alone. (X, Y, Z) or (X, Y, Z, E) → bool.
+
+    Skull is dark on gradient echoes: what an erosion by `separation` mm leaves of the signal falls
+    apart into brain and the rest. The largest piece is grown back inside the signal, its cavities
+    filled and its surface smoothed.
+    """
+    image = combined_magnitude(magnitude)
+    signal = image > signal_threshold(image)
+    core = largest_component(erode(signal, voxel_size, separation))
+    grown = morphology.dilate(core, voxel_size, separation * 1.25) & signal
+    return fill_holes(closing(grown, voxel_size, 3.0))
+
+
+def quality_mask(
+    magnitude: Tensor,
+    voxel_size: Sequence[float],
+    *,
+    quality: Tensor,
+    separation: float = 4.0,
+    threshold: float = 0.3,
+) -> Tensor:
+    """Brain AND trustworthy phase, as the consensus asks [Bilgic2024]_. → bool (X, Y, Z).
+
+    `quality` is ROMEO's voxel quality in [0, 1]; voxels below `threshold` are left out, single
+    ones inside stay in.
+    """
+    brain = brain_mask(magnitude, voxel_size, separation=separation)
+    return trim_mask(brain, voxel_size, residual=1 - quality, limit=1 - threshold)
+
+
+def trim_mask(
+    mask: Tensor,
+    voxel_size: Sequence[float],
+    *,
+    residual: Tensor,
+    limit: float = 0.3,
+    smallest_hole: float = 3.0,
+) -> Tensor:
+    """`mask` without the voxels whose field cannot be trusted: `residual` above `limit`.
+
+    A single bad voxel in good surroundings stays: only patches into which a ball of
+    `smallest_hole`/2 mm fits, or that touch the outside, are cut out. The largest component is
+    kept.
+    """
+    good = mask & ~(residual > limit)
+    kept = closing(good, voxel_size, smallest_hole / 2) & mask
+    return largest_component(kept)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One step of the mask language: `name`, and a radius in mm where it takes one."""
+
+    name: str
+    radius: float = 0.0
+
+
+_WITH_RADIUS: dict[str, Callable[..., Tensor]] = {
+    "erode": morphology.erode,
+    "dilate": morphology.dilate,
+    "open": morphology.opening,
+    "close": morphology.closing,
+}
+_WITHOUT: dict[str, Callable[..., Tensor]] = {
+    "fill": morphology.fill_holes,
+    "largest": morphology.largest_component,
+}
+
+
+def parse_operations(text: str) -> tuple[Operation, ...]:
+    """`erode:1,fill,largest` → operations in that order; an empty text gives none.
+
+    Known are erode:MM, dilate:MM, open:MM, close:MM, fill and largest. Raises UsageError.
+    """
+    return tuple(_parse_operation(part.strip()) for part in text.split(",") if part.strip())
+
+
+def _parse_operation(text: str) -> Operation:
+    name, colon, value = (part.strip() for part in text.partition(":"))
+    if name in _WITHOUT:
+        if colon:
+            raise UsageError(f"mask operation {text!r}: {name} takes no radius; write {name}")
+        return Operation(name)
+    if name not in _WITH_RADIUS:
+        known = [f"{n}:MM" for n in _WITH_RADIUS] + list(_WITHOUT)
+        raise UsageError(f"mask operation {text!r} is unknown; choose from {', '.join(known)}")
+    try:
+        radius = float(value)
+    except ValueError:
+        radius = float("nan")
+    if not 0 < radius < 100:
+        raise UsageError(
+            f"mask operation {text!r}: give the radius in mm, above 0 and below 100, as {name}:2"
+        )
+    return Operation(name, radius)
+
+
+def parse_combination(text: str, known: Iterable[str]) -> tuple[str, ...]:
+    """`net&quality` → the names of masks whose intersection is wanted. Raises UsageError."""
+    choices = tuple(known)
+    names = tuple(part.strip() for part in text.split("&"))
+    for name in names:
+        if name not in choices:
+            raise UsageError(
+                f"mask {text!r}: {name!r} is no mask; join with & any of {', '.join(choices)}"
+            )
+    return names
+
+
+def apply_operations(
+    mask: Tensor, voxel_size: Sequence[float], operations: Sequence[Operation]
+) -> Tensor:
+    """`mask` after `operations`, in their order."""
+    for operation in operations:
+        if operation.name in _WITH_RADIUS:
+            mask = _WITH_RADIUS[operation.name](mask, voxel_size, operation.radius)
+        else:
+            mask = _WITHOUT[operation.name](mask)
+    return mask
