@@ -1,0 +1,74 @@
+"""`qsm-nipype simulate OUT`: heads with known susceptibility as a BIDS dataset."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from qsm_nipype.errors import UsageError
+from qsm_nipype.simulation.dataset import write_description, write_participants, write_scan
+from qsm_nipype.simulation.signal import Protocol
+from qsm_nipype.simulation.subject import simulate_subject
+
+FIELD_OF_VIEW = (180.0, 220.0, 180.0)  # mm
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; returns 0. Raises UsageError for what cannot be simulated."""
+    options = _parser().parse_args(argv)
+    echo_times = _echo_times(options)
+    if options.out.exists() and any(options.out.iterdir()) and not options.overwrite:
+        raise UsageError(f"{options.out} is not empty; choose a new folder or add --overwrite")
+    if options.voxel_size < 0.4 or options.n < 1:
+        raise UsageError("--voxel-size must be at least 0.4 mm and --n at least 1")
+    snr = options.snr if options.snr > 0 else None
+    protocol = Protocol(b0=options.b0, echo_times=echo_times, snr=snr, bipolar=options.bipolar)
+    shape = tuple(2 * int(np.ceil(f / options.voxel_size / 2)) for f in FIELD_OF_VIEW)
+    write_description(options.out)
+    rows = {}
+    for number in range(1, options.n + 1):
+        seed = options.seed + number - 1
+        scan = simulate_subject(
+            seed,
+            shape=shape,  # type: ignore[arg-type]
+            voxel_size=options.voxel_size,
+            protocol=protocol,
+            angles=tuple(options.angles),
+        )
+        write_scan(options.out, f"{number:02d}", scan, phase=options.phase)
+        rows[f"sub-{number:02d}"] = {"seed": seed, "anatomy": options.anatomy}
+        print(f"sub-{number:02d}: seed {seed}, {options.anatomy} head, {shape}", flush=True)
+    write_participants(options.out, rows)
+    return 0
+
+
+def _echo_times(options: argparse.Namespace) -> tuple[float, ...]:
+    times = tuple(options.echo_times) or Protocol().echo_times
+    if any(b <= a for a, b in zip((0.0, *times), times, strict=False)):
+        raise UsageError("--echo-times must be positive seconds in rising order, like 0.004 0.012")
+    if times[-1] > 1:
+        raise UsageError("--echo-times are in seconds; 4 ms is 0.004")
+    return times
+
+
+def _parser() -> argparse.ArgumentParser:
+    default = Protocol()
+    parser = argparse.ArgumentParser(prog="qsm-nipype simulate", description=__doc__)
+    add = parser.add_argument
+    add("out", type=Path, help="folder of the new BIDS dataset")
+    add("--n", type=int, default=1, help="number of heads (default 1)")
+    add("--seed", type=int, default=1, help="seed of the first head; the others follow")
+    add("--anatomy", choices=["procedural"], default="procedural", help="which head")
+    add("--voxel-size", type=float, default=1.0, help="isotropic voxel size in mm")
+    add("--b0", type=float, default=default.b0, help="field strength in tesla")
+    add("--echo-times", type=float, nargs="+", default=(), help="echo times in seconds")
+    add("--snr", type=float, default=default.snr, help="of white matter, echo 1; 0: no noise")
+    add("--angles", type=float, nargs=3, default=(0.0, 0.0, 0.0), metavar=("X", "Y", "Z"),
+        help="tilt of the slab in degrees about x, y, z")  # fmt: skip
+    add("--bipolar", type=float, default=0.0, help="alternating readout phase in rad")
+    add("--phase", choices=["rad", "int16"], default="rad", help="how phase is stored")
+    add("--overwrite", action="store_true", help="write into a folder that is not empty")
+    return parser
