@@ -1,0 +1,349 @@
+"""Total field from unwrapped multi-echo phase: weighted fits, their noise, repair of 2π outliers.
+
+Noise model: complex Gaussian noise of SD σ in each of the real and imaginary parts gives the
+phase of echo e the SD σ/|S_e|, so that the best weight of an echo in the fit is |S_e|² and the
+field through the origin, 2π f = Σ |S_e|² t_e φ_e / Σ |S_e|² t_e², has the SD σ / √Σ |S_e|² t_e².
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numba import njit, prange
+from torch import Tensor
+
+from qsm_nipype.core import GYROMAGNETIC_RATIO
+from qsm_nipype.core.unwrapping import echo_first, signal_mask
+
+TWO_PI = 2.0 * math.pi
+#: RMS residual (rad) at which a voxel counts as half reliable: the consensus limit [Bilgic2024]_.
+RESIDUAL_LIMIT = 0.3
+
+
+@dataclass(frozen=True)
+class FieldMap:
+    """The fitted field `(X, Y, Z)` and how far to trust it; everything is finite.
+
+    `field` and its SD `noise` in ppm; `residual` is the magnitude-weighted RMS of the echoes
+    about the fit in rad; `reliability` in [0, 1] is 0.5 where the residual is 0.3 rad or the
+    expected phase SD of the best echo is 0.3 rad, and 0 outside the mask. `phase_offset` is the
+    fitted intercept in rad (None without), `sigma` the noise SD of the magnitude in its own
+    units, `repaired` the number of voxels whose turns were changed.
+    """
+
+    field: Tensor
+    noise: Tensor
+    residual: Tensor
+    reliability: Tensor
+    mask: Tensor
+    sigma: float
+    repaired: int = 0
+    phase_offset: Tensor | None = None
+
+
+def linear_fit(
+    unwrapped: Tensor,
+    magnitude: Tensor,
+    echo_times: Sequence[float],
+    b0: float,
+    *,
+    mask: Tensor | None = None,
+    intercept: bool = False,
+    repair: bool = True,
+) -> FieldMap:
+    """Magnitude-weighted straight line through the unwrapped phase `(X, Y, Z, E)` in rad.
+
+    `magnitude` `(X, Y, Z, E)`, `echo_times` in s, `b0` in T. Without `intercept` the line passes
+    through zero at t = 0 (offset removed before). With `repair`, each voxel's turns are chosen
+    anew among the fields that its wrapped phase allows, by residual and by agreement with its
+    neighbours; this needs a line through zero. The result holds the smooth continuation of the
+    field in the few voxels around and between those of the mask, with reliability 0.
+    """
+    return _fit(unwrapped, magnitude, echo_times, b0, mask, intercept, repair, iterations=0)
+
+
+def nonlinear_fit(
+    phase: Tensor,
+    magnitude: Tensor,
+    echo_times: Sequence[float],
+    b0: float,
+    *,
+    mask: Tensor | None = None,
+    intercept: bool = False,
+    repair: bool = True,
+    max_iterations: int = 20,
+) -> FieldMap:
+    """Complex fit: minimise Σ|S_e − |S_e| exp(i(φ0 + 2π f t_e))|² by Gauss-Newton [Liu2013]_.
+
+    Starts from `linear_fit` of the unwrapped `phase` `(X, Y, Z, E)`; the fit itself does not
+    depend on whole turns, and outliers pull less on it. φ0 is 0 unless `intercept`.
+    """
+    return _fit(phase, magnitude, echo_times, b0, mask, intercept, repair, max_iterations)
+
+
+def noise_level(magnitude: Tensor, mask: Tensor) -> float:
+    """Noise SD of `magnitude` `(X, Y, Z)` inside `mask` from the differences of neighbours.
+
+    Second differences along the voxel axes cancel smooth structure; their median absolute value
+    is robust against edges.
+    """
+    estimates = []
+    for axis, n in enumerate(magnitude.shape):
+        if n < 3:
+            continue
+        parts = [magnitude.narrow(axis, k, n - 2) for k in range(3)]
+        inside = mask.narrow(axis, 0, n - 2) & mask.narrow(axis, 2, n - 2)
+        second = (parts[0] - 2 * parts[1] + parts[2])[inside & mask.narrow(axis, 1, n - 2)]
+        if second.numel():
+            estimates.append(float(second.abs().median()) / (0.6745 * math.sqrt(6.0)))
+    return min(estimates) if estimates else 0.0
+
+
+def _fit(
+    unwrapped: Tensor,
+    magnitude: Tensor,
+    echo_times: Sequence[float],
+    b0: float,
+    mask: Tensor | None,
+    intercept: bool,
+    repair: bool,
+    iterations: int,
+) -> FieldMap:
+    shape, device = tuple(unwrapped.shape[:3]), unwrapped.device
+    times = np.asarray(echo_times, np.float32)
+    if intercept and times.size < 2:
+        raise ValueError("an intercept is fitted from at least two echoes")
+    keep = signal_mask(magnitude) if mask is None else mask.bool()
+    phi, amplitude = echo_first(unwrapped), echo_first(magnitude)
+    inside = keep.cpu().numpy().reshape(-1)
+    omega, offset, residual, info = _solve(phi, amplitude, times, inside, intercept, iterations)
+    sigma = _sigma(phi, magnitude, residual, amplitude, inside, keep, intercept)
+
+    repaired = 0
+    if repair and not intercept:
+        phi = phi.copy()
+        for _ in range(2):
+            trust = _reliability(residual, amplitude, sigma, inside).reshape(shape)
+            near = _smooth(torch.from_numpy(omega.reshape(shape)), torch.from_numpy(trust), 1.2)
+            changed = np.zeros(inside.size, np.bool_)
+            _repair(phi, amplitude, times, sigma, inside, omega, near.numpy().reshape(-1), changed)
+            repaired = max(repaired, int(changed.sum()))
+            omega, offset, residual, info = _solve(
+                phi, amplitude, times, inside, intercept, iterations
+            )
+            if not changed.any():
+                break
+    trust = _reliability(residual, amplitude, sigma, inside)
+    hertz_per_ppm = GYROMAGNETIC_RATIO * b0
+    result = FieldMap(
+        field=torch.from_numpy(omega.reshape(shape)) / (TWO_PI * hertz_per_ppm),
+        noise=torch.from_numpy(
+            _noise(info, residual, amplitude, sigma, times, inside).reshape(shape)
+        )
+        / (TWO_PI * hertz_per_ppm),
+        residual=torch.from_numpy(residual.reshape(shape)),
+        reliability=torch.from_numpy(trust.reshape(shape)),
+        mask=keep.cpu(),
+        sigma=sigma,
+        repaired=repaired,
+        phase_offset=torch.from_numpy(offset.reshape(shape)) if intercept else None,
+    )
+    result = replace(result, field=_continue(result.field, result.reliability, result.mask))
+    return _to(result, device)
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _solve(phi, amplitude, times, inside, intercept, iterations):
+    """Per voxel: 2πf (rad/s), φ0, weighted RMS residual (rad), information Σ|S|²t² of f."""
+    n = inside.size
+    omega = np.zeros(n, np.float32)
+    offset = np.zeros(n, np.float32)
+    residual = np.zeros(n, np.float32)
+    information = np.zeros(n, np.float32)
+    for v in prange(n):
+        if not inside[v]:
+            continue
+        s0, s1, s2, y0, y1 = 0.0, 0.0, 0.0, 0.0, 0.0
+        for e in range(times.size):
+            w = amplitude[e, v] ** 2
+            t = times[e]
+            s0 += w
+            s1 += w * t
+            s2 += w * t * t
+            y0 += w * phi[e, v]
+            y1 += w * t * phi[e, v]
+        if not s2 > 0:
+            continue
+        if intercept:
+            determinant = s0 * s2 - s1 * s1
+            if not determinant > 1e-9 * s0 * s2:
+                continue
+            a = (s0 * y1 - s1 * y0) / determinant
+            b = (s2 * y0 - s1 * y1) / determinant
+            information[v] = determinant / s0
+        else:
+            a, b = y1 / s2, 0.0
+            information[v] = s2
+        # Gauss-Newton on the complex residual, from the straight line
+        for _ in range(iterations):
+            g0, g1 = 0.0, 0.0
+            for e in range(times.size):
+                w = amplitude[e, v] ** 2
+                sine = math.sin(phi[e, v] - b - a * times[e])
+                g0 += w * sine
+                g1 += w * times[e] * sine
+            if intercept:
+                da = (s0 * g1 - s1 * g0) / determinant
+                b += (s2 * g0 - s1 * g1) / determinant
+            else:
+                da = g1 / s2
+            a += da
+            if abs(da) * times[times.size - 1] < 1e-5:
+                break
+        squared = 0.0
+        for e in range(times.size):
+            r = phi[e, v] - b - a * times[e]
+            if iterations > 0:
+                r -= TWO_PI * np.rint(r / TWO_PI)
+            squared += amplitude[e, v] ** 2 * r * r
+        omega[v] = a
+        offset[v] = b
+        residual[v] = math.sqrt(squared / s0)
+    return omega, offset, residual, information
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _repair(phi, amplitude, times, sigma, inside, omega, near, changed):
+    """Choose each voxel's turns anew, in place, by residual and by its neighbours' field.
+
+    The candidates are the fields one to three cycles per echo spacing away, and the neighbours'
+    own. The residual's SD is that of the noise plus 0.2 rad for what the model leaves out; the
+    neighbours' prediction has an SD of a quarter of a cycle.
+    """
+    echoes = times.size
+    spacing = times[0]
+    for e in range(1, echoes):
+        spacing = min(spacing, times[e] - times[e - 1]) if e > 1 else times[1] - times[0]
+    cycle = TWO_PI / spacing
+    for v in prange(inside.size):
+        if not inside[v]:
+            continue
+        best, chosen = np.inf, np.float32(omega[v])
+        for k in range(8):
+            if k == 0:
+                candidate = omega[v]
+            elif k == 7:
+                candidate = near[v]
+            else:
+                candidate = omega[v] + ((k + 1) // 2) * cycle * (1.0 if k % 2 else -1.0)
+            for _ in range(2):
+                top, bottom = 0.0, 1e-30
+                for e in range(echoes):
+                    r = phi[e, v] - candidate * times[e]
+                    r -= TWO_PI * np.rint(r / TWO_PI)
+                    w = amplitude[e, v] ** 2
+                    top += w * times[e] * r
+                    bottom += w * times[e] ** 2
+                candidate += top / bottom
+            cost = ((candidate - near[v]) / (0.25 * cycle)) ** 2
+            for e in range(echoes):
+                r = phi[e, v] - candidate * times[e]
+                r -= TWO_PI * np.rint(r / TWO_PI)
+                strength = amplitude[e, v] ** 2
+                cost += r * r * strength / (sigma * sigma + 0.04 * strength + 1e-30)
+            if cost < best - 1e-3:
+                best, chosen = cost, np.float32(candidate)
+        for e in range(echoes):
+            turns = np.rint((phi[e, v] - chosen * times[e]) / TWO_PI)
+            if turns != 0:
+                phi[e, v] -= np.float32(TWO_PI * turns)
+                changed[v] = True
+
+
+def _sigma(
+    phi: np.ndarray,
+    magnitude: Tensor,
+    residual: np.ndarray,
+    amplitude: np.ndarray,
+    inside: np.ndarray,
+    keep: Tensor,
+    intercept: bool,
+) -> float:
+    """Noise SD of the signal: from the fit's residuals in the median voxel, or from differences.
+
+    E·(mean |S|² r²) / σ² is χ² distributed with E − 1 (E − 2 with intercept) degrees of freedom.
+    The differences of neighbours bound it, because residuals hold more than noise.
+    """
+    first = magnitude[..., 0] if magnitude.dim() == 4 else magnitude
+    spatial = noise_level(first.float(), keep)
+    freedom = phi.shape[0] - (2 if intercept else 1)
+    if freedom < 1 or not inside.any():
+        return spatial
+    sample = np.flatnonzero(inside)
+    sample = sample[:: max(1, sample.size // 300_000)]
+    energy = residual[sample] ** 2 * (amplitude[:, sample] ** 2).sum(0)
+    median_chi2 = freedom * (1 - 2 / (9 * freedom)) ** 3
+    estimate = math.sqrt(float(np.median(energy)) / median_chi2)
+    return min(estimate, spatial) if spatial > 0 else estimate
+
+
+def _reliability(
+    residual: np.ndarray, amplitude: np.ndarray, sigma: float, inside: np.ndarray
+) -> np.ndarray:
+    """1 where residual and expected phase SD are small, 0.5 where one is `RESIDUAL_LIMIT`."""
+    spread = np.float32(sigma) / np.maximum(amplitude.max(0), np.float32(1e-30))
+    value = 1 / (1 + (residual / np.float32(RESIDUAL_LIMIT)) ** 4)
+    value /= 1 + np.minimum(spread / np.float32(RESIDUAL_LIMIT), np.float32(1e6)) ** 4
+    return np.where(inside, value, 0).astype(np.float32)
+
+
+def _noise(
+    information: np.ndarray,
+    residual: np.ndarray,
+    amplitude: np.ndarray,
+    sigma: float,
+    times: np.ndarray,
+    inside: np.ndarray,
+) -> np.ndarray:
+    """SD of 2πf (rad/s): σ/√information, more where the residual is beyond what noise explains.
+
+    Never more than that of a field known up to a cycle only, which is also the value outside.
+    """
+    spacing = float(np.diff(times).min()) if times.size > 1 else float(times[0])
+    unknown = np.float32(TWO_PI / spacing / math.sqrt(12.0))
+    noise = np.float32(sigma) / np.sqrt(np.maximum(information, np.float32(1e-30)))
+    if times.size > 1:
+        chi2 = residual**2 * (amplitude**2).sum(0) / max(sigma, 1e-30) ** 2
+        noise *= np.sqrt(np.maximum(1, chi2 / (4 * (times.size - 1))))
+    return np.where(inside, np.minimum(noise, unknown), unknown).astype(np.float32)
+
+
+def _continue(field: Tensor, reliability: Tensor, mask: Tensor) -> Tensor:
+    """`field`, with unreliable voxels and those around the mask filled from reliable ones."""
+    near = _smooth(field, reliability.square(), 2.0)
+    return torch.where(mask, field, near)
+
+
+def _smooth(x: Tensor, weight: Tensor, sigma: float) -> Tensor:
+    """Weighted Gaussian mean (σ in voxels) of `x` `(X, Y, Z)`; 0 where no weight is near."""
+    radius = math.ceil(3 * sigma)
+    at = torch.arange(-radius, radius + 1, dtype=x.dtype)
+    kernel = torch.exp(-0.5 * (at / sigma) ** 2)
+    y = torch.stack([x * weight, weight]).unsqueeze(1)
+    for axis in range(3):
+        view, pad = [1, 1, 1, 1, 1], [0, 0, 0]
+        view[axis + 2], pad[axis] = at.numel(), radius
+        y = F.conv3d(y, (kernel / kernel.sum()).view(view), padding=pad)
+    return torch.where(y[1, 0] > 1e-4, y[0, 0] / y[1, 0].clamp_min(1e-4), 0.0)
+
+
+def _to(result: FieldMap, device: torch.device) -> FieldMap:
+    if device.type == "cpu":
+        return result
+    moved = {k: v.to(device) for k, v in vars(result).items() if isinstance(v, Tensor)}
+    return replace(result, **moved)
