@@ -1,0 +1,1 @@
+"""How a graph is executed: plugins, resources, locks, state files, submission to SLURM."""

@@ -1,0 +1,212 @@
+"""Nodes in parallel on one machine, within its processors, memory and GPUs.
+
+Differs from Nipype's own MultiProc, as measured with Nipype 1.11, where it matters:
+
+* A worker that is killed (out of memory) is a reported failure of its node; there, the run hangs.
+* Workers end within a second of their master, however it ended; there, they go on writing.
+* Processes come from a fork server that holds no threads; there, `fork` deadlocks with torch.
+* Each GPU node gets a device to itself; there, all of them compute on the first one.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from traceback import format_exception
+from typing import Any
+
+import numpy as np
+from nipype import logging
+from nipype.pipeline.engine import MapNode
+from nipype.pipeline.plugins.base import DistributedPluginBase
+
+from qsm_nipype.errors import UsageError
+from qsm_nipype.execution import resources
+from qsm_nipype.execution.worker import PRELOAD, Worker, thread_environment, warm_up
+
+logger = logging.getLogger("nipype.workflow")
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a node occupies while it runs."""
+
+    memory_gb: float
+    n_procs: int
+    gpu: bool
+
+
+class MultiProcPlugin(DistributedPluginBase):
+    """One process per node.
+
+    `plugin_args`: `n_procs`, `memory_gb` (default: what this machine, control group or SLURM job
+    allows), `gpu_ids` (devices to hand out, one node each) or `n_gpu_procs` (the first so many),
+    `raise_insufficient` (refuse a node that asks for more than there is; default: run it alone),
+    `preload` (modules that the fork server imports, see `preload`).
+    """
+
+    def __init__(self, plugin_args: dict[str, Any] | None = None) -> None:
+        super().__init__(plugin_args=dict(plugin_args or {}))
+        args = self.plugin_args
+        self.processors = int(args.get("n_procs") or resources.available_cpus())
+        self.memory_gb = float(args.get("memory_gb") or resources.available_memory_gb())
+        ids = args.get("gpu_ids")
+        if ids is None:
+            ids = resources.gpu_ids(args.get("n_gpu_procs"))
+        self.gpu_ids = [str(device) for device in ids]
+        self._context = warm_up(args.get("preload") or PRELOAD)
+        self._taskid = 0
+        self._workers: dict[int, Worker] = {}
+        self._refused: dict[int, list[str]] = {}
+        self._needs: dict[int, Need] = {}
+        self._gpu_of: dict[int, str] = {}
+
+    def run(self, graph: Any, config: Any, updatehash: bool = False) -> None:
+        """Execute `graph`; whatever ends this call ends its workers."""
+        try:
+            super().run(graph, config, updatehash=updatehash)
+        finally:
+            for taskid in list(self._workers):
+                self._workers[taskid].kill()
+                self._clear_task(taskid)
+            self.pending_tasks.clear()
+
+    # ---- what is free ----------------------------------------------------------------------
+
+    def _prerun_check(self, graph: Any) -> None:
+        for node in graph.nodes():
+            if node.is_gpu_node() and not self.gpu_ids:
+                raise UsageError(
+                    f"{node.fullname} is set to compute on a GPU but none may be used; "
+                    "choose --device cpu, or give GPUs with --n-gpus."
+                )
+            self._check_size(node)
+
+    def _check_size(self, node: Any) -> None:
+        if node.mem_gb <= self.memory_gb and node.n_procs <= self.processors:
+            return
+        text = (
+            f"{node.fullname} asks for {node.mem_gb:.1f} GB and {node.n_procs} processors, of "
+            f"{self.memory_gb:.1f} GB and {self.processors} that may be used"
+        )
+        if self.plugin_args.get("raise_insufficient", False):
+            raise UsageError(f"{text}; raise --mem or --nprocs.")
+        logger.warning("%s; it will run alone.", text)
+
+    def _need(self, jobid: int) -> Need:
+        node = self.procs[jobid]
+        return Need(
+            memory_gb=min(node.mem_gb_runtime, self.memory_gb),
+            n_procs=min(node.n_procs, self.processors),
+            gpu=node.is_gpu_node(),
+        )
+
+    def _fits(self, need: Need) -> bool:
+        taken = self._needs.values()
+        return (
+            need.memory_gb <= self.memory_gb - sum(n.memory_gb for n in taken) + 1e-6
+            and need.n_procs <= self.processors - sum(n.n_procs for n in taken)
+            and not (need.gpu and len(self._gpu_of) >= len(self.gpu_ids))
+        )
+
+    # ---- submission ------------------------------------------------------------------------
+
+    def _send_procs_to_workers(self, updatehash: bool = False, graph: Any = None) -> None:
+        """Start every node that is ready and fits; pass through those that need no process."""
+        settled = True
+        while settled:
+            settled = False
+            ready = ~self.proc_done & (self.depidx.sum(axis=0) == 0).__array__().ravel()
+            for jobid in np.flatnonzero(ready):
+                settled |= self._dispatch(int(jobid), graph, updatehash)
+
+    def _dispatch(self, jobid: int, graph: Any, updatehash: bool) -> bool:
+        """Start a node if it fits. True: it is settled already, dependants may be ready."""
+        if self.proc_done[jobid] or not self._expanded(jobid, graph):
+            return False
+        need = self._need(jobid)
+        if not self._fits(need):
+            return False
+        self.proc_done[jobid] = True
+        self.proc_pending[jobid] = True
+        if self._local_hash_check(jobid, graph):
+            return True
+        node = self.procs[jobid]
+        if self._status_callback:
+            self._status_callback(node, "start")
+        if node.run_without_submitting or self._hash_update_only(node, updatehash):
+            self._run_here(jobid, graph, updatehash)
+            return True
+        self.pending_tasks.insert(0, (self._submit_job(node, updatehash, need), jobid))
+        return False
+
+    def _expanded(self, jobid: int, graph: Any) -> bool:
+        """Whether a node can be started as it is; a MapNode is first split into its parts."""
+        node = self.procs[jobid]
+        if not isinstance(node, MapNode):
+            return True
+        try:
+            return node.num_subnodes() <= 1 or self._submit_mapnode(jobid)
+        except Exception as error:
+            self._fail(jobid, graph, format_exception(error))
+            return False
+
+    @staticmethod
+    def _hash_update_only(node: Any, updatehash: bool) -> bool:
+        if not updatehash:
+            return False
+        cached, updated = node.is_cached()
+        return cached and not updated
+
+    def _run_here(self, jobid: int, graph: Any, updatehash: bool) -> None:
+        try:
+            self.procs[jobid].run(updatehash=updatehash)
+        except Exception as error:
+            self._fail(jobid, graph, format_exception(error))
+        else:
+            self._task_finished_cb(jobid)
+            self._remove_node_dirs()
+
+    def _fail(self, jobid: int, graph: Any, lines: list[str]) -> None:
+        self._run_errors.append("".join(lines))
+        self._clean_queue(jobid, graph, result={"result": None, "traceback": lines})
+        self.proc_done[jobid] = True
+        self.proc_pending[jobid] = False
+
+    def _submit_job(self, node: Any, updatehash: bool = False, need: Need | None = None) -> int:
+        self._taskid += 1
+        taskid = self._taskid
+        self._needs[taskid] = need or Need(node.mem_gb, node.n_procs, node.is_gpu_node())
+        if getattr(node.interface, "terminal_output", "") == "stream":
+            node.interface.terminal_output = "allatonce"
+        try:
+            self._workers[taskid] = Worker.start(
+                self._context, node, updatehash, self._environment(taskid, node)
+            )
+        except Exception as error:  # cannot be pickled, no process left: this node's failure
+            self._refused[taskid] = format_exception(error)
+        return taskid
+
+    def _environment(self, taskid: int, node: Any) -> dict[str, str]:
+        device = ""  # a CPU node must not open a context on a GPU
+        if self._needs[taskid].gpu:
+            device = next(i for i in self.gpu_ids if i not in self._gpu_of.values())
+            self._gpu_of[taskid] = device
+        return {
+            **os.environ,
+            **thread_environment(node.n_procs or 1),
+            "CUDA_VISIBLE_DEVICES": device,
+            "NIPYPE_NO_ET": "1",
+        }
+
+    # ---- results ---------------------------------------------------------------------------
+
+    def _get_result(self, taskid: int) -> dict[str, Any] | None:
+        lines = self._refused.get(taskid)
+        if lines is None:
+            lines = self._workers[taskid].ended()
+        return None if lines is None else {"result": None, "traceback": lines}
+
+    def _clear_task(self, taskid: int) -> None:
+        for table in (self._workers, self._refused, self._needs, self._gpu_of):
+            table.pop(taskid, None)

@@ -1,0 +1,30 @@
+"""What the fork server imports once, so that a node's process starts with it already there.
+
+Imported by the fork server only. Imports must start no thread: a process forked while threads run
+can deadlock. OpenBLAS starts its threads when numpy is imported, unless it is told to use one.
+"""
+
+import importlib
+import os
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+for _module in (
+    "numpy",
+    "scipy.fft",
+    "scipy.ndimage",
+    "nibabel",
+    "nipype.pipeline.engine",
+    "nipype.interfaces.utility",
+    "nipype.pipeline.plugins",
+    "torch",
+    "numba",
+    "qsm_nipype.interfaces.base",
+    "qsm_nipype.interfaces.volume",
+    "qsm_nipype.execution.multiproc",
+    "qsm_nipype.cli",
+):
+    try:
+        importlib.import_module(_module)
+    except ImportError:  # the node that needs it will say so; the others can run
+        continue

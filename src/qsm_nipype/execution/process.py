@@ -1,0 +1,76 @@
+"""Who runs something: a process named so that others can tell whether it still lives."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process, told apart from a later one of the same number by its start time.
+
+    `kernel` is the boot of the machine and the process namespace: only within the same can a
+    process number be looked up, whatever the host is called (containers often share names).
+    """
+
+    host: str
+    pid: int
+    started: str
+    kernel: str
+    job: str = ""
+
+    @classmethod
+    def current(cls) -> Owner:
+        """This process."""
+        pid = os.getpid()
+        return cls(socket.gethostname(), pid, _started(pid) or "", _kernel(), _slurm_job())
+
+    @classmethod
+    def parse(cls, content: Mapping[str, Any]) -> Owner:
+        """From what `record` gave. Raises KeyError, TypeError or ValueError for anything else."""
+        names = ("host", "started", "kernel")
+        host, started, kernel = (str(content[name]) for name in names)
+        return cls(host, int(content["pid"]), started, kernel, str(content.get("job", "")))
+
+    def record(self) -> dict[str, Any]:
+        """As plain values, for a JSON file."""
+        return asdict(self)
+
+    def alive(self) -> bool | None:
+        """Whether the process lives; None when it cannot be seen from here."""
+        if not self.kernel or self.kernel != _kernel():
+            return None
+        return _started(self.pid) == self.started
+
+    def __str__(self) -> str:
+        job = f", SLURM job {self.job}" if self.job else ""
+        return f"process {self.pid} on {self.host}{job}"
+
+
+def _started(pid: int) -> str | None:
+    """Start of a process in clock ticks since boot; None when there is none, or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def _kernel() -> str:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def _slurm_job() -> str:
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    if array:
+        return f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID', '')}"
+    return os.environ.get("SLURM_JOB_ID", "")

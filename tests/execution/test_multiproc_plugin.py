@@ -1,0 +1,421 @@
+"""What must hold when workers and masters die, and that what is promised to nodes is kept."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from qsm_nipype.errors import UsageError
+from qsm_nipype.execution.multiproc import MultiProcPlugin
+
+
+def wait_for(condition, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not (value := condition()) and time.monotonic() < end:
+        time.sleep(0.02)
+    return value
+
+
+def plugin(**args):
+    return MultiProcPlugin({"n_procs": 2, "memory_gb": 2, **args})
+
+
+# ---- node functions: they travel as source text, so they import what they need ---------------
+
+
+def note(log, previous=0, name=""):
+    import os
+
+    # A string that names a file is hashed by the file's content: give the folder to be cached.
+    with open(f"{log}/{name}" if name else log, "a") as stream:
+        stream.write(f"{os.getpid()}\n")
+    return previous + 1
+
+
+def die(log, previous=0):
+    import os
+    import signal
+
+    with open(log, "a") as stream:
+        stream.write(f"{os.getpid()}\n")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave(code):
+    import os
+
+    os._exit(code)
+
+
+def fail(text):
+    raise ValueError(text)
+
+
+def linger(log, seconds):
+    import os
+    import subprocess
+    import time
+
+    child = subprocess.Popen(["sleep", str(seconds)])
+    with open(log, "a") as stream:
+        stream.write(f"{os.getpid()}\n{child.pid}\n")
+    time.sleep(seconds)
+    return 1
+
+
+def span(log, seconds, use_gpu=False):
+    import os
+    import time
+
+    start = time.time()
+    time.sleep(seconds)
+    device = os.environ["CUDA_VISIBLE_DEVICES"]
+    with open(log, "a") as stream:
+        stream.write(f"{start} {time.time()} {device or '-'}\n")
+    return 1
+
+
+def threads(names):
+    import os
+
+    import numba
+    import torch
+
+    variables = [os.environ[name] for name in names]
+    return [torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS, *map(int, variables)]
+
+
+def gone(pid):
+    """Dead, or a zombie that nobody has waited for yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
+def overlap(spans):
+    """Most spans (start, end) that hold at the same time."""
+    events = sorted([(s, 1) for s, _ in spans] + [(e, -1) for _, e in spans])
+    best = now = 0
+    for _, step in events:
+        now += step
+        best = max(best, now)
+    return best
+
+
+# ---- killed workers --------------------------------------------------------------------------
+
+
+def test_a_killed_worker_fails_its_node_and_the_rest_completes(workflow, tmp_path):
+    ran, after, killed = tmp_path / "ran", tmp_path / "after", tmp_path / "killed"
+    first = workflow.node("killed", die, log=str(killed))
+    workflow.node("dependant", note, after=first, log=str(after))
+    for name in ("a", "b", "c"):
+        workflow.node(name, note, log=str(ran))
+
+    start = time.monotonic()
+    with pytest.raises(RuntimeError, match=r"wf\.killed was killed by SIGKILL \(out of memory"):
+        workflow.graph.run(plugin=plugin())
+
+    assert time.monotonic() - start < 30  # it does not hang
+    assert len(ran.read_text().split()) == 3
+    assert not after.exists()
+    assert len(killed.read_text().split()) == 1
+    assert "SIGKILL" in workflow.crash_text()
+
+
+def test_a_worker_that_exits_says_its_code(workflow):
+    workflow.node("quits", leave, code=3)
+    with pytest.raises(RuntimeError, match="ended with exit code 3 before it could report"):
+        workflow.graph.run(plugin=plugin())
+
+
+def test_an_exception_leaves_a_crash_file_with_its_traceback(workflow, tmp_path):
+    workflow.node("fails", fail, text="echo times are not sorted")
+    workflow.node("works", note, log=str(tmp_path / "ran"))
+    with pytest.raises(RuntimeError, match="echo times are not sorted"):
+        workflow.graph.run(plugin=plugin())
+    assert "ValueError: echo times are not sorted" in workflow.crash_text()
+    assert (tmp_path / "ran").exists()
+
+
+def test_two_failures_are_two_crash_files(workflow):
+    workflow.node("one", fail, text="first fault")
+    workflow.node("two", fail, text="second fault")
+    with pytest.raises(RuntimeError, match="2 raised"):
+        workflow.graph.run(plugin=plugin())
+    assert len(list(workflow.crashes.glob("crash*.txt"))) == 2
+
+
+def test_a_node_that_cannot_be_pickled_fails_alone(workflow, tmp_path):
+    node = workflow.node("unpicklable", note, log=str(tmp_path / "never"))
+    workflow.node("works", note, log=str(tmp_path / "ran"))
+    node.plugin_args = {"stream": open(os.devnull)}  # noqa: SIM115  (deepcopy refuses it too)
+    node.__class__ = type("Opaque", (type(node),), {"__deepcopy__": lambda self, memo: self})
+    with pytest.raises(RuntimeError, match="pickle"):
+        workflow.graph.run(plugin=plugin())
+    assert (tmp_path / "ran").exists()
+
+
+def test_stop_on_first_crash_ends_the_workers(workflow, tmp_path):
+    log = tmp_path / "pids"
+    workflow.graph.config["execution"]["stop_on_first_crash"] = "true"
+    workflow.node("long", linger, log=str(log), seconds=60)
+    workflow.node("fails", fail, text="no")
+    with pytest.raises(RuntimeError):
+        workflow.graph.run(plugin=plugin())
+    pids = log.read_text().split() if log.exists() else []
+    assert wait_for(lambda: all(map(gone, pids)))
+
+
+# ---- killed masters --------------------------------------------------------------------------
+
+MASTER = """
+    import sys
+    from nipype import config
+    from nipype.interfaces.utility import Function
+    from nipype.pipeline import engine
+    from qsm_nipype.execution.multiproc import MultiProcPlugin
+
+    def step(number, folder, seconds, previous=""):
+        import hashlib, os, time
+        time.sleep(seconds)
+        with open(f"{folder}/runs", "a") as stream:
+            stream.write(f"{number}\\n")
+        text = hashlib.sha256(f"{number}{previous}".encode()).hexdigest()
+        file = os.path.abspath("result.txt")
+        with open(file, "w") as stream:
+            stream.write(text)
+            stream.flush()
+            time.sleep(seconds)
+        return text
+
+    def linger(folder):
+        import os, subprocess, time
+        child = subprocess.Popen(["sleep", "120"])
+        with open(f"{folder}/pids", "w") as stream:
+            stream.write(f"{os.getpid()} {child.pid} .")
+        time.sleep(120)
+
+    def node(function, name, **inputs):
+        names = [*inputs, "previous"] if function is step else [*inputs]
+        made = engine.Node(Function(function=function, input_names=names,
+                                    output_names=["out"]), name=name)
+        made.inputs.trait_set(**inputs)
+        return made
+
+    if __name__ == "__main__":
+        folder, kind, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
+        config.update_config({"execution": {
+            "poll_sleep_duration": "0.05", "hash_method": "content", "check_version": "false",
+            "crashdump_dir": folder, "remove_unnecessary_outputs": "false"}})
+        wf = engine.Workflow("wf", base_dir=folder)
+        if kind == "linger":
+            wf.add_nodes([node(linger, "long", folder=folder)])
+        else:
+            made = [node(step, f"n{i}", number=i, folder=folder, seconds=seconds)
+                    for i in range(6)]
+            for before, after in zip(made, made[2:]):
+                wf.connect(before, "out", after, "previous")
+        wf.run(plugin=MultiProcPlugin({"n_procs": 2, "memory_gb": 2,
+                                       "preload": ["nipype.pipeline.engine"]}))
+        print("complete")
+"""
+
+
+@pytest.fixture
+def master(tmp_path):
+    """Start a program that runs a workflow in `tmp_path/run`; killed at the end of the test."""
+    script = tmp_path / "master.py"
+    script.write_text(textwrap.dedent(MASTER))
+    (tmp_path / "run").mkdir()
+    started = []
+
+    def start(kind, seconds=0.1):
+        command = [sys.executable, str(script), str(tmp_path / "run"), kind, str(seconds)]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_workers_and_their_children_end_with_the_master(master, tmp_path, number):
+    process = master("linger")
+    file = tmp_path / "run" / "pids"
+    assert wait_for(lambda: file.exists() and file.read_text().endswith("."))
+    pids = file.read_text().split()[:2]
+    assert not any(map(gone, pids))
+    process.send_signal(number)
+    assert wait_for(lambda: all(map(gone, pids)), seconds=10)
+    process.wait(20)
+
+
+def outputs(folder):
+    return {f.relative_to(folder): f.read_bytes() for f in folder.glob("wf/n*/result.txt")}
+
+
+def test_a_rerun_after_a_killed_master_takes_what_is_finished(master, tmp_path):
+    process = master("steps", 0.4)
+    runs = tmp_path / "run" / "runs"
+    assert wait_for(lambda: runs.exists() and len(runs.read_text().split()) >= 3)
+    process.kill()
+    process.wait()
+    finished = [f.parent.name for f in (tmp_path / "run").glob("wf/n*/result_*.pklz")]
+    assert finished
+    runs.unlink()
+    again = master("steps", 0.4)
+    assert "complete" in again.communicate(timeout=60)[0]
+    assert not {f"n{number}" for number in runs.read_text().split()} & set(finished)
+    assert len(outputs(tmp_path / "run")) == 6
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_change_no_output(master, tmp_path):
+    run = tmp_path / "run"
+    whole = master("steps", 0.05)
+    assert "complete" in whole.communicate(timeout=60)[0]
+    expected = outputs(run)
+    assert len(expected) == 6
+    moments = random.Random(8)
+    for _ in range(20):
+        for file in run.glob("wf/n*/_0x*.json"):
+            if moments.random() < 0.5:  # forget some, so that there is always work to kill
+                file.unlink()
+        process = master("steps", 0.05)
+        time.sleep(moments.uniform(0.5, 2.5))
+        process.kill()
+        process.wait()
+    assert "complete" in master("steps", 0.05).communicate(timeout=60)[0]
+    assert outputs(run) == expected
+
+
+# ---- what nodes are promised -----------------------------------------------------------------
+
+
+def test_gpu_nodes_get_a_device_each_and_cpu_nodes_none(workflow, tmp_path):
+    log = tmp_path / "spans"
+    for number in range(4):
+        workflow.node(f"gpu{number}", span, log=str(log), seconds=0.4, use_gpu=True)
+    workflow.node("cpu", span, log=str(log), seconds=0.1, use_gpu=False)
+    workflow.graph.run(plugin=plugin(n_procs=8, gpu_ids=["3", "GPU-abc"]))
+    lines = [line.split() for line in log.read_text().splitlines()]
+    used = {}
+    for start, end, device in lines:
+        used.setdefault(device, []).append((float(start), float(end)))
+    assert set(used) == {"3", "GPU-abc", "-"}
+    assert all(overlap(spans) == 1 for device, spans in used.items())
+    assert overlap(used["3"] + used["GPU-abc"]) == 2
+
+
+def test_gpu_nodes_without_a_gpu_are_refused_before_anything_runs(workflow, tmp_path):
+    workflow.node("works", note, log=str(tmp_path / "ran"))
+    workflow.node("net", span, log=str(tmp_path / "never"), seconds=0, use_gpu=True)
+    with pytest.raises(UsageError, match=r"wf\.net is set to compute on a GPU"):
+        workflow.graph.run(plugin=plugin(gpu_ids=[]))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("mem_gb", "n_procs", "most"), [(0.1, 1, 4), (0.1, 2, 2), (0.9, 1, 2), (1.5, 1, 1), (5, 1, 1)]
+)
+def test_running_nodes_keep_within_processors_and_memory(
+    workflow, tmp_path, mem_gb, n_procs, most
+):
+    log = tmp_path / "spans"
+    for number in range(4):
+        workflow.node(
+            f"n{number}", span, log=str(log), seconds=0.5, mem_gb=mem_gb, n_procs=n_procs
+        )
+    workflow.graph.run(plugin=plugin(n_procs=4, memory_gb=2))
+    spans = [tuple(map(float, line.split()[:2])) for line in log.read_text().splitlines()]
+    assert len(spans) == 4
+    assert overlap(spans) <= most
+    assert most == 1 or overlap(spans) > 1
+
+
+def test_a_node_too_big_is_refused_on_request(workflow, tmp_path):
+    workflow.node("huge", note, log=str(tmp_path / "never"), mem_gb=50)
+    with pytest.raises(UsageError, match=r"wf\.huge asks for 50\.0 GB .* raise --mem"):
+        workflow.graph.run(plugin=plugin(raise_insufficient=True))
+
+
+@pytest.mark.parametrize("n_procs", [1, 2])
+def test_threads_follow_the_node(workflow, tmp_path, n_procs):
+    names = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"]
+    workflow.node("threads", threads, names=names, n_procs=n_procs)
+    graph = workflow.graph.run(plugin=plugin())
+    result = next(iter(graph.nodes())).result.outputs.out
+    assert result == [n_procs] * 5
+
+
+def test_environment_and_folder_are_those_of_the_master_now(workflow, tmp_path, monkeypatch):
+    def look():
+        import os
+
+        return [os.environ.get("QSM_TEST_LATE"), os.environ.get("LOGNAME"), os.getpgrp()]
+
+    plugin()  # the fork server runs before the variable is set
+    monkeypatch.setenv("QSM_TEST_LATE", "yes")
+    monkeypatch.delenv("LOGNAME", raising=False)
+    workflow.node("look", look)
+    graph = workflow.graph.run(plugin=plugin())
+    late, login, group = next(iter(graph.nodes())).result.outputs.out
+    assert (late, login) == ("yes", None)
+    assert group != os.getpgrp()
+
+
+def test_a_cached_graph_starts_no_process(workflow, tmp_path, monkeypatch):
+    last = None
+    for number in range(5):
+        last = workflow.node(f"n{number}", note, after=last, log=str(tmp_path), name="ran")
+    workflow.graph.run(plugin=plugin())
+    again = plugin()
+    monkeypatch.setattr("qsm_nipype.execution.multiproc.Worker.start", None)
+    workflow.graph.run(plugin=again)
+    assert len((tmp_path / "ran").read_text().split()) == 5
+
+
+def test_every_part_of_a_mapnode_runs_and_one_failure_is_reported(workflow, tmp_path):
+    from nipype.interfaces.utility import Function
+    from nipype.pipeline import engine
+
+    def part(number):
+        if number == 3:
+            raise ValueError("part three")
+        return number * 2
+
+    interface = Function(function=part, input_names=["number"], output_names=["out"])
+    good = engine.MapNode(interface, iterfield=["number"], name="good")
+    good.inputs.number = [1, 2, 4]
+    bad = engine.MapNode(interface, iterfield=["number"], name="bad")
+    bad.inputs.number = [1, 3]
+    workflow.graph.add_nodes([good, bad])
+    with pytest.raises(RuntimeError, match="part three"):
+        workflow.graph.run(plugin=plugin())
+    workflow.graph.remove_nodes([bad])
+    graph = workflow.graph.run(plugin=plugin())
+    assert next(iter(graph.nodes())).result.outputs.out == [2, 4, 8]
+
+
+def test_the_fork_server_holds_one_thread(workflow, tmp_path):
+    """A process forked beside other threads can deadlock."""
+    from multiprocessing import forkserver
+
+    workflow.node("n", note, log=str(tmp_path / "ran"))
+    workflow.graph.run(plugin=plugin())
+    server = forkserver._forkserver._forkserver_pid
+    assert len(list(Path(f"/proc/{server}/task").iterdir())) == 1
