@@ -1,0 +1,103 @@
+"""Closed-form dipole inversions: one division in k-space."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from qsm_nipype.core.dipole import dipole_kernel
+from qsm_nipype.core.fourier import gradient_spectrum, irfft, rfft, working_grid
+from qsm_nipype.core.inversion import Solution
+from qsm_nipype.core.noise import field_noise
+
+#: Empty voxels added to the head's bounding box along each axis.
+PADDING = 16
+
+
+def tkd(
+    field: Tensor,
+    mask: Tensor,
+    voxel_size: Sequence[float],
+    b0_dir: Sequence[float] = (0.0, 0.0, 1.0),
+    *,
+    threshold: float = 0.15,
+    correct: bool = True,
+) -> Solution:
+    """Truncated k-space division [Shmueli2009]_: local `field` `(X, Y, Z)` in ppm → χ in ppm.
+
+    Where |D| < `threshold`, D is replaced by ±`threshold`. With `correct`, χ is divided by the
+    value at the origin of the point spread function, mean(D·D⁻¹), which undoes the
+    underestimation that the truncation causes [Schweser2013]_. Raises ValueError unless
+    `threshold` is positive.
+    """
+    if threshold <= 0:
+        raise ValueError("threshold must be positive")
+
+    def inverse(kernel: Tensor) -> Tensor:
+        inverted = torch.where(kernel < 0, -kernel.new_ones(()), kernel.new_ones(()))
+        inverted = inverted / kernel.abs().clamp_min(threshold)
+        inverted[0, 0, 0] = 0.0
+        if correct:
+            inverted /= (kernel * inverted).mean()
+        return inverted
+
+    return Solution(_divide(field, mask, voxel_size, b0_dir, inverse))
+
+
+def tikhonov(
+    field: Tensor,
+    mask: Tensor,
+    voxel_size: Sequence[float],
+    b0_dir: Sequence[float] = (0.0, 0.0, 1.0),
+    *,
+    noise: Tensor | None = None,
+    regularization: float | None = None,
+) -> Solution:
+    """Closed-form ℓ2 inversion with a gradient penalty [Bilgic2014]_: χ in ppm.
+
+    The minimiser of ½‖Dχ − f‖² + ½λ‖∇χ‖² (λ in mm²), that is χ = D·f/(D² + λ·Σ|E|²).
+    `regularization` None takes λ from the noise by `l2_weight`.
+    """
+    if regularization is None:
+        sigma = field_noise(field, mask, voxel_size, b0_dir, noise=noise)
+        regularization = l2_weight(field, mask, sigma)
+
+    def inverse(kernel: Tensor) -> Tensor:
+        size = working_grid(mask, padding=PADDING).shape
+        penalty = gradient_spectrum(size, voxel_size, kernel)
+        return kernel / (kernel.square() + regularization * penalty).clamp_min(1e-12)
+
+    chi = _divide(field, mask, voxel_size, b0_dir, inverse)
+    return Solution(chi, parameters=MappingProxyType({"regularization": regularization}))
+
+
+def l2_weight(field: Tensor, mask: Tensor, sigma: float) -> float:
+    """λ (mm²) of `tikhonov` from the field's noise `sigma` in ppm.
+
+    λ = 0.05·(σ/S)^½ with S the RMS of the local `field` in the mask: it depends on the ratio of
+    noise to signal only.
+    """
+    inside = field[mask.bool()]
+    scale = float(inside.square().mean().sqrt()) if inside.numel() else 0.0
+    return 0.05 * (sigma / scale) ** 0.5 if scale > 0 else 0.05
+
+
+def _divide(
+    field: Tensor,
+    mask: Tensor,
+    voxel_size: Sequence[float],
+    b0_dir: Sequence[float],
+    inverse: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """χ = F⁻¹ D⁻¹ F f on the padded grid, with `inverse` making D⁻¹ from D; zero outside mask."""
+    mask = mask.bool()
+    if not bool(mask.any()):
+        return torch.zeros_like(field)
+    grid = working_grid(mask, padding=PADDING)
+    kernel = dipole_kernel(grid.shape, voxel_size, b0_dir, field)
+    spectrum = rfft(grid.embed(torch.where(mask, field, field.new_zeros(()))))
+    chi = grid.restore(irfft(spectrum.mul_(inverse(kernel)), grid.shape))
+    return torch.where(mask, chi, chi.new_zeros(()))
