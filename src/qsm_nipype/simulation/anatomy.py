@@ -16,6 +16,7 @@ from qsm_nipype.simulation.nuclei import paint_nuclei, ventricles
 from qsm_nipype.simulation.shapes import (
     Noise,
     chain,
+    crop,
     ellipsoid,
     half_ellipsoids,
     join,
@@ -44,32 +45,25 @@ def paint_head(points: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray
         smooth_noise(rng, 40.0),
         smooth_noise(rng, 30.0, channels=3),
     )
-    gap = rng.uniform(1.5, 4.5)
+    gap = rng.uniform(0.8, 2.6)
     skull = Skull.random(rng)
     seeds = rng.spawn(3)
 
     hull = brain_hull(points)
-    labels = paint_skull(points, hull - gap, skull, seeds[0])
+    vault = ellipsoid(points, (0.0, -17.0, 14.0), (61.0, 84.0, 59.0))
+    labels = paint_skull(points, join([hull - gap, vault], 14.0), skull, seeds[0])
     brain = hull < 0
     region = crop(hull < 12)
     inside, p, sub = hull[region], points[(slice(None), *region)], labels[region]
-    ventricle = ventricles(p, float(rng.uniform(-0.8, 1.6)))
+    enlargement = float(rng.uniform(-0.8, 1.6))
+    ventricle = ventricles(p, enlargement)
     _paint_cerebrum(sub, p, inside, ventricle, folding)
     _paint_hindbrain(sub, p, folding)
     sub[(ventricle < 0) & (inside < 0)] = lab.CSF
     paint_nuclei(sub, p, seeds[1])
-    paint_vessels(sub, p, inside, ventricle, seeds[2])
+    paint_vessels(sub, p, brain_hull, lambda q: ventricles(q, enlargement), seeds[2])
     brain &= (points[2] > -68) & ~np.isin(labels, (lab.BONE, lab.SINUS_AIR, lab.MARROW))
     return labels, brain
-
-
-def crop(mask: np.ndarray) -> tuple[slice, slice, slice]:
-    """The bounding box of `mask` as slices."""
-    out = []
-    for axis in range(3):
-        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        out.append(slice(int(hit[0]), int(hit[-1]) + 1) if hit.size else slice(0, 0))
-    return tuple(out)  # type: ignore[return-value]
 
 
 def brain_hull(p: np.ndarray) -> np.ndarray:
@@ -84,7 +78,8 @@ def _cerebrum(m: np.ndarray) -> np.ndarray:
     parietal = half_ellipsoids(m, (29.0, -42.0, 16.0), (41.0, 60.0, 60.0), 34.0)
     temporal = ellipsoid(m, (46.0, -12.0, -19.0), (20.0, 38.0, 21.0))
     occipital = ellipsoid(m, (22.0, -72.0, 4.0), (26.0, 32.0, 24.0))
-    return join([frontal, parietal, temporal, occipital], 7.0)
+    middle = half_ellipsoids(m, (0.0, -16.0, 14.0), (52.0, 80.0, 58.0), 34.0)
+    return join([frontal, parietal, temporal, occipital, middle], 7.0)
 
 
 def _cerebellum(m: np.ndarray) -> np.ndarray:
@@ -128,8 +123,8 @@ def _paint_cerebrum(
     outside_core = (core > 3) & (callosum > 2)
     tissue[(pial < thickness) & outside_core] = lab.GREY_MATTER
     tissue[(pial < 0) & outside_core] = lab.CSF
-    insula = _insula(m)
-    tissue[(np.abs(insula) < 1.5) & (tissue == lab.WHITE_MATTER)] = lab.GREY_MATTER
+    claustrum = _claustrum(m)
+    tissue[(claustrum < 0) & (tissue == lab.WHITE_MATTER)] = lab.GREY_MATTER
     labels[inside] = tissue[inside]
 
 
@@ -138,7 +133,7 @@ def _sulci(m: np.ndarray, p: np.ndarray, depth: np.ndarray, folding: Folding) ->
     onto = _project(m, p) + 2.0 * folding.warp.at(p)
     value, slope = folding.sheets.at(onto)
     coarse = np.abs(value) / (slope + 0.05)
-    bottom = 15.0 + 5.0 * folding.depth.at(p)[0]
+    bottom = 17.0 + 6.0 * folding.depth.at(p)[0]
     width = 0.9 - 0.55 * np.clip(depth / 16.0, 0, 1)
     deep = np.maximum(coarse - width, depth - bottom)
     value, slope = folding.fine.at(onto)
@@ -152,14 +147,15 @@ def _project(m: np.ndarray, p: np.ndarray) -> np.ndarray:
     axis = np.array([2.0, -96.0, 2.0], dtype=np.float32)
     temporal = (m[2] < -8) & (m[0] > 26) & (m[1] < 26) & (m[1] > -50)
     q = m - start.reshape(3, 1, 1, 1)
-    t = np.clip(np.tensordot(axis, q, 1) / float(axis @ axis), 0, 1)
+    t = (q[0] * axis[0] + q[1] * axis[1] + q[2] * axis[2]) / float(axis @ axis)
+    t = np.clip(t, 0, 1)
     root = start.reshape(3, 1, 1, 1) + axis.reshape(3, 1, 1, 1) * t
     root = np.where(
         temporal, np.stack([np.full_like(t, 42.0), m[1], np.full_like(t, -18.0)]), root
     )
     away = m - root
     away = away / np.maximum(np.sqrt((away**2).sum(0)), 1e-3)
-    onto = root + 42.0 * away
+    onto = root + np.where(temporal, np.float32(25.0), np.float32(42.0)) * away
     onto[0] = np.where(p[0] < 0, -onto[0] - 7.0, onto[0])
     return onto
 
@@ -177,14 +173,17 @@ def _sylvian(m: np.ndarray, wobble: np.ndarray) -> np.ndarray:
     height = -9.0 + 0.42 * (8.0 - m[1]) + 1.5 * wobble[2]
     sheet = np.abs(m[2] - height) - 1.1
     ends = np.maximum(np.maximum(m[1] - 26.0, -34.0 - m[1]), 39.0 - m[0])
-    branch = np.abs(m[0] - 40.0 - 0.5 * wobble[0]) - 0.9
-    reach = np.maximum(np.abs(m[2] - 2.0) - 14.0, np.abs(m[1] - 2.0) - 22.0)
+    dome = 0.006 * ((m[1] - 2.0) ** 2 + 2.0 * (m[2] - 2.0) ** 2)
+    branch = np.abs(m[0] - 41.0 + dome - 0.8 * wobble[0]) - 0.9
+    reach = 16.0 * (np.sqrt(((m[1] - 2.0) / 25.0) ** 2 + ((m[2] - 2.0) / 16.0) ** 2) - 1.0)
+    reach = reach + 2.0 * wobble[1]
     return np.minimum(np.maximum(sheet, ends), np.maximum(branch, reach))
 
 
-def _insula(m: np.ndarray) -> np.ndarray:
+def _claustrum(m: np.ndarray) -> np.ndarray:
     """The claustrum: a thin grey sheet between putamen and insula."""
-    return np.maximum(np.abs(m[0] - 34.5) - 0.3, ellipsoid(m, (34.5, 0, 0), (8, 15, 11)))
+    sheet = np.abs(m[0] - 34.8 + 0.006 * (m[1] ** 2 + 2.0 * m[2] ** 2)) - 0.6
+    return np.maximum(sheet, ellipsoid(m, (34.5, 0, 0), (8, 17, 12)))
 
 
 def _paint_hindbrain(labels: np.ndarray, p: np.ndarray, folding: Folding) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from qsm_nipype.simulation import labels as lab
 from qsm_nipype.simulation.head import rotation_matrix
-from qsm_nipype.simulation.shapes import chain, ellipsoid, join, smooth_noise
+from qsm_nipype.simulation.shapes import chain, crop, ellipsoid, join, smooth_noise, within
 
 _LATERAL = [
     (9, 32, 0, 2.5), (8, 24, 8, 3.8), (7, 8, 16, 3.8), (9, -10, 19, 3.8), (14, -26, 18, 4.5),
@@ -32,6 +32,8 @@ def ventricles(p: np.ndarray, enlargement: float) -> np.ndarray:
 
 def paint_nuclei(labels: np.ndarray, p: np.ndarray, rng: np.random.Generator) -> None:
     """Write the deep nuclei of both sides into `labels` in place."""
+    where = within(p, (-44, -80, -56), (44, 44, 40))
+    labels, p = labels[where], p[(slice(None), *where)]
     size = {name: float(rng.uniform(0.92, 1.1)) for name in range(1, 8)}
     for side in (-1.0, 1.0):
         m = _mirror(p, side)
@@ -94,15 +96,15 @@ def paint_dentate(
     near = np.abs(m - _column((15.5, -57.0, -34.5))).max(0) < 18
     if not near.any():
         return
-    where = tuple(slice(a.min(), a.max() + 1) for a in np.nonzero(near))
+    where = crop(near)
     q = m[(slice(None), *where)]
     center, radii = (15.5, -57.0, -34.5), (8.2 * size, 9.0 * size, 6.2 * size)
     turn = _yaw(-28)
     bag = ellipsoid(q, center, radii, turn)
-    folds = smooth_noise(rng, 5.0, bandwidth=0.3)
+    folds = smooth_noise(rng, 5.0, bandwidth=0.3, extent=24.0)
     away = q - _column(center)
     onto = away / np.maximum(np.sqrt((away**2).sum(0)), 0.5) * 8.0
-    crest = folds.at(onto + _column(rng.uniform(-60, 60, 3)))[0]
+    crest = folds.at(onto)[0]
     wall = np.abs(bag + 1.3 + 1.1 * np.clip(crest, -1.5, 1.5)) - float(rng.uniform(0.85, 1.2))
     hilum = ellipsoid(q, (9.0, -49.0, -32.5), (6.0, 6.0, 3.6))
     _write(labels[where], (wall < 0) & (hilum > 0) & own[where], lab.DENTATE)

@@ -99,13 +99,20 @@ def fields(head: Head, chi: np.ndarray, *, shim: int = 2) -> Fields:
 
 def _field(source: np.ndarray, head: Head, *, continued: bool = False) -> np.ndarray:
     step, b0_dir = head.voxel_size, head.b0_dir
-    extra = [round(48.0 / s) if continued else 0 for s in step]
+    extra = [(0, 0)] * 3
     if continued:
-        source = np.pad(source, [(n, n) for n in extra], mode="edge")
+        extra = [_cut_faces(source, axis, round(48.0 / s)) for axis, s in enumerate(step)]
+        source = np.pad(source, extra, mode="edge")
     with torch.no_grad():
         result = dipole_field(torch.from_numpy(source), step, b0_dir, padding=0.5).numpy()
-    inner = tuple(slice(n, n + size) for n, size in zip(extra, head.labels.shape, strict=True))
+    inner = tuple(slice(n, n + m) for (n, _), m in zip(extra, head.labels.shape, strict=True))
     return np.ascontiguousarray(result[inner])
+
+
+def _cut_faces(source: np.ndarray, axis: int, extra: int) -> tuple[int, int]:
+    """How far to continue both ends of `axis`: only where tissue touches the end."""
+    first, last = (np.abs(np.take(source, i, axis)).max() > 1.0 for i in (0, -1))
+    return (extra if first else 0, extra if last else 0)
 
 
 def harmonic_fit(values: np.ndarray, head: Head, order: int) -> np.ndarray:

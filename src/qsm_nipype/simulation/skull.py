@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qsm_nipype.simulation import labels as lab
-from qsm_nipype.simulation.shapes import box, chain, ellipsoid, join, smooth_noise
+from qsm_nipype.simulation.shapes import box, chain, crop, ellipsoid, join, smooth_noise
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,12 @@ def paint_skull(
     labels[shell] = lab.BONE
     diploe = shell & (cavity > 0.3 * bone) & (cavity < 0.72 * bone) & (bone > 4.5)
     labels[diploe & (texture[0] > -1.2)] = lab.MARROW
-    _paint_face(labels, p, m, texture)
-    _paint_spine(labels, p, cavity)
+    low = crop(p[2] < 26)
+    region = (slice(None), *low)
+    _paint_face(labels[low], p[region], m[region])
+    _paint_spine(labels[low], p[region], cavity[low])
     labels[cavity < 0] = lab.CSF
-    _paint_air(labels, p, m, cavity, skull, texture)
+    _paint_air(labels[low], p[region], m[region], cavity[low], skull, texture[region])
     return labels
 
 
@@ -96,15 +98,15 @@ def _paint_soft_tissue(
     labels[(skin < -2) & (chain(m, [(40, 60, -66, 10), (36, 40, -72, 9)]) < 0)] = lab.FAT
 
 
-def _paint_face(labels: np.ndarray, p: np.ndarray, m: np.ndarray, texture: np.ndarray) -> None:
+def _paint_face(labels: np.ndarray, p: np.ndarray, m: np.ndarray) -> None:
     inside = labels != lab.AIR
     bones = [
-        np.abs(box(m, (0, 46, -52), (30, 26, 26))) - 1.2,  # maxilla
+        np.abs(ellipsoid(m, (0, 44, -54), (36, 38, 30))) - 1.2,  # maxilla
         np.abs(box(p, (0, 54, -84), (24, 22, 3))) - 2.0,  # palate
         chain(m, [(20, 84, -104, 6), (44, 50, -104, 6), (52, 18, -92, 7), (52, 8, -62, 6)]),
         chain(m, [(44, 72, -40, 4), (60, 48, -44, 3), (68, 20, -40, 3), (66, -6, -38, 4)]),
         ellipsoid(m, (42, -30, -40), (24, 14, 13)),  # petrous bone
-        box(m, (26, 88 - 12, -20), (26, 3, 3)),  # rim of the orbit
+        box(m, (26, 76, -20), (26, 3, 3)),  # rim of the orbit
         np.abs(box(m, (0, 80, -92), (22, 4, 9))) - 1.5,  # alveolar arch and teeth
     ]
     for bone in bones:

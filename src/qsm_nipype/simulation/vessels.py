@@ -1,90 +1,141 @@
-"""Dural sinuses and random veins of the procedural head."""
+"""Dural sinuses and veins of the procedural head."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from qsm_nipype.simulation import labels as lab
-from qsm_nipype.simulation.shapes import chain
+from qsm_nipype.simulation.shapes import chain, within
 
 #: tissues a vein may run through
 _SOFT = (*lab.NUCLEI, lab.WHITE_MATTER, lab.GREY_MATTER, lab.CSF, lab.CHOROID_PLEXUS)
+_DEEP = [
+    [(2.2, 2, 10, 0.9), (2.2, -12, 14, 1.0), (1.5, -26, 13, 1.3), (0, -38, 8, 1.8)],
+    [(20, -8, -14, 0.8), (17, -22, -12, 1.0), (10, -34, -3, 1.2), (0, -39, 5, 1.6)],
+    [(6, 24, 6, 0.6), (2.5, 4, 10, 0.8)],
+    [(19, -14, 19, 0.6), (12, -2, 16, 0.8), (3, 2, 11, 0.9)],
+]
+_TRANSVERSE = [
+    (0, -98, -8, 3.8), (30, -90, -14, 3.8), (52, -66, -17, 3.8), (56, -44, -26, 3.6),
+    (44, -40, -44, 3.6), (32, -36, -54, 3.8),
+]  # fmt: skip
+
+Distance = Callable[[np.ndarray], np.ndarray]
 
 
 def paint_vessels(
     labels: np.ndarray,
     p: np.ndarray,
-    hull: np.ndarray,
-    ventricle: np.ndarray,
+    hull: Distance,
+    ventricle: Distance,
     rng: np.random.Generator,
 ) -> None:
-    """Write the sagittal, straight and transverse sinuses, deep veins and a random tree."""
+    """Write the dural sinuses, deep veins, and random superficial, cortical, medullary veins.
+
+    `hull` and `ventricle` are signed distances as functions of points.
+    """
     _paint_sinuses(labels, p, hull)
-    m = np.concatenate([np.abs(p[:1]), p[1:]])
-    internal = [(2.2, 2, 10, 0.9), (2.2, -12, 14, 1.0), (1.5, -26, 13, 1.3), (0, -38, 8, 1.8)]
-    basal = [(20, -8, -14, 0.8), (17, -22, -12, 1.0), (10, -34, -3, 1.2), (0, -39, 5, 1.6)]
-    septal = [(6, 24, 6, 0.6), (2.5, 4, 10, 0.8)]
-    thalamostriate = [(19, -14, 19, 0.6), (12, -2, 16, 0.8), (3, 2, 11, 0.9)]
-    for vein in (internal, basal, septal, thalamostriate):
-        _stamp(labels, chain(m, vein))
-    for _ in range(int(rng.integers(50, 90))):
-        _paint_random_vein(labels, p, hull, ventricle, rng)
+    for side in (-1, 1):
+        for vein in _DEEP:
+            nodes = [(side * x, *rest) for x, *rest in vein]
+            _paint_vein(labels, p, nodes)
+    for nodes in _random_veins(hull, ventricle, rng):
+        _paint_vein(labels, p, nodes)
 
 
-def _paint_sinuses(labels: np.ndarray, p: np.ndarray, hull: np.ndarray) -> None:
-    m = np.concatenate([np.abs(p[:1]), p[1:]])
-    dura = labels == lab.CSF
-    top = (p[2] > -8) & (p[1] < 62) & ~((p[1] > -40) & (p[2] < 20))
-    sagittal = np.maximum(np.abs(p[0]) - 4.0, np.abs(hull - 0.2) - 2.6)
-    labels[(sagittal < 0) & top & (dura | (np.abs(p[0]) < 3)) & (hull > -3.5)] = lab.VEIN
-    straight = chain(p, [(0, -39, 6, 2.2), (0, -62, -2, 2.4), (0, -96, -8, 3.4)])
-    labels[(straight < 0)] = lab.VEIN
-    transverse = chain(
-        m, [(0, -98, -8, 3.8), (30, -90, -14, 3.8), (52, -66, -17, 3.8), (56, -44, -26, 3.6),
-            (44, -40, -44, 3.6), (32, -36, -54, 3.8)]
-    )  # fmt: skip
-    labels[(transverse < 0) & ~np.isin(labels, (lab.SKIN, lab.AIR))] = lab.VEIN
+def _paint_sinuses(labels: np.ndarray, p: np.ndarray, hull: Distance) -> None:
+    middle = within(p, (-6, -130, -20), (6, 80, 100))
+    sub, q = labels[middle], p[(slice(None), *middle)]
+    top = (q[2] > -8) & (q[1] < 60) & ~((q[1] > -40) & (q[2] < 20))
+    sagittal = np.abs(q[0]) + 0.8 * np.abs(hull(q) - 0.5) - 4.2
+    sub[(sagittal < 0) & top] = lab.VEIN
+    m = np.concatenate([np.abs(q[:1]), q[1:]])
+    straight = chain(m, [(0, -39, 6, 2.2), (0, -62, -2, 2.4), (0, -96, -8, 3.4)])
+    sub[straight < 0] = lab.VEIN
+    low = within(p, (-62, -106, -60), (62, -30, 0))
+    sub, q = labels[low], p[(slice(None), *low)]
+    m = np.concatenate([np.abs(q[:1]), q[1:]])
+    transverse = chain(m, _TRANSVERSE)
+    sub[(transverse < 0) & ~np.isin(sub, (lab.SKIN, lab.AIR))] = lab.VEIN
 
 
-def _paint_random_vein(
+def _random_veins(
+    hull: Distance, ventricle: Distance, rng: np.random.Generator
+) -> list[list[tuple[float, ...]]]:
+    """Centre lines (x, y, z, radius) of the random veins."""
+    points = rng.uniform((-70, -105, -30), (70, 72, 76), (12000, 3)).T.astype(np.float32)
+    depth, to_fluid = -_value(hull, points), _value(ventricle, points)
+    above = points[2] > -10
+    veins = []
+    deep = np.flatnonzero((to_fluid > 0.5) & (to_fluid < 4) & (depth > 12) & above)
+    for index in rng.permutation(deep)[: int(rng.integers(35, 60))]:
+        way = _gradient(ventricle, points[:, index]) + rng.normal(0, 0.35, 3) + (0, 0, 0.2)
+        veins.append(_path(points[:, index], way, rng, (8, 32), float(rng.uniform(0.35, 0.65))))
+    shallow = np.flatnonzero((depth > 1) & (depth < 4))
+    for index in rng.permutation(shallow)[: int(rng.integers(30, 55))]:
+        way = -_gradient(hull, points[:, index]) + rng.normal(0, 0.35, 3)
+        veins.append(_path(points[:, index], way, rng, (8, 22), float(rng.uniform(0.4, 0.8))))
+    upper = np.flatnonzero((np.abs(depth) < 2) & (points[2] > 10) & (np.abs(points[0]) > 20))
+    for index in rng.permutation(upper)[: int(rng.integers(10, 20))]:
+        veins.append(_superficial(points[:, index], hull, rng))
+    return veins
+
+
+def _path(
+    start: np.ndarray,
+    way: np.ndarray,
+    rng: np.random.Generator,
+    lengths: tuple[float, float],
+    radius: float,
+) -> list[tuple[float, ...]]:
+    """A tapering, slightly winding line from `start` along `way`."""
+    t = np.linspace(0, 1, 6)[:, None]
+    way = way / max(float(np.linalg.norm(way)), 1e-6)
+    line = start + way * rng.uniform(*lengths) * t + rng.normal(0, 4, 3) * t * (1 - t) * 2
+    line = line + 0.6 * rng.normal(size=line.shape) * (t > 0)
+    radii = np.linspace(radius, 0.6 * radius, 6)[:, None]
+    return [tuple(node) for node in np.concatenate([line, radii], axis=1).tolist()]
+
+
+def _superficial(
+    start: np.ndarray, hull: Distance, rng: np.random.Generator
+) -> list[tuple[float, ...]]:
+    """A vein on the surface from `start` up to the sagittal sinus."""
+    end = np.array([2.0 * np.sign(start[0]), start[1] + rng.uniform(-8, 22), 0.0])
+    end[2] = 90.0
+    end -= (0, 0, float(_value(hull, end[:, None].astype(np.float32))[0]))
+    nodes = []
+    for t in np.linspace(0, 1, 9):
+        point = (1 - t) * start + t * end + rng.normal(0, 1.2, 3)
+        for _ in range(3):
+            away = float(_value(hull, point[:, None].astype(np.float32))[0])
+            point = point - (away + 0.6) * _gradient(hull, point)
+        nodes.append((*point.tolist(), 0.7 + 0.6 * t))
+    return nodes
+
+
+def _paint_vein(
     labels: np.ndarray,
     p: np.ndarray,
-    hull: np.ndarray,
-    ventricle: np.ndarray,
-    rng: np.random.Generator,
+    nodes: Sequence[Sequence[float]],
 ) -> None:
-    """A medullary or cortical vein: a curved line between ventricle wall and surface."""
-    direction = rng.normal(size=3) * (1.0, 1.4, 0.7)
-    direction[2] = abs(direction[2])
-    direction /= np.linalg.norm(direction)
-    start = np.array([rng.choice((-1, 1)) * 14.0, rng.uniform(-60, 36), rng.uniform(14, 22)])
-    length = rng.uniform(14, 45)
-    bend = rng.normal(0, 4, 3)
-    t = np.linspace(0, 1, 7)[:, None]
-    path = start + direction * length * t + bend * (t * (1 - t)) * 4
-    path += 0.8 * rng.normal(size=path.shape) * (t > 0)
-    radius = np.linspace(rng.uniform(0.5, 0.9), 0.35, 7)
-    nodes = np.concatenate([path, radius[:, None]], axis=1)
-    lo, hi = path.min(0) - 3, path.max(0) + 3
-    where = _near(p, lo, hi)
-    if where is None:
-        return
-    _stamp(labels[where], chain(p[(slice(None), *where)], nodes.tolist()))
+    line = np.asarray(nodes)
+    where = within(p, line[:, :3].min(0) - 2, line[:, :3].max(0) + 2)
+    sub = labels[where]
+    if sub.size:
+        vein = chain(p[(slice(None), *where)], nodes)
+        sub[(vein < 0) & np.isin(sub, _SOFT)] = lab.VEIN
 
 
-def _near(p: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> tuple[slice, ...] | None:
-    """The index box that holds the points between `lo` and `hi`, found on every fourth point."""
-    coarse = p[:, ::4, ::4, ::4]
-    step = max(float(np.abs(p[:, -1, -1, -1] - p[:, 0, 0, 0]).max()) / max(p.shape[1:]), 1.0) * 4
-    inside = np.ones(coarse.shape[1:], dtype=bool)
-    for axis in range(3):
-        inside &= (coarse[axis] > lo[axis] - step) & (coarse[axis] < hi[axis] + step)
-    if not inside.any():
-        return None
-    return tuple(
-        slice(max(4 * int(a.min()) - 4, 0), 4 * int(a.max()) + 5) for a in np.nonzero(inside)
-    )
+def _value(distance: Distance, points: np.ndarray) -> np.ndarray:
+    """`distance` at `points` `(3, N)`."""
+    return distance(points.reshape(3, -1, 1, 1)).ravel()
 
 
-def _stamp(labels: np.ndarray, vein: np.ndarray) -> None:
-    labels[(vein < 0) & np.isin(labels, _SOFT)] = lab.VEIN
+def _gradient(distance: Distance, point: np.ndarray) -> np.ndarray:
+    steps = np.concatenate([np.eye(3), -np.eye(3)]).T
+    values = _value(distance, (point[:, None] + steps).astype(np.float32))
+    slope = values[:3] - values[3:]
+    return slope / max(float(np.linalg.norm(slope)), 1e-6)
