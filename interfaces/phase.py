@@ -1,0 +1,119 @@
+"""Phase and magnitude as stored on disk → radians and magnitude, echoes last."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, isdefined, traits
+
+from qsm_nipype.errors import DataError
+from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
+from qsm_nipype.interfaces.volume import Volume, open_image, same_grid, save
+
+
+class _ReadPhaseInputSpec(QSMInputSpec):
+    phase_files = InputMultiObject(File(exists=True), desc="phase, one per echo, or one 4-D")
+    magnitude_files = InputMultiObject(File(exists=True), desc="magnitude of the same echoes")
+    real_files = InputMultiObject(File(exists=True), desc="real parts instead of phase")
+    imaginary_files = InputMultiObject(File(exists=True), desc="imaginary parts")
+    metadata = traits.List(traits.Dict, desc="merged sidecar of each echo")
+    coils = traits.Range(low=1, value=1, usedefault=True, desc="coils per echo, file by file")
+    sign = traits.Enum(
+        "auto", "positive", "negative", usedefault=True, desc="sign of the stored phase"
+    )
+
+
+class _ReadPhaseOutputSpec(TraitedSpec):
+    out_phase = File(exists=True, desc="wrapped phase (rad), echoes last")
+    out_magnitude = File(exists=True, desc="magnitude, echoes last")
+    out_record = File(exists=True, desc="what was found and decided (JSON)")
+    echo_times = traits.List(traits.Float, desc="echo times (s), as found in the metadata")
+
+
+class ReadPhase(QSMInterface):
+    """Bring phase and magnitude of all echoes into one form, and write down what was decided.
+
+    A phase difference with two magnitudes (Siemens field map) becomes one echo at TE₂ − TE₁.
+    """
+
+    input_spec = _ReadPhaseInputSpec
+    output_spec = _ReadPhaseOutputSpec
+
+    def _run(self, cwd: Path) -> dict[str, Any]:
+        from qsm_nipype.core import reading
+
+        inputs = self.inputs
+        metadata = list(inputs.metadata) if isdefined(inputs.metadata) else []
+        parts = {
+            name: read_stored(getattr(inputs, f"{name}_files"), metadata)
+            for name in ("phase", "magnitude", "real", "imaginary")
+            if isdefined(getattr(inputs, f"{name}_files"))
+        }
+        like = _one_grid([image for images, _ in parts.values() for image in images])
+        result = reading.read_acquisition(
+            {name: echoes for name, (_, echoes) in parts.items()},
+            like.voxel_size,
+            like.b0_dir,
+            coils=inputs.coils,
+            sign=inputs.sign,
+        )
+        return {
+            "out_phase": save(cwd / "phase.nii", result.phase, like),
+            "out_magnitude": save(cwd / "magnitude.nii", result.magnitude, like),
+            "out_record": _write(cwd / "phase.json", result.record),
+            "echo_times": list(result.echo_times),
+        }
+
+
+def read_stored(
+    files: Sequence[str], metadata: Sequence[dict[str, Any]]
+) -> tuple[list[Volume], list[Any]]:
+    """Images without their slope applied, split into echoes. Raises DataError.
+
+    Returns one `Volume` per file (geometry) and one `StoredEcho` per volume.
+    """
+    from qsm_nipype.core.phase import StoredEcho
+
+    images, echoes = [], []
+    for path in files:
+        image = open_image(path)
+        proxy = image.dataobj
+        slope = float(getattr(proxy, "slope", 1.0))
+        intercept = float(getattr(proxy, "inter", 0.0))
+        try:
+            raw = np.asanyarray(proxy.get_unscaled() if hasattr(proxy, "get_unscaled") else proxy)
+        except (OSError, EOFError, ValueError) as exc:
+            raise DataError(f"{path}: the image data are cut short; copy the file again") from exc
+        raw = raw[..., 0, :] if raw.ndim == 5 and raw.shape[3] == 1 else raw
+        images.append(Volume(raw, np.asarray(image.affine, dtype=float), str(path)))
+        volumes = [raw[..., e] for e in range(raw.shape[3])] if raw.ndim == 4 else [raw]
+        for volume in volumes:
+            sidecar = metadata[len(echoes)] if len(echoes) < len(metadata) else {}
+            echoes.append(StoredEcho(str(path), volume, slope, intercept, sidecar))
+    return images, echoes
+
+
+def _one_grid(images: Sequence[Volume]) -> Volume:
+    """The common geometry. Raises DataError where an image lies elsewhere."""
+    if not images:
+        raise DataError("no phase was given; name phase files, or real and imaginary files")
+    first = images[0]
+    for image in images[1:]:
+        if image.data.ndim >= 3 and not same_grid(first, image):
+            raise DataError(
+                f"{image.path}: shape or affine differs from {first.path}; "
+                "give images of one acquisition"
+            )
+    return first
+
+
+def _write(path: Path, record: dict[str, Any]) -> str:
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    partial.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    os.replace(partial, path)
+    return str(path)
