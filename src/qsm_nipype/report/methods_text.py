@@ -121,19 +121,23 @@ def _sentence(step: Step, methods: Mapping[str, Any]) -> str:
     parameters = {k: v for k, v in step.parameters.items() if _tellable(v)}
     if entry is None:
         named = step.label or step.method
-        done = f"{(step.step or 'one step').replace('_', ' ').capitalize()} used {named}"
-        return _with_details(done + ".", [], parameters)
-    return _with_details(entry["sentence"], entry.get("details", []), parameters)
+        done = f"{(step.step or 'one step').replace('_', ' ').capitalize()} used {named}."
+        entry = {"sentence": done}
+    return _with_details(entry, parameters)
 
 
-def _with_details(sentence: str, details: list[str], parameters: Mapping[str, Any]) -> str:
+def _with_details(entry: Mapping[str, Any], parameters: Mapping[str, Any]) -> str:
     """Put the parameters in brackets before the full stop: known ones in words, the rest named."""
-    told = [d for d in details if set(_PLACE.findall(d)) <= parameters.keys()]
-    mentioned = {name for text in (sentence, *told) for name in _PLACE.findall(text)}
-    rest = [f"{k.replace('_', ' ')} {_value(v)}" for k, v in parameters.items()
-            if k not in mentioned]  # fmt: skip
-    brackets = "; ".join([_fill(d, parameters) for d in told] + rest)
-    filled = _fill(sentence, parameters)
+    told = [d for d in entry.get("details", ()) if set(_PLACE.findall(d)) <= parameters.keys()]
+    unset = [text for k, text in entry.get("unset", {}).items() if k not in parameters]
+    mentioned = {name for text in (entry["sentence"], *told) for name in _PLACE.findall(text)}
+    rest = [
+        f"{name.replace('_', ' ')} {_value(value)}"
+        for name, value in parameters.items()
+        if name not in mentioned
+    ]
+    brackets = "; ".join([_fill(d, parameters) for d in told] + unset + rest)
+    filled = _fill(entry["sentence"], parameters)
     return f"{filled.removesuffix('.')} ({brackets})." if brackets else filled
 
 

@@ -25,15 +25,19 @@ from qsm_nipype.report.records import (
 
 # the key numbers in the order of the strip: name → (label, usual range with its reason)
 HEADLINES: dict[str, tuple[str, tuple[float, float, str] | None]] = {
-    "mask_volume": ("Mask volume", (900, 2000, "an adult brain has about 900 to 2000 mL")),
-    "field_noise_median": ("Field noise, median", (0, 15, "usual at 3 T are 1 to 10 ppb")),
-    "residual_median": ("Fit residual, median", (0, 0.3, "above 0.3 the phase is unreliable")),
+    "mask_volume": ("Mask volume", (900, 2000, "usual is 900 to 2000 cm³ in an adult")),
+    "mask_kept": ("Mask with χ", (75, 100, "much of the brain has no susceptibility")),
+    "field_noise": ("Field noise, median", (0, 15, "usual is 1 to 10 ppb")),
+    "residual": ("Fit residual, median", (0, 0.3, "above 0.3 the phase is unreliable")),
     "unreliable_fraction": ("Unreliable voxels", (0, 0.25, "more than a quarter is much")),
     "regularization": ("Regularisation λ", None),
-    "reference_mean": ("Reference region", None),
-    "chi_sd": ("SD of χ in the mask", (0, 0.1, "streaks or a bad mask raise it")),
-    "iterations": ("Iterations", None),
+    "reference": ("Reference region", None),
+    "chi_sd": ("SD of χ", (0, 0.1, "streaks or a bad mask raise it")),
+    "chi_p01": ("χ, 1st percentile", None),
+    "chi_p99": ("χ, 99th percentile", None),
+    "r2star": ("R2*, median", None),
 }
+UNTOLD = ("parameters", "warnings", "decisions", "step", "method", "label")
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -231,15 +235,13 @@ def _quantity(name: str, value: Any, factor: float) -> str:
 
 
 def _cards(numbers: Sequence[Number]) -> tuple[Card, ...]:
-    """Known numbers first and in their order, then the others; mean and SD in one card."""
+    """Known numbers first and in their order, then the others."""
     found = {n.name: n for n in numbers}
-    spread = found.pop("reference_sd", None)
     order = [n for n in HEADLINES if n in found] + [n for n in found if n not in HEADLINES]
-    return tuple(_card(found[name], spread if name == "reference_mean" else None)
-                 for name in order)  # fmt: skip
+    return tuple(_card(found[name]) for name in order)
 
 
-def _card(number: Number, spread: Number | None) -> Card:
+def _card(number: Number) -> Card:
     label, usual = HEADLINES.get(number.name, (number.name.replace("_", " ").capitalize(), None))
     value, unit = number.value, number.unit
     caution = ""
@@ -248,9 +250,8 @@ def _card(number: Number, spread: Number | None) -> Card:
     if isinstance(value, float) and number.name.endswith("fraction") and not unit:
         value, unit = 100 * value, "%"
     text = plain_number(value)
-    sd = number.sd if number.sd is not None else spread.value if spread else None
-    if isinstance(sd, float):
-        text += f" ± {plain_number(sd)}"
+    if number.sd is not None:
+        text += f" ± {plain_number(number.sd)}"
     return Card(number.label or label, text, unit, number.description, caution)
 
 
@@ -259,7 +260,7 @@ def _step_row(step: Step) -> StepRow:
         step=step.step.replace("_", " "),
         method=step.label or step.method,
         parameters=_pairs(step.parameters),
-        outcome=_pairs(step.record),
+        outcome=_pairs({k: v for k, v in step.record.items() if k not in UNTOLD}),
     )
 
 
