@@ -42,7 +42,7 @@ class MagnitudeMask(QSMInterface):
 
 
 class _BrainMaskInputSpec(_MagnitudeInputSpec):
-    separation = traits.Float(parameter=True, desc="erosion that parts brain from scalp (mm)")
+    fraction = traits.Float(parameter=True, desc="tightness of the surface, 0 to 1")
 
 
 class BrainMask(MagnitudeMask):

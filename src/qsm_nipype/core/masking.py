@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -9,8 +10,11 @@ import torch
 from torch import Tensor
 
 from qsm_nipype.core import morphology
-from qsm_nipype.core.morphology import closing, erode, fill_holes, largest_component
+from qsm_nipype.core.brain_surface import brain_surface
+from qsm_nipype.core.morphology import closing, fill_holes, largest_component
 from qsm_nipype.errors import UsageError
+
+_LARGEST_BRAIN = 1.9e6  # mm³
 
 
 def combined_magnitude(magnitude: Tensor) -> Tensor:
@@ -50,19 +54,24 @@ def magnitude_mask(
 
 
 def brain_mask(
-    magnitude: Tensor, voxel_size: Sequence[float], *, separation: float = 4.0
+    magnitude: Tensor, voxel_size: Sequence[float], *, fraction: float | None = None
 ) -> Tensor:
-    """Brain without scalp, from the magnitude alone. (X, Y, Z) or (X, Y, Z, E) → bool.
+    """Brain without skull and scalp, from the magnitude alone → bool (X, Y, Z).
 
-    Skull is dark on gradient echoes: what an erosion by `separation` mm leaves of the signal falls
-    apart into brain and the rest. The largest piece is grown back inside the signal, its cavities
-    filled and its surface smoothed.
+    `magnitude` is (X, Y, Z) or (X, Y, Z, E). A deformable surface (`brain_surface`) is grown to
+    the dark skull; inside it, voxels with signal are kept, gaps up to 6 mm closed and cavities
+    filled. `fraction` is the surface's: larger values give a tighter brain. None takes the first
+    of 0.6, 0.65, 0.7, 0.75 with which the surface encloses no more than 1.9 litres, which
+    no healthy head does: a surface that leaked into the neck or the face does.
     """
     image = combined_magnitude(magnitude)
-    signal = image > signal_threshold(image)
-    core = largest_component(erode(signal, voxel_size, separation))
-    grown = morphology.dilate(core, voxel_size, separation * 1.25) & signal
-    return fill_holes(closing(grown, voxel_size, 3.0))
+    voxel = math.prod(float(v) for v in voxel_size)
+    for choice in (0.6, 0.65, 0.7, 0.75) if fraction is None else (fraction,):
+        inside = brain_surface(image, voxel_size, fraction=choice)
+        if float(inside.sum()) * voxel <= _LARGEST_BRAIN:
+            break
+    signal = inside & (image > signal_threshold(image))
+    return largest_component(fill_holes(closing(signal, voxel_size, 3.0) & inside))
 
 
 def quality_mask(
@@ -70,15 +79,15 @@ def quality_mask(
     voxel_size: Sequence[float],
     *,
     quality: Tensor,
-    separation: float = 4.0,
+    fraction: float | None = None,
     threshold: float = 0.3,
 ) -> Tensor:
-    """Brain AND trustworthy phase, as the consensus asks [Bilgic2024]_. → bool (X, Y, Z).
+    """Brain AND trustworthy phase, as the consensus asks [Bilgic2024]_ → bool (X, Y, Z).
 
-    `quality` is ROMEO's voxel quality in [0, 1]; voxels below `threshold` are left out, single
-    ones inside stay in.
+    `quality` is ROMEO's voxel quality in [0, 1]; patches below `threshold` are left out of
+    `brain_mask` as `trim_mask` does it.
     """
-    brain = brain_mask(magnitude, voxel_size, separation=separation)
+    brain = brain_mask(magnitude, voxel_size, fraction=fraction)
     return trim_mask(brain, voxel_size, residual=1 - quality, limit=1 - threshold)
 
 

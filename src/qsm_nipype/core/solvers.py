@@ -22,9 +22,10 @@ def conjugate_gradient(
     """Solve A x = `b` for a symmetric positive (semi-)definite A [Hestenes1952]_.
 
     `apply` maps a tensor of `b`'s shape to A·x, `preconditioner` to an approximate A⁻¹·r
-    (symmetric and positive too). Stops when ‖b − A x‖ ≤ `tolerance`·‖b‖, after `max_iterations` products
-    (one more for a start value `x0`), or where the direction has no curvature left, which is how
-    float32 rounding or an indefinite A shows. Returns x and the number of iterations.
+    (symmetric and positive too). Stops when ‖b − A x‖ ≤ `tolerance`·‖b‖, after
+    `max_iterations` products (one more for a start value `x0`), or where the direction has no
+    curvature left, which is how float32 rounding or an indefinite A shows. Returns x and the
+    number of iterations.
     """
     x = torch.zeros_like(b) if x0 is None else x0.clone()
     r = b.clone() if x0 is None else b - apply(x)
