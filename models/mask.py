@@ -1,0 +1,134 @@
+"""QSMmask-net: brain mask of the whole-head gradient-echo magnitude [Lee2025]_.
+
+The five-level U-Net of the paper, MONAI's `BasicUNet` layout with MONAI's parameter names
+(5,700,465 parameters), so that the published weights load without MONAI.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor, nn
+from torch.nn import functional
+
+from qsm_nipype.models.inference import sliding_window
+
+#: Share of the volume that one window covers, along x, y, z.
+WINDOW = (0.7, 0.7, 0.5)
+OVERLAP = 0.5
+STRIDE = 16
+FEATURES = (16, 32, 64, 128, 256, 32)
+
+
+class _Normalised(nn.Sequential):
+    """Instance normalisation and LeakyReLU 0.1, under the names N and A."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.add_module("N", nn.InstanceNorm3d(channels, affine=True))
+        self.add_module("A", nn.LeakyReLU(0.1, inplace=True))
+
+
+class _Convolution(nn.Sequential):
+    def __init__(self, n: int, m: int) -> None:
+        super().__init__()
+        self.add_module("conv", nn.Conv3d(n, m, 3, padding=1))
+        self.add_module("adn", _Normalised(m))
+
+
+class _TwoConvolutions(nn.Sequential):
+    def __init__(self, n: int, m: int) -> None:
+        super().__init__()
+        self.add_module("conv_0", _Convolution(n, m))
+        self.add_module("conv_1", _Convolution(m, m))
+
+
+class _Down(nn.Sequential):
+    def __init__(self, n: int, m: int) -> None:
+        super().__init__()
+        self.add_module("max_pooling", nn.MaxPool3d(2))
+        self.add_module("convs", _TwoConvolutions(n, m))
+
+
+class _Rise(nn.Sequential):
+    def __init__(self, n: int, m: int) -> None:
+        super().__init__()
+        self.add_module("deconv", nn.ConvTranspose3d(n, m, 2, stride=2))
+
+
+class _UpAndJoin(nn.Module):
+    """Upsample, append the encoder's features, two convolutions."""
+
+    def __init__(self, n: int, risen: int, skip: int, m: int) -> None:
+        super().__init__()
+        self.upsample = _Rise(n, risen)
+        self.convs = _TwoConvolutions(risen + skip, m)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        return self.convs(torch.cat([skip, self.upsample(x)], dim=1))
+
+
+class MaskNet(nn.Module):
+    """`(B, 1, X, Y, Z)` in [0, 1], edges divisible by 16, → logits of the brain, same shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        a, b, c, d, e, f = FEATURES
+        self.conv_0 = _TwoConvolutions(1, a)
+        self.down_1 = _Down(a, b)
+        self.down_2 = _Down(b, c)
+        self.down_3 = _Down(c, d)
+        self.down_4 = _Down(d, e)
+        self.upcat_4 = _UpAndJoin(e, e // 2, d, d)
+        self.upcat_3 = _UpAndJoin(d, d // 2, c, c)
+        self.upcat_2 = _UpAndJoin(c, c // 2, b, b)
+        self.upcat_1 = _UpAndJoin(b, b, a, f)
+        self.final_conv = nn.Conv3d(f, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x0 = self.conv_0(x)
+        x1 = self.down_1(x0)
+        x2 = self.down_2(x1)
+        x3 = self.down_3(x2)
+        u = self.upcat_4(self.down_4(x3), x3)
+        u = self.upcat_3(u, x2)
+        u = self.upcat_2(u, x1)
+        return self.final_conv(self.upcat_1(u, x0))
+
+
+def scale_magnitude(magnitude: Tensor) -> Tensor:
+    """Minimum-maximum scaling to [0, 1]; a constant image becomes zero."""
+    low, high = magnitude.min(), magnitude.max()
+    return (magnitude - low) / (high - low).clamp_min(1e-12)
+
+
+def segment(magnitude: Tensor, network: nn.Module, *, threshold: float = 0.5) -> Tensor:
+    """Brain mask (bool) of a whole-head `magnitude` `(X, Y, Z)` in any unit.
+
+    Sliding window of (0.7, 0.7, 0.5) of the volume with half overlap, sigmoid, threshold, holes
+    filled, largest component. The image must be in the orientation of training (see registry).
+    """
+    window = [_rounded(w * n) for w, n in zip(WINDOW, magnitude.shape, strict=True)]
+    logits = sliding_window(
+        scale_magnitude(magnitude),
+        network,
+        patch=window,
+        overlap=[int(OVERLAP * w) for w in window],
+    )
+    return tidy(functional.sigmoid(logits) > threshold)
+
+
+def tidy(mask: Tensor) -> Tensor:
+    """The largest face-connected component of `mask`, with its holes filled."""
+    labels, count = ndimage.label(mask.cpu().numpy())
+    if count == 0:
+        return mask
+    largest = 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
+    filled = ndimage.binary_fill_holes(labels == largest)
+    return torch.from_numpy(np.asarray(filled)).to(mask.device)
+
+
+def _rounded(edge: float) -> int:
+    """The nearest multiple of the network's stride, at least one."""
+    return max(STRIDE, STRIDE * round(edge / STRIDE))

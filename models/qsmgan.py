@@ -1,0 +1,256 @@
+"""QSMGAN: a 3-D U-Net with context around its output, refined by a Wasserstein critic [Chen2020]_.
+
+Layers and their names are the published ones, so that the authors' checkpoints load. The input is
+the local field (ppm) times `INPUT_SCALE`, the output tanh(`OUTPUT_SCALE` · χ), χ in ppm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from qsm_nipype.core.dipole import apply_kernel, dipole_kernel
+from qsm_nipype.core.fourier import working_grid
+from qsm_nipype.core.inversion import Solution
+from qsm_nipype.core.solvers import conjugate_gradient
+from qsm_nipype.errors import WeightsError
+from qsm_nipype.models.frames import network_frame
+from qsm_nipype.models.inference import sliding_window
+from qsm_nipype.models.weights import Weights, fill
+
+INPUT_SCALE = 100.0
+OUTPUT_SCALE = 10.0
+#: Voxels of context on each side of the output: 64³ in, 48³ out, as published.
+CONTEXT = 8
+#: Voxels that the outputs of neighbouring tiles share.
+OVERLAP = 8
+#: Edges of patches are multiples of this: four halvings.
+STRIDE = 16
+#: Error (ppm) to expect of the network's map, against which the field's noise is weighed.
+PRIOR_ERROR = 0.015
+#: Noise of a local field (ppm) where none was measured.
+TYPICAL_NOISE = 0.002
+
+
+class ConvBlock(nn.Module):
+    """Twice convolution 3³, batch normalisation, LeakyReLU 0.1."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for n in (in_channels, out_channels):
+            layers += [
+                nn.Conv3d(n, out_channels, 3, padding=1),
+                nn.BatchNorm3d(out_channels),
+                nn.LeakyReLU(0.1),
+            ]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+    def fuse(self) -> None:
+        """Fold the normalisations into the convolutions (evaluation mode only, in place)."""
+        for i in (0, 3):
+            self.layers[i] = fuse_conv_bn_eval(self.layers[i], self.layers[i + 1])
+            self.layers[i + 1] = nn.Identity()
+
+
+class Generator(nn.Module):
+    """The four-level U-Net: 2,686,803 parameters at the published 16 channels.
+
+    `forward` takes `(B, 1, X, Y, Z)` with edges divisible by 16 and returns the middle, `crop`
+    voxels smaller on each side.
+    """
+
+    def __init__(self, channels: int = 16, levels: int = 4) -> None:
+        super().__init__()
+        widths = [channels * 2**i for i in range(levels)]
+        self.down_sample_layers = nn.ModuleList(
+            ConvBlock(n, m) for n, m in zip([1, *widths[:-1]], widths, strict=True)
+        )
+        self.conv = ConvBlock(widths[-1], widths[-1])
+        ups = widths[::-1]
+        self.conv_transpose_layers = nn.ModuleList(
+            nn.ConvTranspose3d(n, n, 2, stride=2) for n in ups
+        )
+        self.up_sample_layers = nn.ModuleList(
+            ConvBlock(2 * n, m) for n, m in zip(ups, [*ups[1:], channels], strict=True)
+        )
+        self.conv2 = nn.Sequential(nn.Conv3d(channels, 1, 1), nn.Conv3d(1, 1, 1), nn.Tanh())
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d):
+                nn.init.xavier_uniform_(layer.weight)
+
+    def forward(self, x: Tensor, crop: int = CONTEXT) -> Tensor:
+        skips = []
+        for down in self.down_sample_layers:
+            x = down(x)
+            skips.append(x)
+            x = functional.avg_pool3d(x, 2)
+        x = self.conv(x)
+        for rise, up in zip(self.conv_transpose_layers, self.up_sample_layers, strict=True):
+            x = up(torch.cat([rise(x), skips.pop()], dim=1))
+        if crop:
+            x = x[..., crop:-crop, crop:-crop, crop:-crop]
+        return self.conv2(x)
+
+    def fused(self) -> Generator:
+        """This network in evaluation mode with the normalisations folded in: same output, faster.
+
+        Works in place and returns itself; it cannot be trained afterwards.
+        """
+        self.eval()
+        for layer in self.modules():
+            if isinstance(layer, ConvBlock):
+                layer.fuse()
+        return self
+
+
+class Critic(nn.Module):
+    """Four strided convolutions (no batch norm, which the gradient penalty forbids) and a score.
+
+    `(B, 1, X, Y, Z)`, edges ≥ 16, → `(B,)`: how much the patch looks like a susceptibility map.
+    """
+
+    def __init__(self, channels: int = 8) -> None:
+        super().__init__()
+        widths = [1, *(channels * 2**i for i in range(4))]
+        layers: list[nn.Module] = []
+        for n, m in zip(widths[:-1], widths[1:], strict=True):
+            layers += [nn.Conv3d(n, m, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers)
+        self.score = nn.Conv3d(widths[-1], 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.score(self.layers(x)).mean(dim=(1, 2, 3, 4))
+
+
+def scale_field(field: Tensor) -> Tensor:
+    """Local field (ppm) → what the generator takes."""
+    return field * INPUT_SCALE
+
+
+def scale_chi(chi: Tensor) -> Tensor:
+    """Susceptibility (ppm) → what the generator is trained to give."""
+    return torch.tanh(chi * OUTPUT_SCALE)
+
+
+def unscale_chi(out: Tensor) -> Tensor:
+    """The generator's output → susceptibility in ppm, finite also where tanh saturates."""
+    limit = 1.0 - 1e-6
+    return torch.atanh(out.float().clamp(-limit, limit)) / OUTPUT_SCALE
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A generator with its weights and scales; a negative `input_scale` turns the field's sign."""
+
+    network: Generator
+    input_scale: float = INPUT_SCALE
+    output_scale: float = OUTPUT_SCALE
+
+
+def trained(weights: Weights) -> Trained:
+    """The generator that `weights` belong to, channels and levels read off their shapes.
+
+    Scales and field sign come from what the file says about itself. Raises WeightsError.
+    """
+    first = weights.tensors.get("down_sample_layers.0.layers.0.weight")
+    if first is None or first.ndim != 5:
+        raise WeightsError(
+            f"{weights.path}: these are not the weights of a QSMGAN generator; "
+            "give the file of the right network"
+        )
+    blocks = {n.split(".")[1] for n in weights.tensors if n.startswith("down_sample_layers.")}
+    network = Generator(first.shape[0], len(blocks))
+    fill(network, weights)
+    sign = float(weights.about.get("field_sign", "1"))
+    return Trained(
+        network.fused(),
+        sign * float(weights.about.get("input_scale", INPUT_SCALE)),
+        float(weights.about.get("output_scale", OUTPUT_SCALE)),
+    )
+
+
+def qsmgan(
+    field: Tensor,
+    mask: Tensor,
+    voxel_size: Sequence[float],
+    b0_dir: Sequence[float] = (0.0, 0.0, 1.0),
+    *,
+    generator: Trained,
+    patch: int = 64,
+    consistency: float | None = None,
+    noise: Tensor | None = None,
+) -> Solution:
+    """Susceptibility (ppm) by the QSMGAN [Chen2020]_ from the local `field` (ppm).
+
+    `field` and `mask` (bool) are `(X, Y, Z)`. Tiles of `patch` voxels whose outputs overlap
+    run in the 1 mm frame along B0 that the network knows; acquisitions on other
+    grids are interpolated there and back. The map is then made consistent with the measured
+    field: χ minimises ‖M(D χ − f)‖² + `consistency`·‖χ − χ_net‖², so that the network decides
+    where the field does not tell. None: the squared ratio of the noise (median of `noise` in the
+    mask, ppm) to the network's typical error; `float("inf")` leaves the network's map as it is.
+    """
+    frame = network_frame(field.shape, voxel_size, b0_dir)
+    inside = field.new_zeros(field.shape).masked_fill(mask, 1.0)
+    where = frame.enter(inside) > 0.5
+    network = generator.network.to(field.device)
+    out = sliding_window(
+        frame.enter(field * inside) * where * generator.input_scale,
+        network,
+        patch=(patch,) * 3,
+        overlap=(OVERLAP,) * 3,
+        context=CONTEXT,
+        where=where,
+    )
+    limit = 1.0 - 1e-6
+    prior = frame.leave(torch.atanh(out.clamp(-limit, limit)) / generator.output_scale)
+    weight = _consistency(mask, noise) if consistency is None else consistency
+    parameters = {"consistency": weight}
+    if weight == float("inf"):
+        return Solution(prior * inside, parameters=parameters)
+    chi, steps = consistent(prior, field, mask, voxel_size, b0_dir, weight=weight)
+    return Solution(chi, iterations=steps, parameters=parameters)
+
+
+def _consistency(mask: Tensor, noise: Tensor | None) -> float:
+    sd = TYPICAL_NOISE if noise is None else float(noise[mask].median())
+    return max(sd / PRIOR_ERROR, 1e-3) ** 2
+
+
+def consistent(
+    prior: Tensor,
+    field: Tensor,
+    mask: Tensor,
+    voxel_size: Sequence[float],
+    b0_dir: Sequence[float],
+    *,
+    weight: float,
+    tolerance: float = 0.02,
+    max_iterations: int = 30,
+) -> tuple[Tensor, int]:
+    """χ minimising ‖M(D χ − f)‖² + `weight`·‖χ − prior‖² over maps that vanish outside M.
+
+    Solved for the correction by conjugate gradients; returns χ `(X, Y, Z)` and the iterations.
+    """
+    grid = working_grid(mask)
+    inside = grid.embed(mask.to(field.dtype))
+    D = dipole_kernel(grid.shape, voxel_size, b0_dir, field)
+    x0 = grid.embed(prior) * inside
+    residual = grid.embed(field) - apply_kernel(x0, D)
+    b = inside * apply_kernel(inside * residual, D)
+
+    def normal(d: Tensor) -> Tensor:
+        return inside * apply_kernel(inside * apply_kernel(d, D), D) + weight * d
+
+    delta, steps = conjugate_gradient(
+        normal, b, tolerance=tolerance, max_iterations=max_iterations
+    )
+    return grid.restore(x0 + delta), steps

@@ -1,0 +1,149 @@
+"""`qsm-nipype train NETWORK OUT`: simulate, train or go on training, write the weights."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from qsm_nipype.errors import DataError, UsageError
+from qsm_nipype.models.training.loop import Plan, Task, run
+
+TEMPLATES = Path("/usr/share/mricron/templates")
+DESCRIPTION = """\
+Train a network on simulated data. The volumes are simulated into the cache folder first (those
+already there are kept); an interrupted training goes on from OUT's last checkpoint when the same
+command is given again. OUT/NETWORK.safetensors holds the averaged weights of the best validation.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; returns 0. Raises UsageError or DataError in one sentence."""
+    options = _parser().parse_args(argv)
+    if options.steps < 1 or options.volumes <= options.held_out or options.held_out < 1:
+        raise UsageError("--steps must be at least 1 and --volumes larger than --held-out ≥ 1")
+    if options.use_gpu and not torch.cuda.is_available():
+        raise UsageError("--use-gpu: PyTorch sees no CUDA device; leave the option out")
+    torch.set_num_threads(max(1, options.threads))
+    options.out.mkdir(parents=True, exist_ok=True)
+    device = torch.device("cuda" if options.use_gpu else "cpu")
+    train = _train_mask if options.network == "mask" else _train_qsmgan
+    train(options, options.cache or options.out / "cache", device)
+    return 0
+
+
+def _plan(options: argparse.Namespace, steps: int, rate: float) -> Plan:
+    return Plan(
+        steps=steps,
+        learning_rate=rate,
+        warm_up=min(50, max(1, steps // 10)),
+        average=options.average,
+        validate_every=options.validate_every,
+        seed=options.seed,
+    )
+
+
+def _train_qsmgan(options: argparse.Namespace, cache: Path, device: torch.device) -> None:
+    from qsm_nipype.models.training import qsmgan
+
+    anatomy = read_anatomy(options.anatomy)
+    qsmgan.make_cache(
+        cache, options.volumes, seed=options.seed, edge=options.edge, anatomy=anatomy
+    )
+    train = qsmgan.Patches.load(cache, skip=options.held_out)
+    held_out = qsmgan.Patches.load(cache, stop=options.held_out)
+    plan = _plan(options, options.steps, options.learning_rate)
+    task: Task = qsmgan.UNetTask(train, held_out, plan, device)
+    best = run(task, options.out / "unet", plan)
+    _finish(options, task, best, "unet")
+    if options.refine_steps:
+        plan = _plan(options, options.refine_steps, options.refine_rate)
+        start = torch.load(best, weights_only=True, map_location="cpu")
+        task = qsmgan.AdversarialTask(train, held_out, plan, device, start=start)
+        best = run(task, options.out / "wgan", plan)
+        _finish(options, task, best, "wgan")
+
+
+def _train_mask(options: argparse.Namespace, cache: Path, device: torch.device) -> None:
+    from qsm_nipype.models.training import mask
+
+    mask.make_cache(cache, options.volumes, seed=options.seed, voxel_size=options.voxel_size)
+    plan = _plan(options, options.steps, options.learning_rate)
+    task = mask.MaskTask(
+        mask.Heads.load(cache, skip=options.held_out),
+        mask.Heads.load(cache, stop=options.held_out),
+        plan,
+        device,
+        patch=options.patch,
+    )
+    _finish(options, task, run(task, options.out / "mask", plan), "mask")
+
+
+def _finish(options: argparse.Namespace, task: Task, best: Path, stage: str) -> None:
+    """Write the best weights as safetensors, with what a model card must say."""
+    from qsm_nipype.models.weights import save
+
+    path = options.out / f"{options.network}.safetensors"
+    about = {
+        "network": options.network,
+        "stage": stage,
+        "steps": str(options.steps),
+        "refine_steps": str(options.refine_steps) if stage == "wgan" else "0",
+        "seed": str(options.seed),
+        "data": "simulated only",
+    }
+    checksum = save(path, torch.load(best, weights_only=True, map_location="cpu"), about)
+    print(f"{path}: SHA-256 {checksum}", flush=True)
+
+
+def read_anatomy(folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """Colin27's brain and its AAL labels, cut to the brain; None where they are not installed.
+
+    They are `ch2bet.nii.gz` and `aal.nii.gz` of Debian's package mricron-data.
+    """
+    paths = [folder / "ch2bet.nii.gz", folder / "aal.nii.gz"]
+    if not all(p.is_file() for p in paths):
+        if folder != TEMPLATES:
+            raise DataError(f"{folder}: no ch2bet.nii.gz and aal.nii.gz; install mricron-data")
+        print("mricron-data is not installed: training without the Colin27 brain", flush=True)
+        return None
+    import nibabel as nib  # only here: the networks themselves know no files
+
+    image, labels = (np.asarray(nib.load(p).dataobj) for p in paths)
+    where = np.argwhere(image > 0)
+    box = tuple(
+        slice(max(0, a - 2), b + 3) for a, b in zip(where.min(0), where.max(0), strict=True)
+    )
+    return image[box].astype(np.float32), labels[box].astype(np.int16)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="qsm-nipype train", description=DESCRIPTION)
+    parser.add_argument("network", choices=["qsmgan", "mask"])
+    parser.add_argument("out", type=Path, help="folder for checkpoints, logs and weights")
+    parser.add_argument("--cache", type=Path, help="folder of simulated volumes (OUT/cache)")
+    parser.add_argument("--volumes", type=int, default=64, help="how many to simulate (64)")
+    parser.add_argument("--held-out", type=int, default=8, help="of them for validation (8)")
+    parser.add_argument("--edge", type=int, default=112, help="qsmgan: edge of a volume (112)")
+    parser.add_argument(
+        "--anatomy", type=Path, default=TEMPLATES, help="qsmgan: folder of ch2bet and aal images"
+    )
+    parser.add_argument(
+        "--voxel-size", type=float, default=1.5, help="mask: of the heads, mm (1.5)"
+    )
+    parser.add_argument(
+        "--patch", type=int, nargs=3, default=(128, 128, 64), help="mask: crop, voxels"
+    )
+    parser.add_argument("--steps", type=int, default=20000, help="of the U-Net or mask stage")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="its peak (1e-3)")
+    parser.add_argument("--refine-steps", type=int, default=0, help="qsmgan: WGAN-GP steps (0)")
+    parser.add_argument("--refine-rate", type=float, default=1e-4, help="their peak rate (1e-4)")
+    parser.add_argument("--average", type=float, default=0.998, help="decay of the mean weights")
+    parser.add_argument("--validate-every", type=int, default=100, help="steps (100)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
+    parser.add_argument("--use-gpu", action="store_true", help="train on the CUDA device")
+    return parser

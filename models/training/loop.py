@@ -1,0 +1,193 @@
+"""The training loop shared by all networks: resumable, seeded, logged, with averaged weights."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import math
+import os
+import pickle
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from qsm_nipype.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how often: `steps` of the schedule, checkpoints every `checkpoint` seconds."""
+
+    steps: int
+    learning_rate: float = 1e-3
+    warm_up: int = 50
+    average: float = 0.998
+    validate_every: int = 100
+    checkpoint: float = 180.0
+    seed: int = 0
+
+
+class Task(Protocol):
+    """What is trained: everything in `state` has `state_dict` and is saved in the checkpoint."""
+
+    network: nn.Module
+    average: Average
+    state: Mapping[str, Any]
+
+    def step(self, step: int, rng: np.random.Generator, rate: float) -> dict[str, float]:
+        """One update with learning rate `rate`; returns the losses for the log."""
+
+    def validate(self) -> float:
+        """Error of the averaged network on held-out data: smaller is better."""
+
+
+class Average:
+    """Exponential moving average of a network's weights and buffers."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.decay = decay
+        self.updates = 0
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Move towards `network`; faster in the first steps, when the start is far away."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        current = network.state_dict()
+        for name, mean in self.network.state_dict().items():
+            if mean.is_floating_point():
+                mean.lerp_(current[name], 1 - decay)
+            else:
+                mean.copy_(current[name])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"network": self.network.state_dict(), "updates": self.updates}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.updates = int(state["updates"])
+
+
+def cosine_rate(step: int, plan: Plan) -> float:
+    """Learning rate: linear warm-up, then half a cosine down to 1 % of the peak."""
+    if step < plan.warm_up:
+        return plan.learning_rate * (step + 1) / plan.warm_up
+    progress = min(1.0, (step - plan.warm_up) / max(1, plan.steps - plan.warm_up))
+    return plan.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def save_atomically(state: Any, path: Path) -> None:
+    """`torch.save` under a temporary name, then renamed: never half a checkpoint."""
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    torch.save(state, partial)
+    os.replace(partial, path)
+
+
+def run(task: Task, out: Path, plan: Plan, *, report: Callable[[str], None] = print) -> Path:
+    """Train `task` until `plan.steps`, from the last checkpoint in `out` if there is one.
+
+    Every step draws from its own generator, seeded by (seed, step), so that an interrupted run
+    ends as an uninterrupted one. Writes `last.pt`, `best.pt` (averaged weights with the lowest
+    validation error), `log.csv` and `curve.png`. Returns the path of `best.pt`.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    last, best_path = out / "last.pt", out / "best.pt"
+    log = out / "log.csv"
+    first, best = _resume(task, last)
+    _forget_after(log, first)
+    saved = time.monotonic()
+    for step in range(first, plan.steps):
+        start = time.monotonic()
+        rng = np.random.default_rng([plan.seed, step])
+        torch.manual_seed(plan.seed * 1_000_003 + step)
+        row = task.step(step, rng, cosine_rate(step, plan))
+        task.average.update(task.network)
+        end = step + 1 == plan.steps
+        if (step + 1) % plan.validate_every == 0 or end:
+            row["validation"] = error = task.validate()
+            report(f"step {step + 1}/{plan.steps}: validation {error:.4f}")
+            if error < best:
+                best = error
+                save_atomically(task.average.network.state_dict(), best_path)
+        row["seconds"] = time.monotonic() - start
+        _log(log, step + 1, row)
+        if time.monotonic() - saved >= plan.checkpoint or end:
+            _checkpoint(task, last, step + 1, best)
+            saved = time.monotonic()
+        if "validation" in row:
+            draw_curve(log, out / "curve.png")
+    return best_path
+
+
+def _checkpoint(task: Task, path: Path, step: int, best: float) -> None:
+    parts = {name: part.state_dict() for name, part in task.state.items()}
+    save_atomically({"step": step, "best": best, "parts": parts}, path)
+
+
+def _resume(task: Task, path: Path) -> tuple[int, float]:
+    if not path.exists():
+        return 0, math.inf
+    try:
+        saved = torch.load(path, weights_only=True, map_location="cpu")
+        for name, part in task.state.items():
+            part.load_state_dict(saved["parts"][name])
+    except (pickle.UnpicklingError, RuntimeError, KeyError, ValueError, EOFError) as exc:
+        raise UsageError(
+            f"{path}: this checkpoint is damaged or of another network; give an empty folder"
+        ) from exc
+    return int(saved["step"]), float(saved["best"])
+
+
+COLUMNS = ("step", "loss", "adversarial", "critic", "rate", "validation", "seconds")
+
+
+def _log(path: Path, step: int, row: Mapping[str, float]) -> None:
+    new = not path.exists()
+    with path.open("a", newline="") as stream:
+        writer = csv.DictWriter(stream, COLUMNS)
+        if new:
+            writer.writeheader()
+        writer.writerow({"step": step} | {k: f"{v:.6g}" for k, v in row.items()})
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """Drop the log's lines after `step`: they are done again."""
+    if not path.exists():
+        return
+    lines = path.read_text().splitlines(keepends=True)
+    kept = [line for line in lines[1:] if int(line.split(",")[0]) <= step]
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    partial.write_text("".join([*lines[:1], *kept]))
+    os.replace(partial, path)
+
+
+def draw_curve(log: Path, picture: Path) -> None:
+    """The training loss (smoothed) and the validation error over the steps, as PNG."""
+    from matplotlib.figure import Figure
+
+    with log.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    steps = np.array([int(r["step"]) for r in rows])
+    loss = np.array([float(r["loss"]) for r in rows])
+    window = max(1, min(25, loss.size // 4))
+    smooth = np.convolve(loss, np.ones(window) / window, "valid")
+    checks = [(int(r["step"]), float(r["validation"])) for r in rows if r["validation"]]
+    axes = (figure := Figure((7, 4))).subplots()
+    axes.semilogy(steps[window - 1 :], smooth, label="training loss", color="0.5")
+    if checks:
+        axes.semilogy(*zip(*checks, strict=True), "o-", label="validation error", ms=3)
+    axes.set_xlabel("step")
+    axes.legend(frameon=False)
+    figure.savefig(picture, dpi=100)
+
+
+def to_device(device: torch.device, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors on `device`."""
+    return tuple(t.to(device, non_blocking=True) for t in tensors)
