@@ -63,6 +63,7 @@ def paint_head(points: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray
     paint_nuclei(sub, p, seeds[1])
     paint_vessels(sub, p, brain_hull, lambda q: ventricles(q, enlargement), seeds[2])
     brain &= (points[2] > -68) & ~np.isin(labels, (lab.BONE, lab.SINUS_AIR, lab.MARROW))
+    brain &= ~((labels == lab.VEIN) & (hull > -4))  # dural sinuses stay outside
     return labels, brain
 
 

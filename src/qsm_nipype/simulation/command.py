@@ -10,6 +10,7 @@ import numpy as np
 
 from qsm_nipype.errors import UsageError
 from qsm_nipype.simulation.dataset import write_description, write_participants, write_scan
+from qsm_nipype.simulation.heads import ANATOMIES
 from qsm_nipype.simulation.signal import Protocol
 from qsm_nipype.simulation.subject import simulate_subject
 
@@ -37,6 +38,7 @@ def main(argv: Sequence[str]) -> int:
             voxel_size=options.voxel_size,
             protocol=protocol,
             angles=tuple(options.angles),
+            anatomy=options.anatomy,
         )
         write_scan(options.out, f"{number:02d}", scan, phase=options.phase)
         rows[f"sub-{number:02d}"] = {"seed": seed, "anatomy": options.anatomy}
@@ -61,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     add("out", type=Path, help="folder of the new BIDS dataset")
     add("--n", type=int, default=1, help="number of heads (default 1)")
     add("--seed", type=int, default=1, help="seed of the first head; the others follow")
-    add("--anatomy", choices=["procedural"], default="procedural", help="which head")
+    add("--anatomy", choices=sorted(ANATOMIES), default="procedural", help="which head")
     add("--voxel-size", type=float, default=1.0, help="isotropic voxel size in mm")
     add("--b0", type=float, default=default.b0, help="field strength in tesla")
     add("--echo-times", type=float, nargs="+", default=(), help="echo times in seconds")

@@ -45,6 +45,21 @@ def paint_nuclei(labels: np.ndarray, p: np.ndarray, rng: np.random.Generator) ->
     _paint_choroid(labels, p)
 
 
+def paint_midbrain_and_dentate(
+    labels: np.ndarray, p: np.ndarray, rng: np.random.Generator
+) -> None:
+    """Write only red nuclei, substantia nigra and dentate nuclei, as an atlas may lack them."""
+    where = within(p, (-44, -80, -56), (44, 44, 40))
+    labels, p = labels[where], p[(slice(None), *where)]
+    size = {name: float(rng.uniform(0.92, 1.1)) for name in range(1, 8)}
+    for side in (-1.0, 1.0):
+        m = _mirror(p, side)
+        _paint_midbrain(labels, m - _column(rng.normal(0.0, 0.4, 3)), m[0] > 0, size)
+        paint_dentate(
+            labels, m - _column(rng.normal(0.0, 0.7, 3)), m[0] > 0, size[lab.DENTATE], rng
+        )
+
+
 def _paint_basal(
     labels: np.ndarray, m: np.ndarray, own: np.ndarray, size: dict[int, float]
 ) -> None:

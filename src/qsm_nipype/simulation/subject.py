@@ -16,18 +16,19 @@ def simulate_subject(
     shape: tuple[int, int, int] = (180, 220, 180),
     voxel_size: float = 1.0,
     protocol: Protocol | None = None,
+    anatomy: str = "procedural",
     head: Head | None = None,
     angles: tuple[float, float, float] = (0.0, 0.0, 0.0),
     vary_contrast: bool = True,
 ) -> Scan:
     """A scan of a random head: same seed, same bytes.
 
-    `head` replaces the procedural head; `vary_contrast` draws the person's tissue properties
+    `anatomy` is "procedural" or "colin"; a given `head` replaces it; `vary_contrast` draws the person's tissue properties
     instead of taking the literature's means.
     """
-    anatomy, contrast, texture, scanner = np.random.default_rng(seed).spawn(4)
+    person, contrast, texture, scanner = np.random.default_rng(seed).spawn(4)
     if head is None:
-        head = heads.procedural(anatomy, shape, voxel_size, angles=angles)
+        head = heads.ANATOMIES[anatomy](person, shape, voxel_size, angles=angles)
     table = random_contrast(contrast) if vary_contrast else average_contrast()
     tissue = tissue_maps(head, texture, contrast=table)
     return acquire(head, tissue, protocol or Protocol(), scanner)
