@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from qsm_nipype.methods import STEPS
 from qsm_nipype.report.methods_text import MethodsText, write_methods
 from qsm_nipype.report.records import (
     ACQUISITION_FIELDS,
@@ -37,6 +38,7 @@ HEADLINES: dict[str, tuple[str, tuple[float, float, str] | None]] = {
     "chi_p99": ("χ, 99th percentile", None),
     "r2star": ("R2*, median", None),
 }
+STEP_TITLES = {**STEPS, "read": "reading", "trim": "mask trimming", "reference": "referencing"}
 UNTOLD = ("parameters", "warnings", "decisions", "step", "method", "label")
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -161,9 +163,9 @@ def duration(seconds: float) -> str:
     """Seconds as people say them."""
     if seconds < 60:
         return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+    minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60} min"
 
 
@@ -257,11 +259,15 @@ def _card(number: Number) -> Card:
 
 def _step_row(step: Step) -> StepRow:
     return StepRow(
-        step=step.step.replace("_", " "),
+        step=_step_title(step.step),
         method=step.label or step.method,
         parameters=_pairs(step.parameters),
         outcome=_pairs({k: v for k, v in step.record.items() if k not in UNTOLD}),
     )
+
+
+def _step_title(name: str) -> str:
+    return STEP_TITLES.get(name, name.replace("_", " "))
 
 
 def _pairs(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -285,7 +291,7 @@ def _bars(runtimes: Mapping[str, float]) -> tuple[tuple[str, str, float], ...]:
     """Step, time in words and its share of the longest one in percent."""
     longest = max(runtimes.values(), default=0.0) or 1.0
     return tuple(
-        (name.replace("_", " "), duration(s), round(100 * s / longest, 1))
+        (_step_title(name), duration(s), round(100 * s / longest, 1))
         for name, s in runtimes.items()
     )
 

@@ -1,0 +1,177 @@
+"""Figures: anatomy where the affine says it is, fixed windows, pixels of the right shape."""
+
+from __future__ import annotations
+
+import io
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from qsm_nipype.report.display import PLANES, edges, spread_slices, upright
+from qsm_nipype.report.figures import echoes, mosaic, png, three_planes
+from qsm_nipype.report.sprites import Layer, render_viewer
+from qsm_nipype.report.styles import STYLES, style_of
+
+SHAPE, VOXEL = (20, 24, 14), (1.0, 1.5, 3.0)
+
+
+def ras_affine() -> np.ndarray:
+    affine = np.diag([*VOXEL, 1.0])
+    affine[:3, 3] = -(np.array(SHAPE) - 1) / 2 * VOXEL
+    return affine
+
+
+def marked() -> np.ndarray:
+    """A volume (RAS) that is bright in the left, anterior, superior corner of the head only."""
+    volume = np.zeros(SHAPE, dtype=np.float32)
+    volume[2:6, 18:22, 10:13] = 1.0
+    return volume
+
+
+def stored_as(volume: np.ndarray, affine: np.ndarray, order, flips) -> tuple:
+    """The same anatomy with permuted and flipped axes."""
+    data, matrix = np.transpose(volume, order), affine[:, [*order, 3]].copy()
+    for axis in range(3):
+        if flips[axis]:
+            data = np.flip(data, axis)
+            matrix[:3, 3] += matrix[:3, axis] * (data.shape[axis] - 1)
+            matrix[:3, axis] *= -1
+    return data, matrix
+
+
+STORAGES = list(
+    itertools.product(itertools.permutations(range(3)), itertools.product([0, 1], repeat=3))
+)
+
+
+@pytest.mark.parametrize(("order", "flips"), STORAGES)
+def test_left_is_on_the_readers_left_however_the_voxels_are_stored(order, flips):
+    view = upright(*stored_as(marked(), ras_affine(), order, flips))
+    axial = view.slice("axial", 11)
+    rows, columns = np.nonzero(axial)
+    assert columns.max() < axial.shape[1] / 2  # left
+    assert rows.max() < axial.shape[0] / 2  # anterior on top
+    rows, columns = np.nonzero(view.slice("sagittal", 4))
+    assert rows.max() < 14 / 2  # superior on top
+    assert columns.min() > 24 / 2  # anterior on the right
+    assert edges("axial") == ("L", "R", "A", "P")
+    assert edges("sagittal") == ("P", "A", "S", "I")
+    assert view.pixel_size("coronal") == pytest.approx((1.0, 3.0))
+    assert view.position("axial", 11) == pytest.approx(3.0 * (11 - 6.5))
+
+
+def test_a_flipped_storage_order_gives_the_same_picture():
+    affine, mask = ras_affine(), np.zeros(SHAPE)
+    mask[3:17, 3:21, 2:12] = 1
+    plain = three_planes(marked(), affine, mask=mask, style="chi", title="χ")
+    storage = ((0, 1, 2), (1, 0, 1))
+    data, flipped = stored_as(marked(), affine, *storage)
+    turned = three_planes(
+        data, flipped, mask=stored_as(mask, affine, *storage)[0], style="chi", title="χ"
+    )
+    assert png(plain) == png(turned)
+
+
+def test_an_oblique_volume_is_not_turned_over():
+    angle = np.deg2rad(20)
+    turn = np.eye(4)
+    turn[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    view = upright(marked(), turn @ ras_affine())
+    assert np.array_equal(view.data, marked())
+
+
+@pytest.mark.parametrize("name", [n for n, s in STYLES.items() if s.window])
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_windows_do_not_follow_the_data(name, scale):
+    figure = mosaic(scale * marked(), ras_affine(), style=name, count=3)
+    drawn = {image.get_clim() for axes in figure.axes for image in axes.images}
+    assert drawn == {style_of(name).window}
+
+
+def test_the_chi_window_is_a_tenth_of_a_ppm_in_gray():
+    style = style_of("chi")
+    assert (style.window, style.cmap, style.unit) == ((-0.1, 0.1), "gray", "ppm")
+
+
+def test_a_map_in_arbitrary_units_fills_its_window():
+    style = style_of("magnitude")
+    inside = np.ones((2, 100), bool)
+    low, high = style.limits(np.linspace(0, 500, 200).reshape(2, 100), inside)
+    assert (low, high) == (0.0, pytest.approx(497.5, rel=0.01))
+    assert style.limits(np.zeros((2, 100)), inside) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_tiles_have_the_proportions_of_the_body(plane):
+    figure = mosaic(marked(), ras_affine(), mask=np.ones(SHAPE), plane=plane, count=4)
+    box = figure.axes[0].get_position()
+    width, height = figure.get_size_inches()
+    size = dict(zip("xyz", np.array(SHAPE) * VOXEL, strict=True))
+    across, down = {"axial": "xy", "coronal": "xz", "sagittal": "yz"}[plane]
+    assert box.width * width / (box.height * height) == pytest.approx(size[across] / size[down])
+
+
+def test_slices_lie_inside_the_mask():
+    mask = np.zeros((10, 10, 60), bool)
+    mask[:, :, 20:50] = True
+    picks = spread_slices(mask, "axial", 7)
+    assert len(picks) == 7
+    assert min(picks) >= 20
+    assert max(picks) <= 49
+
+
+def test_letters_units_and_the_outline_are_drawn():
+    mask = np.zeros(SHAPE)
+    mask[4:16, 4:20, 3:11] = 1
+    figure = mosaic(marked(), ras_affine(), mask=mask, style="magnitude", count=3)
+    texts = {t.get_text() for t in figure.axes[0].texts}
+    assert {"L", "R"} <= texts
+    assert all(axes.collections for axes in figure.axes[:3])
+    bar = three_planes(marked(), ras_affine(), mask=mask, style="chi").axes[-1]
+    assert bar.get_title() == "ppm"
+    assert [t.get_text() for t in bar.get_yticklabels()][0] == "−0.1"
+
+
+def test_echo_figure_has_two_rows_and_names_the_echo_times():
+    phase = np.stack([marked()] * 8, axis=-1)
+    figure = echoes(phase, ras_affine(), unwrapped=3 * phase, echo_times=[0.004] * 8)
+    pictures = [axes for axes in figure.axes if axes.images]
+    assert len(pictures) == 12
+    texts = {t.get_text() for axes in pictures for t in axes.texts}
+    assert {"echo 1, TE 4 ms", "echo 8, TE 4 ms"} <= texts
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
+def test_empty_and_broken_maps_are_still_drawn(value):
+    broken = np.full(SHAPE, value, dtype=np.float32)
+    picture = Image.open(
+        io.BytesIO(png(three_planes(broken, ras_affine(), mask=np.zeros(SHAPE), style="chi")))
+    )
+    assert picture.width > 500
+
+
+def test_viewer_sheets_hold_every_slice_within_the_budget():
+    rng = np.random.default_rng(0)
+    mask = np.zeros((48, 56, 40), bool)
+    mask[6:42, 6:50, 5:35] = True
+    noise = rng.normal(size=mask.shape)
+    layers = [Layer(n, noise, style_of(n)) for n in ("chi", "magnitude")]
+    viewer = render_viewer(layers, np.diag([2.0, 2.0, 2.0, 1.0]), mask, budget=150_000)
+    assert sum(len(s) for s in viewer.sheets.values()) <= 150_000
+    for plane, entry in viewer.manifest["planes"].items():
+        count = len(entry["positions"])
+        rows = -(-count // entry["columns"])
+        for name in (entry["outline"], *(k["sheets"][plane] for k in viewer.manifest["layers"])):
+            sheet = Image.open(io.BytesIO(viewer.sheets[name]))
+            assert sheet.size == (entry["columns"] * entry["width"], rows * entry["height"])
+    assert viewer.manifest["layers"][0]["window"] == [-0.1, 0.1]
+    assert viewer.manifest["layers"][1]["window"] is None
+
+
+def test_viewer_pixels_are_square_for_flat_voxels():
+    mask = np.ones((30, 30, 10), bool)
+    layers = [Layer("chi", mask * 0.05, style_of("chi"))]
+    planes = render_viewer(layers, np.diag([1.0, 1.0, 3.0, 1.0]), mask).manifest["planes"]
+    assert planes["coronal"]["width"] == planes["coronal"]["height"] == 30
