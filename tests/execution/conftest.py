@@ -15,6 +15,7 @@ def nipype_settings(tmp_path):
             "check_version": "false",
             "local_hash_check": "true",
             "stop_on_first_crash": "false",
+            "remove_unnecessary_outputs": "false",
             "job_finished_timeout": "5",
         }
     }

@@ -15,13 +15,11 @@ from dataclasses import dataclass
 from traceback import format_exception
 from typing import Any
 
-import numpy as np
 from nipype import logging
-from nipype.pipeline.engine import MapNode
-from nipype.pipeline.plugins.base import DistributedPluginBase
 
 from qsm_nipype.errors import UsageError
 from qsm_nipype.execution import resources
+from qsm_nipype.execution.scheduling import SchedulingPlugin
 from qsm_nipype.execution.worker import PRELOAD, Worker, thread_environment, warm_up
 
 logger = logging.getLogger("nipype.workflow")
@@ -36,7 +34,7 @@ class Need:
     gpu: bool
 
 
-class MultiProcPlugin(DistributedPluginBase):
+class MultiProcPlugin(SchedulingPlugin):
     """One process per node.
 
     `plugin_args`: `n_procs`, `memory_gb` (default: what this machine, control group or SLURM job
@@ -93,16 +91,15 @@ class MultiProcPlugin(DistributedPluginBase):
             raise UsageError(f"{text}; raise --mem or --nprocs.")
         logger.warning("%s; it will run alone.", text)
 
-    def _need(self, jobid: int) -> Need:
-        node = self.procs[jobid]
+    def _need(self, node: Any) -> Need:
         return Need(
             memory_gb=min(node.mem_gb_runtime, self.memory_gb),
             n_procs=min(node.n_procs, self.processors),
             gpu=node.is_gpu_node(),
         )
 
-    def _fits(self, need: Need) -> bool:
-        taken = self._needs.values()
+    def _fits(self, node: Any) -> bool:
+        need, taken = self._need(node), self._needs.values()
         return (
             need.memory_gb <= self.memory_gb - sum(n.memory_gb for n in taken) + 1e-6
             and need.n_procs <= self.processors - sum(n.n_procs for n in taken)
@@ -111,72 +108,10 @@ class MultiProcPlugin(DistributedPluginBase):
 
     # ---- submission ------------------------------------------------------------------------
 
-    def _send_procs_to_workers(self, updatehash: bool = False, graph: Any = None) -> None:
-        """Start every node that is ready and fits; pass through those that need no process."""
-        settled = True
-        while settled:
-            settled = False
-            ready = ~self.proc_done & (self.depidx.sum(axis=0) == 0).__array__().ravel()
-            for jobid in np.flatnonzero(ready):
-                settled |= self._dispatch(int(jobid), graph, updatehash)
-
-    def _dispatch(self, jobid: int, graph: Any, updatehash: bool) -> bool:
-        """Start a node if it fits. True: it is settled already, dependants may be ready."""
-        if self.proc_done[jobid] or not self._expanded(jobid, graph):
-            return False
-        need = self._need(jobid)
-        if not self._fits(need):
-            return False
-        self.proc_done[jobid] = True
-        self.proc_pending[jobid] = True
-        if self._local_hash_check(jobid, graph):
-            return True
-        node = self.procs[jobid]
-        if self._status_callback:
-            self._status_callback(node, "start")
-        if node.run_without_submitting or self._hash_update_only(node, updatehash):
-            self._run_here(jobid, graph, updatehash)
-            return True
-        self.pending_tasks.insert(0, (self._submit_job(node, updatehash, need), jobid))
-        return False
-
-    def _expanded(self, jobid: int, graph: Any) -> bool:
-        """Whether a node can be started as it is; a MapNode is first split into its parts."""
-        node = self.procs[jobid]
-        if not isinstance(node, MapNode):
-            return True
-        try:
-            return node.num_subnodes() <= 1 or self._submit_mapnode(jobid)
-        except Exception as error:
-            self._fail(jobid, graph, format_exception(error))
-            return False
-
-    @staticmethod
-    def _hash_update_only(node: Any, updatehash: bool) -> bool:
-        if not updatehash:
-            return False
-        cached, updated = node.is_cached()
-        return cached and not updated
-
-    def _run_here(self, jobid: int, graph: Any, updatehash: bool) -> None:
-        try:
-            self.procs[jobid].run(updatehash=updatehash)
-        except Exception as error:
-            self._fail(jobid, graph, format_exception(error))
-        else:
-            self._task_finished_cb(jobid)
-            self._remove_node_dirs()
-
-    def _fail(self, jobid: int, graph: Any, lines: list[str]) -> None:
-        self._run_errors.append("".join(lines))
-        self._clean_queue(jobid, graph, result={"result": None, "traceback": lines})
-        self.proc_done[jobid] = True
-        self.proc_pending[jobid] = False
-
-    def _submit_job(self, node: Any, updatehash: bool = False, need: Need | None = None) -> int:
+    def _submit_job(self, node: Any, updatehash: bool = False) -> int:
         self._taskid += 1
         taskid = self._taskid
-        self._needs[taskid] = need or Need(node.mem_gb, node.n_procs, node.is_gpu_node())
+        self._needs[taskid] = self._need(node)
         if getattr(node.interface, "terminal_output", "") == "stream":
             node.interface.terminal_output = "allatonce"
         try:
