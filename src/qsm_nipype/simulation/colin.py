@@ -38,6 +38,11 @@ class Sampled:
     values: np.ndarray
     affine: np.ndarray
 
+    def corners(self) -> tuple[np.ndarray, np.ndarray]:
+        """Coordinates of the first and the last voxel."""
+        last = self.affine[:3, :3] @ (np.asarray(self.values.shape) - 1.0) + self.affine[:3, 3]
+        return self.affine[:3, 3], last
+
     def at(self, points: np.ndarray, *, nearest: bool = False) -> np.ndarray:
         """Values at `points` `(3, …)`; the border value beyond the volume."""
         inverse = np.linalg.inv(self.affine).astype(np.float32)
@@ -99,6 +104,9 @@ def paint_colin(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels and brain mask of Colin27 at `points` `(3, X, Y, Z)` in MNI mm, veins at random."""
     labels = colin.labels.at(points, nearest=True).astype(np.uint8)
+    low, high = colin.labels.corners()
+    beyond = (points[0] < low[0]) | (points[0] > high[0]) | (points[2] > high[2])
+    labels[beyond | (points[1] < low[1]) | (points[1] > high[1])] = lab.AIR
     hull = colin.hull.at(points)
     brain = (hull < 0) & (points[2] > -71)
     t1 = colin.t1.at(points)

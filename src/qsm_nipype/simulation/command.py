@@ -26,7 +26,14 @@ def main(argv: Sequence[str]) -> int:
     if options.voxel_size < 0.4 or options.n < 1:
         raise UsageError("--voxel-size must be at least 0.4 mm and --n at least 1")
     snr = options.snr if options.snr > 0 else None
-    protocol = Protocol(b0=options.b0, echo_times=echo_times, snr=snr, bipolar=options.bipolar)
+    protocol = Protocol(
+        b0=options.b0,
+        echo_times=echo_times,
+        snr=snr,
+        bipolar=options.bipolar,
+        angles=tuple(options.angles),
+        contrasts=tuple(options.contrasts),
+    )
     shape = tuple(2 * int(np.ceil(f / options.voxel_size / 2)) for f in FIELD_OF_VIEW)
     write_description(options.out)
     rows = {}
@@ -37,8 +44,8 @@ def main(argv: Sequence[str]) -> int:
             shape=shape,  # type: ignore[arg-type]
             voxel_size=options.voxel_size,
             protocol=protocol,
-            angles=tuple(options.angles),
             anatomy=options.anatomy,
+            pathology=options.pathology,
         )
         write_scan(options.out, f"{number:02d}", scan, phase=options.phase)
         rows[f"sub-{number:02d}"] = {"seed": seed, "anatomy": options.anatomy}
@@ -72,5 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         help="tilt of the slab in degrees about x, y, z")  # fmt: skip
     add("--bipolar", type=float, default=0.0, help="alternating readout phase in rad")
     add("--phase", choices=["rad", "int16"], default="rad", help="how phase is stored")
+    add("--pathology", action="store_true", help="add random bleeds, calcifications and lesions")
+    add("--contrasts", nargs="+", choices=["T1w", "FLAIR"], default=(), help="further images")
     add("--overwrite", action="store_true", help="write into a folder that is not empty")
     return parser

@@ -12,12 +12,16 @@ import numpy as np
 class Head:
     """`labels` `(X, Y, Z)` uint8, `brain` bool of the same shape, `affine` voxel → scanner mm.
 
-    `brain` includes ventricles and sulci: the mask a perfect brain extraction gives.
+    `brain` includes ventricles and sulci: the mask a perfect brain extraction gives. Pathologies
+    add `chi_offset` (ppm on top of the label's susceptibility) and `instances` (1, 2 … per
+    finding), both `(X, Y, Z)`.
     """
 
     labels: np.ndarray
     brain: np.ndarray
     affine: np.ndarray
+    chi_offset: np.ndarray | None = None
+    instances: np.ndarray | None = None
 
     @property
     def voxel_size(self) -> tuple[float, float, float]:

@@ -24,7 +24,8 @@ class Protocol:
     `b0` in T, `echo_times` and `repetition_time` in s, `flip_angle` in degrees; `snr` is that of
     white matter in the first echo (None: no noise). `bipolar` adds the phase that readout
     gradients of alternating sign leave (rad across the field of view). `coils` > 0 returns the
-    uncombined images of that many receivers. `shim` is the order of the harmonic shim.
+    uncombined images of that many receivers. `shim` is the order of the harmonic shim. `angles`
+    (degrees about x, y, z) tilt the slab; `contrasts` are "T1w" and "FLAIR" images of the session.
     """
 
     b0: float = 3.0
@@ -38,6 +39,8 @@ class Protocol:
     receive_bias: float = 0.25
     bipolar: float = 0.0
     coils: int = 0
+    angles: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    contrasts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

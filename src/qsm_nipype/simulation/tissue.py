@@ -47,6 +47,8 @@ PROPERTIES: dict[int, tuple[float, float, float, float, float]] = {
     lab.VITREOUS: (0.0, 1.0, 0.24, 3.0, 1.0),
     lab.LENS: (0.0, 0.60, 0.9, 45.0, 30.0),
 }
+#: 1/s of R2* per ppm of susceptibility at 3 T
+RELAXIVITY = 100.0
 #: relative SD of χ between people, by label: iron differs most
 _SPREAD = {label: 0.2 for label in lab.NUCLEI} | {
     lab.VEIN: 0.15,
@@ -83,10 +85,14 @@ def average_contrast() -> dict[int, tuple[float, float, float, float, float]]:
 
 
 def random_contrast(
-    rng: np.random.Generator, *, strength: float = 1.0
+    rng: np.random.Generator, *, strength: float = 1.0, iron: float | None = None
 ) -> dict[int, tuple[float, float, float, float, float]]:
-    """Properties of a random person: iron load, myelin, water content and relaxation jittered."""
-    iron = 1.0 + 0.2 * strength * rng.normal()
+    """Properties of a random person: iron load, myelin, water content and relaxation jittered.
+
+    `iron` multiplies the nuclei's susceptibility (1: average); drawn when not given.
+    """
+    drawn = 1.0 + 0.2 * strength * rng.normal()
+    iron = drawn if iron is None else iron
     table = {}
     for label, (chi, m0, r1, r2star, r2) in PROPERTIES.items():
         factor = 1.0 + strength * _SPREAD.get(label, 0.1) * rng.normal()
@@ -94,8 +100,7 @@ def random_contrast(
             factor *= max(iron, 0.3)
         rates = np.clip(1.0 + 0.08 * strength * rng.normal(size=4), 0.6, 1.5)
         new_chi = chi if label in lab.AIR_LABELS else chi * max(factor, 0.1)
-        # R2* follows iron: about 100 1/s per ppm at 3 T
-        extra = 100.0 * (new_chi - chi) if label in lab.NUCLEI else 0.0
+        extra = RELAXIVITY * (new_chi - chi) if label in lab.NUCLEI else 0.0
         new_r2star = max(r2star * rates[2] + extra, r2 + 0.5)
         table[label] = (new_chi, m0 * min(rates[0], 1.2), r1 * rates[1], new_r2star, r2 * rates[3])
     return table
@@ -123,6 +128,9 @@ def tissue_maps(
     fine, slow = _textures(head, rng)
     solid = ~np.isin(head.labels, (*lab.AIR_LABELS, lab.CSF, lab.VITREOUS))
     chi = chi + texture * grain * (fine + slow)
+    if head.chi_offset is not None:
+        chi = chi + head.chi_offset
+        r2star = np.maximum(r2star + RELAXIVITY * np.abs(head.chi_offset), r2)
     m0 = m0 * (1 + 0.03 * texture * (0.5 * fine + slow) * solid)
     r1 = r1 * (1 - 0.04 * texture * slow * solid)
     r2star = r2star * (1 + 0.06 * texture * (fine + slow) * solid)

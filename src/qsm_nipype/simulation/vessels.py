@@ -56,9 +56,24 @@ def _paint_sinuses(labels: np.ndarray, p: np.ndarray, hull: Distance) -> None:
     sub[straight < 0] = lab.VEIN
     low = within(p, (-62, -106, -60), (62, -30, 0))
     sub, q = labels[low], p[(slice(None), *low)]
-    m = np.concatenate([np.abs(q[:1]), q[1:]])
-    transverse = chain(m, _TRANSVERSE)
-    sub[(transverse < 0) & ~np.isin(sub, (lab.SKIN, lab.AIR))] = lab.VEIN
+    for side in (-1, 1):
+        line = _on_surface([(side * x, *rest) for x, *rest in _TRANSVERSE], hull)
+        sub[(chain(q, line) < 0) & ~np.isin(sub, (lab.SKIN, lab.AIR))] = lab.VEIN
+
+
+def _on_surface(nodes: Sequence[Sequence[float]], hull: Distance) -> list[tuple[float, ...]]:
+    """The line through `nodes`, refined and pushed out until it lies on the brain's surface."""
+    line = np.asarray(nodes, dtype=float)
+    fine = np.linspace(0, len(line) - 1, 4 * len(line))
+    dense = np.stack([np.interp(fine, np.arange(len(line)), c) for c in line.T], axis=1)
+    out = []
+    for *point, radius in dense:
+        at = np.asarray(point)
+        for _ in range(4):
+            depth = 2.0 - float(_value(hull, at[:, None].astype(np.float32))[0])
+            at = at + max(depth, 0.0) * _gradient(hull, at)
+        out.append((*at.tolist(), radius))
+    return out
 
 
 def _random_veins(
