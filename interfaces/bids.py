@@ -113,10 +113,37 @@ class DerivativesSink(QSMInterface):
             for source, name in zip(files, self._stems(kind, len(files)), strict=True):
                 target = base / f"{name}.nii.gz"
                 compress(Path(source), target)
-                sidecar = json.dumps(sidecar_of(kind, record), indent=2, ensure_ascii=False)
+                own = sidecar_of(kind, record, inversion=files.index(source))
+                sidecar = json.dumps(own, indent=2, ensure_ascii=False)
                 write_atomically(base / f"{name}.json", sidecar + "\n")
                 written.append(str(target))
+        self._write_qc(base, record)
         return {"out_files": written}
+
+    def _write_qc(self, base: Path, record: Mapping[str, Any]) -> None:
+        table, dictionary = qc_table(record)
+        path = base / derivative_path("qc", self.inputs.entities, self.inputs.datatype)
+        write_atomically(path.with_name(f"{path.name}.tsv"), table)
+        text = json.dumps(dictionary, indent=2, ensure_ascii=False)
+        write_atomically(path.with_name(f"{path.name}.json"), text + "\n")
+
+
+#: Columns that every row of a participant's table has.
+QC_COLUMNS = {
+    "participant_id": {"Description": "participant"},
+    "acquisition": {"Description": "entities of the acquisition"},
+}
+
+
+def qc_table(record: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The record's numbers as one row of a TSV, and their data dictionary."""
+    label = stem(record["entities"])
+    row = {"participant_id": f"sub-{record['entities']['sub']}", "acquisition": label}
+    dictionary: dict[str, Any] = dict(QC_COLUMNS)
+    for name, number in record.get("numbers", {}).items():
+        row[name] = f"{number['value']:.6g}"
+        dictionary[name] = {"Description": number["description"], "Units": number["unit"]}
+    return "\t".join(row) + "\n" + "\t".join(row.values()) + "\n", dictionary
 
 
 def compress(source: Path, target: Path) -> None:
@@ -132,20 +159,27 @@ def compress(source: Path, target: Path) -> None:
     os.replace(partial, target)
 
 
-def sidecar_of(kind: str, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Sidecar of a map: the table's entries, sources, and the steps that led to it."""
+def sidecar_of(kind: str, record: Mapping[str, Any], *, inversion: int = 0) -> dict[str, Any]:
+    """Sidecar of a map: the table's entries, sources, and the steps that led to it.
+
+    Of several inversions, only the one that made the map (by its place) is among the steps.
+    """
     row = table()[kind]
     sidecar = dict(row["sidecar"])
     sidecar["Sources"] = record.get("source_uris", [])
-    steps = []
-    for step in record.get("steps", []):
-        steps.append({k: step[k] for k in ("step", "method", "parameters") if k in step})
-        if step.get("step") == row["until"]:
-            break
+    every = record.get("steps", [])
+    own = [step for step in every if step["step"] == "inversion"][inversion : inversion + 1]
+    names = [step["step"] for step in every]
+    last = len(names) - names[::-1].index(row["until"]) if row["until"] in names else len(names)
+    steps = [step for step in every[:last] if step["step"] != "inversion" or step in own]
     if row["until"] == "relaxometry":
-        steps = [s for s in steps if s["step"] == "relaxometry"]
-    sidecar["ProcessingSteps"] = steps
+        steps = [step for step in every if step["step"] == "relaxometry"]
+    sidecar["ProcessingSteps"] = [
+        {key: step[key] for key in ("step", "method", "parameters") if key in step}
+        for step in steps
+    ]
     if row["until"] == "reference":
-        sidecar.update(record.get("reference", {}))
+        references = record.get("references", [{}])
+        sidecar.update(references[min(inversion, len(references) - 1)])
     sidecar["SoftwareVersions"] = record.get("versions", {})
     return sidecar

@@ -73,7 +73,7 @@ class DipoleInversion(QSMInterface):
             ("in_total_field", "total_field"),
         ):
             if isdefined(getattr(self.inputs, port)):
-                found[name] = self._volume(port, field).tensor(self.device)
+                found[name] = _combined(self._volume(port, field).tensor(self.device))
         for name in ("b0", "echo_time"):
             if isdefined(getattr(self.inputs, name)):
                 found[name] = getattr(self.inputs, name)
@@ -86,6 +86,11 @@ class DipoleInversion(QSMInterface):
                 f"{volume.path}: its grid is not that of {field.path}; resample it to that grid"
             )
         return volume
+
+
+def _combined(volume: Any) -> Any:
+    """Root of the sum of squares over the echoes, where there are echoes."""
+    return volume if volume.ndim == 3 else volume.square().sum(-1).sqrt()
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> str:

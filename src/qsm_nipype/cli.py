@@ -179,9 +179,15 @@ def _parameters(items: Sequence[str]) -> dict[str, dict[str, Any]]:
 def parse_value(text: str) -> Any:
     """A value as YAML reads it, and 4e-4 as the number it is."""
     try:
-        return float(text) if "e" in text.lower() else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError):
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
         return text
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
 
 
 def _pair(item: str, flag: str) -> tuple[str, str]:

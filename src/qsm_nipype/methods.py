@@ -36,7 +36,6 @@ class Method:
     label: str
     function: str
     interface: str
-    citations: tuple[str, ...] = ()
     memory: float = 64.0
     per_echo: bool = False
     from_total_field: bool = False
@@ -57,10 +56,89 @@ class Method:
         }
 
 
-_CORE = "qsm_nipype.core"
-_FACE = "qsm_nipype.interfaces"
+def _row(step: str, name: str, label: str, function: str, interface: str, **more: Any) -> Method:
+    """A row whose function lies in `core` and whose interface in `interfaces`."""
+    return Method(
+        step,
+        name,
+        label,
+        f"qsm_nipype.core.{function}",
+        f"qsm_nipype.interfaces.{interface}",
+        **more,
+    )
 
-METHODS: tuple[Method, ...] = ()
+
+METHODS: tuple[Method, ...] = (
+    _row(
+        *("offset", "mcpc3ds", "MCPC-3D-S", "offsets:mcpc3ds", "fieldmap:MCPC3DS"),
+        memory=48,
+        per_echo=True,
+    ),
+    _row(
+        *("unwrapping", "romeo", "ROMEO", "unwrapping:romeo", "fieldmap:Romeo"),
+        memory=48,
+        per_echo=True,
+    ),
+    _row(
+        *("unwrapping", "laplacian", "Laplacian", "unwrapping:laplacian"),
+        "fieldmap:LaplacianUnwrap",
+        memory=48,
+        per_echo=True,
+    ),
+    _row(
+        *("fit", "linear", "Weighted linear fit", "fieldmap:linear_fit", "fieldmap:LinearFit"),
+        memory=48,
+        per_echo=True,
+    ),
+    _row(
+        *("fit", "nonlinear", "Complex fit", "fieldmap:nonlinear_fit", "fieldmap:NonlinearFit"),
+        memory=64,
+        per_echo=True,
+    ),
+    _row(
+        *("mask", "quality", "Brain with trustworthy phase", "masking:quality_mask"),
+        "masking:QualityMask",
+        memory=80,
+    ),
+    _row(
+        *("mask", "brain", "Brain by magnitude", "masking:brain_mask", "masking:BrainMask"),
+        memory=80,
+    ),
+    _row(
+        *("mask", "magnitude", "Signal", "masking:magnitude_mask", "masking:MagnitudeMask"),
+        memory=80,
+    ),
+    _row(
+        *("background", "vsharp", "V-SHARP", "background.sharp:vsharp", "background:VSHARP"),
+        memory=80,
+    ),
+    _row(
+        *("background", "sharp", "SHARP", "background.sharp:sharp", "background:SHARP"),
+        memory=64,
+    ),
+    _row(
+        *("background", "resharp", "RESHARP", "background.sharp:resharp", "background:RESHARP"),
+        memory=80,
+    ),
+    _row(*("inversion", "tv", "TV", "inversion.tv:tv", "inversion:TV"), memory=120),
+    _row(*("inversion", "tkd", "TKD", "inversion.direct:tkd", "inversion:TKD"), memory=48),
+    _row(
+        *("inversion", "tikhonov", "Closed-form L2", "inversion.direct:tikhonov"),
+        "inversion:Tikhonov",
+        memory=48,
+    ),
+    _row(
+        *("relaxometry", "loglinear", "Weighted log-linear fit", "relaxometry:loglinear"),
+        "relaxometry:LogLinearDecay",
+        memory=32,
+        per_echo=True,
+    ),
+    _row(
+        *("relaxometry", "arlo", "ARLO", "relaxometry:arlo", "relaxometry:ARLO"),
+        memory=32,
+        per_echo=True,
+    ),  # fmt: skip
+)
 
 STEPS = {
     "offset": "phase offset removal",

@@ -1,0 +1,102 @@
+"""The pictures of an acquisition, in one node: starting a process costs more than a picture."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
+
+from qsm_nipype.bids import stem
+from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
+from qsm_nipype.interfaces.bids import write_atomically
+from qsm_nipype.interfaces.volume import Volume, load
+
+_MAPS = ("mask", "mask_chi", "residual", "total_field", "local_field", "agreement", "r2star")
+
+
+class _PicturesInputSpec(QSMInputSpec):
+    out_dir = traits.Str(mandatory=True, desc="the derivatives dataset")
+    in_record = File(exists=True, mandatory=True, desc="record without pictures (JSON)")
+    written = traits.List(traits.Str, desc="images in the dataset; orders this node after them")
+    in_magnitude = File(exists=True, mandatory=True, desc="echoes last")
+    in_raw_phase = File(exists=True, mandatory=True, desc="wrapped phase, echoes last (rad)")
+    in_unwrapped = File(exists=True, mandatory=True, desc="unwrapped phase, echoes last (rad)")
+    in_chi = traits.List(File(exists=True), mandatory=True, desc="susceptibility, by inversion")
+    in_mask = File(exists=True, mandatory=True, desc="brain")
+    in_mask_chi = File(exists=True, mandatory=True, desc="voxels with susceptibility")
+    in_residual = File(exists=True, desc="of the field fit (rad)")
+    in_total_field = File(exists=True, desc="(ppm)")
+    in_local_field = File(exists=True, desc="(ppm)")
+    in_agreement = File(exists=True, desc="SD over the inversions (ppm)")
+    in_r2star = File(exists=True, desc="(1/s)")
+    label = traits.Str(mandatory=True, desc="of the acquisition")
+
+
+class _PicturesOutputSpec(TraitedSpec):
+    out_record = File(desc="record with pictures (JSON), inside the dataset")
+
+
+class AcquisitionPictures(QSMInterface):
+    """Draw an acquisition's maps into the dataset and complete its record there."""
+
+    input_spec = _PicturesInputSpec
+    output_spec = _PicturesOutputSpec
+
+    def targets(self) -> list[Path]:
+        """The file that stands for everything this node writes."""
+        return [Path(self.inputs.out_dir) / "logs" / "records" / f"{self.inputs.label}.json"]
+
+    def _run(self, cwd: Path) -> dict[str, Any]:
+        from qsm_nipype.report import gallery
+
+        record = json.loads(Path(self.inputs.in_record).read_text(encoding="utf-8"))
+        magnitude = load(self.inputs.in_magnitude)
+        maps = {"magnitude": _first(magnitude), "chi": load(self.inputs.in_chi[0]).data}
+        for name in _MAPS:
+            path = getattr(self.inputs, f"in_{name}")
+            if isdefined(path):
+                maps[name] = load(path).data
+        root = Path(self.inputs.out_dir)
+        folder = root / f"sub-{record['entities']['sub']}" / "figures"
+        phase = gallery.draw_phase(
+            load(self.inputs.in_raw_phase).data,
+            load(self.inputs.in_unwrapped).data,
+            maps["mask"],
+            magnitude.affine,
+            record["acquisition"]["echo_times"],
+        )
+        pictures = []
+        for name, title, caption, png in [phase, *gallery.draw(maps, magnitude.affine)]:
+            path = folder / f"{stem(record['entities'])}_desc-{name.replace('_', '')}_figure.png"
+            _write(path, png)
+            pictures.append(
+                {
+                    "name": name,
+                    "title": title,
+                    "caption": caption,
+                    "path": path.relative_to(root).as_posix(),
+                }
+            )
+        sheets = folder / f"{stem(record['entities'])}_viewer"
+        viewer = gallery.viewer(maps, magnitude.affine)
+        for name, content in viewer.sheets.items():
+            _write(sheets / name, content)
+        record["figures"] = pictures
+        record["viewer"] = {**viewer.manifest, "folder": sheets.relative_to(root).as_posix()}
+        (target,) = self.targets()
+        write_atomically(target, json.dumps(record, indent=1, default=float))
+        return {"out_record": str(target)}
+
+
+def _first(magnitude: Volume) -> Any:
+    return magnitude.data if magnitude.data.ndim == 3 else magnitude.data[..., 0]
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    partial.write_bytes(content)
+    os.replace(partial, path)

@@ -1,0 +1,165 @@
+"""The record of an acquisition: what was done, how it went, and the numbers that tell."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import DynamicTraitedSpec, File, TraitedSpec, isdefined, traits
+
+from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
+from qsm_nipype.interfaces.volume import load
+from qsm_nipype.methods import STEPS
+
+#: Steps whose node leaves a record; "read", "trim" and "reference" are no choice of the user's.
+RECORDED = ("read", *STEPS, "trim", "reference")
+
+
+class _RecordInputSpec(DynamicTraitedSpec, QSMInputSpec):
+    acquisition = traits.Dict(mandatory=True, desc="static part: entities, sources, scanner")
+    steps = traits.List(traits.Dict, mandatory=True, desc="step, method, label, parameters")
+    in_mask = File(exists=True, desc="brain mask")
+    in_mask_chi = File(exists=True, desc="voxels with susceptibility")
+    in_noise = File(exists=True, desc="noise of the field (ppm)")
+    in_chi = traits.List(File(exists=True), desc="susceptibility (ppm), by inversion")
+    in_r2star = File(exists=True, desc="R2* (1/s)")
+
+
+class _RecordOutputSpec(TraitedSpec):
+    out_record = File(desc="JSON; its parts are those of report.records.AcquisitionRecord")
+
+
+class AcquisitionRecord(QSMInterface):
+    """Join what the steps left beside their outputs; one port `from_STEP` for each step.
+
+    Such a port takes any output of that step's node (a list where there are several nodes): the
+    node's record and `timing.json` lie beside it.
+    """
+
+    input_spec = _RecordInputSpec
+    output_spec = _RecordOutputSpec
+
+    def __init__(self, **inputs: Any) -> None:
+        super().__init__(**inputs)
+        for step in RECORDED:
+            self.inputs.add_trait(f"from_{step}", traits.Either(File, traits.List(File)))
+        self.inputs.trait_set(trait_change_notify=False)
+
+    def _run(self, cwd: Path) -> dict[str, Any]:
+        record: dict[str, Any] = {**self.inputs.acquisition, "runtimes": {}}
+        found = {step: self._beside(step) for step in RECORDED}
+        record["phase_reading"] = found["read"][0][0] if found["read"] else {}
+        steps, used = [], dict.fromkeys(RECORDED, 0)
+        for entry in self.inputs.steps:
+            step = dict(entry)
+            index = used[step["step"]]
+            used[step["step"]] += 1
+            if index < len(found[step["step"]]):
+                own, _ = found[step["step"]][index]
+                step["parameters"] = {**own.get("parameters", {}), **step.get("parameters", {})}
+                step["record"] = own
+            steps.append(step)
+        record["steps"] = steps
+        for step, entries in found.items():
+            seconds = [timing.get("wall_s", 0.0) for _, timing in entries]
+            if seconds:
+                record["runtimes"][step] = round(sum(seconds), 2)
+        record["references"] = [reference_fields(own) for own, _ in found["reference"]]
+        record["warnings"] = [
+            *record.get("warnings", []),
+            *(
+                w
+                for entries in found.values()
+                for own, _ in entries
+                for w in own.get("warnings", [])
+            ),
+        ]
+        record["numbers"] = self._numbers(next(iter(record["references"]), {}))
+        target = cwd / "acquisition.json"
+        target.write_text(json.dumps(record, indent=1, default=float), encoding="utf-8")
+        return {"out_record": str(target)}
+
+    def _beside(self, step: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        value = getattr(self.inputs, f"from_{step}")
+        if not isdefined(value):
+            return []
+        files = [value] if isinstance(value, str) else value
+        return [(_own_record(Path(f)), _timing(Path(f))) for f in files]
+
+    def _numbers(self, reference: dict[str, Any]) -> dict[str, Any]:
+        volumes = {}
+        for name in ("mask", "mask_chi", "noise", "chi", "r2star"):
+            path = getattr(self.inputs, f"in_{name}")
+            if isdefined(path):
+                volumes[name] = load(path[0] if isinstance(path, list) else path)
+        return numbers_of(volumes, reference)
+
+
+def _timing(sibling: Path) -> dict[str, Any]:
+    path = sibling.with_name("timing.json")
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _own_record(sibling: Path) -> dict[str, Any]:
+    """The record beside a node's output; Nipype's own JSON files begin with an underscore."""
+    found = sorted(p for p in sibling.parent.glob("*.json") if p.name[0] not in "_.")
+    found = [p for p in found if p.name != "timing.json"]
+    return json.loads(found[0].read_text(encoding="utf-8")) if found else {}
+
+
+def reference_fields(own: dict[str, Any]) -> dict[str, Any]:
+    """Sidecar fields of the reference region."""
+    return {
+        "ReferenceRegion": own.get("region", "none"),
+        "ReferenceMean": own.get("mean"),
+        "ReferenceStandardDeviation": own.get("sd"),
+        "ReferenceVoxels": own.get("voxels"),
+    }
+
+
+def numbers_of(volumes: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
+    """Quality measures of an acquisition: name → value, unit, description."""
+    import numpy as np
+
+    numbers: dict[str, Any] = {}
+
+    def add(name: str, value: float, unit: str, description: str, **more: Any) -> None:
+        numbers[name] = {"value": float(value), "unit": unit, "description": description, **more}
+
+    if "mask" in volumes:
+        brain = volumes["mask"].data > 0.5
+        litres = np.prod(volumes["mask"].voxel_size) / 1000
+        add("mask_volume", brain.sum() * litres, "cm³", "volume of the brain mask")
+        if "mask_chi" in volumes:
+            kept = (volumes["mask_chi"].data > 0.5) & brain
+            share = 100 * kept.sum() / max(1, brain.sum())
+            add("mask_kept", share, "%", "share of the brain mask with a susceptibility")
+        if "noise" in volumes:
+            noise = volumes["noise"].data[brain]
+            noise = noise[np.isfinite(noise) & (noise > 0)]
+            if noise.size:
+                add("field_noise", 1000 * np.median(noise), "ppb", "median noise of the field")
+        if "r2star" in volumes:
+            add(
+                "r2star",
+                np.median(volumes["r2star"].data[brain]),
+                "1/s",
+                "median R2* in the brain",
+            )
+    if "chi" in volumes and "mask_chi" in volumes:
+        chi = volumes["chi"].data[volumes["mask_chi"].data > 0.5]
+        if chi.size:
+            low, high = np.percentile(chi, [1, 99])
+            add("chi_sd", chi.std(), "ppm", "standard deviation of susceptibility in the mask")
+            add("chi_p01", low, "ppm", "1st percentile of susceptibility")
+            add("chi_p99", high, "ppm", "99th percentile of susceptibility")
+    if reference.get("ReferenceMean") is not None:
+        add(
+            "reference",
+            reference["ReferenceMean"],
+            "ppm",
+            f"mean before referencing, region: {reference['ReferenceRegion']}",
+            sd=reference.get("ReferenceStandardDeviation"),
+        )
+    return numbers

@@ -1,0 +1,111 @@
+"""Which subject is at which step: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+#: Words for the workflows' names.
+_STAGES = {
+    "phase_wf": "reading phase",
+    "fieldmap_wf": "field mapping",
+    "masking_wf": "masking",
+    "background_wf": "background removal",
+    "inversion_wf": "dipole inversion",
+    "relaxometry_wf": "R2* mapping",
+    "outputs_wf": "writing maps",
+    "report_wf": "figures",
+}
+
+
+class Progress:
+    """Takes Nipype's status callbacks; use as a context manager around the run.
+
+    `totals` maps each acquisition's workflow name to its number of nodes, `labels` to the name
+    that people know.
+    """
+
+    def __init__(self, totals: Mapping[str, int], labels: Mapping[str, str]) -> None:
+        self._totals, self._labels = dict(totals), dict(labels)
+        self._done = dict.fromkeys(totals, 0)
+        self._running: dict[str, list[str]] = {name: [] for name in totals}
+        self._failed: dict[str, str] = {}
+        self._console = Console(stderr=True)
+        self._live = Live(console=self._console, refresh_per_second=4, transient=False)
+        self._on_terminal = self._console.is_terminal
+        self._started = time.monotonic()
+        #: full names of the nodes that failed
+        self.failures: list[str] = []
+
+    def __enter__(self) -> Progress:
+        if self._on_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._on_terminal:
+            self._live.update(self._table())
+            self._live.stop()
+
+    def __call__(self, node: Any, status: str) -> None:
+        """Nipype's `status_callback`: `start`, `end` or `exception`."""
+        owner = next((part for part in node.fullname.split(".") if part in self._totals), None)
+        if status == "exception":
+            self.failures.append(node.fullname)
+        if owner is None:
+            return
+        stage = stage_of(node.fullname)
+        running = self._running[owner]
+        if status == "start":
+            running.append(stage)
+        elif stage in running:
+            running.remove(stage)
+        if status == "end":
+            self._done[owner] += 1
+        if status == "exception":
+            self._failed[owner] = stage
+        self._show(owner, stage, status)
+
+    def _show(self, owner: str, stage: str, status: str) -> None:
+        if self._on_terminal:
+            self._live.update(self._table())
+            return
+        words = {"start": "…", "end": "done", "exception": "FAILED"}
+        passed = time.monotonic() - self._started
+        count = f"{self._done[owner]}/{self._totals[owner]}"
+        label = self._labels[owner]
+        print(f"[{passed:7.1f} s] {label} {count:>6} {stage} {words[status]}", file=sys.stderr)
+
+    def _table(self) -> Table:
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for name, total in self._totals.items():
+            done = self._done[name]
+            filled = round(20 * done / max(1, total))
+            bar = "█" * filled + "░" * (20 - filled)
+            if name in self._failed:
+                state = f"[red]failed: {self._failed[name]}[/red]"
+            elif self._running[name]:
+                state = ", ".join(dict.fromkeys(self._running[name]))
+            else:
+                state = "[green]done[/green]" if done >= total else "waiting"
+            table.add_row(self._labels[name], bar, f"{done}/{total}", state)
+        return table
+
+
+def stage_of(fullname: str) -> str:
+    """`wf.sub_01.inversion_wf.tv` → `dipole inversion (tv)`."""
+    parts = fullname.split(".")
+    for place, part in enumerate(parts):
+        if part in _STAGES:
+            return (
+                f"{_STAGES[part]} ({parts[place + 1]})"
+                if place + 1 < len(parts)
+                else _STAGES[part]
+            )
+    return parts[-1].replace("_", " ")

@@ -1,0 +1,90 @@
+"""What is known of an acquisition before it runs: the static part of its record."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from qsm_nipype import __version__
+from qsm_nipype.bids import Acquisition
+from qsm_nipype.settings import Settings
+
+#: Sidecar fields that may reach an output: scanner and sequence, never a person, place or date.
+_SHOWN = {
+    "Manufacturer": "manufacturer",
+    "ManufacturersModelName": "model",
+    "RepetitionTime": "repetition_time",
+    "FlipAngle": "flip_angle",
+    "MRAcquisitionType": "sequence",
+}
+_VERSIONED = ("nipype", "nibabel", "numpy", "scipy", "torch", "numba")
+
+
+def identifier(text: str) -> str:
+    """Letters, digits and underscores only, as Nipype wants node names."""
+    return re.sub(r"\W+", "_", text)
+
+
+@lru_cache(maxsize=1)
+def versions() -> dict[str, str]:
+    """Versions of this package and of what computes in it."""
+    found = {"qsm-nipype": __version__, "python": platform.python_version()}
+    return found | {name: metadata.version(name) for name in _VERSIONED}
+
+
+def steps(settings: Settings, *, decays: bool = True) -> list[dict[str, Any]]:
+    """Every step with its method and all parameters, in the order of the pipeline."""
+    found: list[dict[str, Any]] = []
+    for method in settings.chosen():
+        if method.step == "relaxometry" and not decays:
+            continue
+        if method.step == "mask" and "masks" in settings.derivatives:
+            found.append(
+                {"step": "mask", "method": "user", "label": "User's mask", "parameters": {}}
+            )
+            continue
+        parameters = {**method.parameters(), **settings.parameters_of(method)}
+        found.append(
+            {
+                "step": method.step,
+                "method": method.name,
+                "label": method.label,
+                "parameters": {k: v for k, v in parameters.items() if v is not None},
+            }
+        )
+    place = next(i for i, step in enumerate(found) if step["step"] == "inversion")
+    last = place + len(settings.inversion)
+    reference = {"step": "reference", "method": settings.reference, "label": "Reference"}
+    found.insert(last, {**reference, "parameters": {}})
+    return found
+
+
+def static_part(settings: Settings, acquisition: Acquisition) -> dict[str, Any]:
+    """Entities, sources and scanner of an acquisition. Holds nothing that names a person."""
+    first: Mapping[str, Any] = acquisition.metadata[0] if acquisition.metadata else {}
+    scanner = {name: first[key] for key, name in _SHOWN.items() if key in first}
+    return {
+        "entities": dict(acquisition.entities),
+        "datatype": acquisition.datatype,
+        "source_files": [Path(f).name for f in acquisition.files],
+        "source_uris": [uri(settings.bids_dir, f) for f in acquisition.files],
+        "acquisition": {
+            **scanner,
+            "field_strength": acquisition.b0,
+            "echo_times": list(acquisition.echo_times),
+            "voxel_size": [round(v, 4) for v in acquisition.voxel_size],
+            "shape": list(acquisition.shape),
+        },
+        "warnings": list(acquisition.notes),
+        "versions": versions(),
+    }
+
+
+def uri(bids_dir: Path, file: str) -> str:
+    """BIDS URI of a file of the raw dataset."""
+    return f"bids:raw:{Path(file).absolute().relative_to(bids_dir.absolute()).as_posix()}"

@@ -1,0 +1,415 @@
+"""A participant run: find, check, build the graph, execute it, say how it went."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from qsm_nipype import __version__, bids, records
+from qsm_nipype import settings as configuration
+from qsm_nipype.bids import Acquisition, Refusal
+from qsm_nipype.errors import UsageError
+from qsm_nipype.settings import Settings
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What failed, in one sentence; `crash_file` holds the traceback where there is one."""
+
+    label: str
+    subject: str
+    reason: str
+    node: str = ""
+    crash_file: str = ""
+
+
+def run(settings: Settings) -> int:
+    """Process the selected participants. Returns 0, or 1 when an acquisition failed.
+
+    Raises UsageError when nothing can be done at all.
+    """
+    settings = replace(settings, output_dir=settings.output_dir.absolute())
+    if settings.boilerplate_only:
+        print(methods_paragraph(settings))
+        return 0
+    acquisitions, refusals = find(settings)
+    if settings.dry_run:
+        print(plan(settings, acquisitions, refusals))
+        return 1 if refusals else 0
+    _check_places(settings)
+    labels = sorted({f"sub-{item.subject}" for item in [*acquisitions, *refusals]})
+    from qsm_nipype.execution import lock, state
+
+    prepare_output(settings)
+    held = lock.output_lock(settings.output_dir, labels)
+    with held, state.running(settings.output_dir, labels, settings=_digest(settings)):
+        failures = [Failure(r.label, r.subject, r.reason) for r in refusals]
+        if acquisitions and not settings.reports_only:
+            failures += execute(settings, acquisitions)
+        write_reports(settings, acquisitions, failures)
+        _write_states(settings, labels, failures)
+    _say(settings, acquisitions, failures)
+    return 1 if failures else 0
+
+
+# ---- before ---------------------------------------------------------------------------------
+
+
+def find(settings: Settings) -> tuple[list[Acquisition], list[Refusal]]:
+    """The selected acquisitions and the refused ones. Raises UsageError when there is neither."""
+    selection = bids.Selection(
+        participants=settings.participant_label,
+        sessions=settings.session_label,
+        filters=MappingProxyType(_filters(settings.bids_filter_file)),
+        database=settings.bids_database_dir,
+    )
+    acquisitions, refusals = bids.find_acquisitions(settings.bids_dir.absolute(), selection)
+    if not acquisitions and not refusals:
+        raise UsageError(
+            f"{settings.bids_dir}: no gradient-echo images with the suffixes "
+            f"{', '.join(bids.SUFFIXES)}; name others by --bids-filter-file"
+        )
+    return acquisitions, refusals
+
+
+def _filters(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise UsageError(f"{path}: the BIDS filter file is not readable JSON ({exc})") from exc
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: the BIDS filter file must hold one JSON object")
+    return content
+
+
+def plan(
+    settings: Settings, acquisitions: Sequence[Acquisition], refusals: Sequence[Refusal]
+) -> str:
+    """What a run would do, as text."""
+    lines = [f"qsm-nipype {__version__}: {len(acquisitions)} acquisitions to process"]
+    for item in acquisitions:
+        echoes = ", ".join(f"{1000 * t:.4g}" for t in item.echo_times)
+        size = " × ".join(f"{v:.3g}" for v in item.voxel_size)
+        shape = "×".join(str(n) for n in item.shape)
+        lines.append(f"  {item.label}: {item.b0:g} T, TE {echoes} ms, {shape} of {size} mm")
+    lines += [f"  {item.label}: NOT PROCESSED: {item.reason}" for item in refusals]
+    lines.append("steps")
+    for step in records.steps(settings):
+        chosen = ", ".join(f"{k} = {v}" for k, v in step["parameters"].items())
+        lines.append(f"  {step['step']}: {step['method']}" + (f" ({chosen})" if chosen else ""))
+    lines.append(f"results go to {settings.output_dir}, intermediate files to {settings.work_dir}")
+    return "\n".join(lines)
+
+
+def methods_paragraph(settings: Settings) -> str:
+    """The Methods text with its references for exactly these settings."""
+    from qsm_nipype.report.methods_text import write_methods
+    from qsm_nipype.report.records import AcquisitionRecord
+
+    steps = AcquisitionRecord.from_json({"steps": records.steps(settings)}).steps
+    text = write_methods(steps, version=__version__)
+    return f"{text.plain}\n{text.bibtex}"
+
+
+def _check_places(settings: Settings) -> None:
+    output, source = settings.output_dir, settings.bids_dir.absolute()
+    if output == source:
+        raise UsageError(f"{output}: the output folder is the BIDS dataset itself; choose another")
+    work = settings.work_dir.absolute()
+    if work == source or (source in work.parents and source / "derivatives" not in work.parents):
+        raise UsageError(
+            f"{work}: the work folder lies inside the BIDS dataset; choose -w elsewhere"
+        )
+    for folder in (output, work):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / f".write-test-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as exc:
+            raise UsageError(
+                f"{folder}: cannot be written ({exc.strerror}); choose another"
+            ) from exc
+    _check_device(settings)
+
+
+def _check_device(settings: Settings) -> None:
+    if settings.device == "cuda" and not uses_gpu(settings):
+        raise UsageError("--device cuda: there is no CUDA device here; use --device auto or cpu")
+
+
+def uses_gpu(settings: Settings) -> bool:
+    """Whether nodes that can compute on a GPU will."""
+    if settings.device == "cpu" or settings.plugin.startswith("SLURM"):
+        return settings.device == "cuda"
+    from qsm_nipype.execution.resources import gpu_ids
+
+    return bool(gpu_ids(settings.n_gpus or None))
+
+
+def prepare_output(settings: Settings) -> None:
+    """Make the derivatives dataset: its description, .bidsignore, and the settings used."""
+    from qsm_nipype.interfaces.bids import ignored, write_atomically
+
+    description = {
+        "Name": "qsm-nipype: quantitative susceptibility maps",
+        "BIDSVersion": "1.10.0",
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": "qsm-nipype", "Version": __version__}],
+        "SourceDatasets": [{"URL": f"file://{settings.bids_dir.absolute()}"}],
+        "DatasetLinks": {"raw": f"file://{settings.bids_dir.absolute()}"},
+    }
+    ignore = [*ignored(), "*.html", "figures/", "sub-*/figures/", "logs/", "group*"]
+    out = settings.output_dir
+    write_atomically(out / "dataset_description.json", json.dumps(description, indent=2) + "\n")
+    write_atomically(out / ".bidsignore", "\n".join(ignore) + "\n")
+    write_atomically(out / "logs" / "settings.yml", configuration.to_yaml(settings))
+    if not settings.skip_bids_validation:
+        _validate(settings)
+
+
+def _validate(settings: Settings) -> None:
+    """Run the BIDS validator where it is installed; its errors are shown, and do not stop us."""
+    program = shutil.which("bids-validator-deno")
+    if program is None:
+        return
+    done = subprocess.run(
+        [program, "--format", "json", str(settings.bids_dir)], capture_output=True, text=True
+    )
+    with contextlib.suppress(ValueError, KeyError):
+        issues = json.loads(done.stdout)["issues"]["issues"]
+        errors = sorted({i.get("code", "?") for i in issues if i.get("severity") == "error"})
+        if errors:
+            listed = ", ".join(errors[:5])
+            print(f"qsm-nipype: the BIDS validator finds errors: {listed}", file=sys.stderr)
+
+
+def _digest(settings: Settings) -> str:
+    from qsm_nipype.execution import state
+
+    return state.digest({"settings": configuration.to_yaml(settings), "version": __version__})
+
+
+# ---- the run --------------------------------------------------------------------------------
+
+
+def execute(settings: Settings, acquisitions: Sequence[Acquisition]) -> list[Failure]:
+    """Build the graph and run it; returns what failed."""
+    from qsm_nipype.execution.resources import available_cpus, plugin_settings
+
+    nprocs = settings.nprocs or available_cpus()
+    threads = settings.omp_nthreads or max(1, min(8, nprocs // len(acquisitions)))
+    configure_nipype(settings)
+    from qsm_nipype.workflows.base import init_qsm_nipype_wf
+
+    workflow = init_qsm_nipype_wf(
+        settings, acquisitions, threads=threads, gpu=uses_gpu(settings), name=_graph_name(settings)
+    )
+    if settings.write_graph:
+        write_graph(workflow, settings)
+    plugin, arguments = plugin_settings(
+        settings.plugin,
+        n_procs=nprocs,
+        memory_gb=settings.mem or None,
+        n_gpus=settings.n_gpus or None,
+        omp_nthreads=threads,
+        user_file=settings.use_plugin,
+    )
+    forget_missing(workflow)
+    progress = _progress(workflow, acquisitions)
+    arguments = {**arguments, "status_callback": progress}
+    if not isinstance(plugin, str):
+        plugin._status_callback = progress  # Nipype reads the argument only on construction
+    with progress, _quiet_console(settings), contextlib.suppress(RuntimeError):
+        workflow.run(plugin=plugin, plugin_args=arguments)
+    failures = collect_failures(settings, acquisitions, progress.failures)
+    if settings.clean_workdir and not failures:
+        shutil.rmtree(Path(workflow.base_dir) / workflow.name, ignore_errors=True)
+    return failures
+
+
+def _graph_name(settings: Settings) -> str:
+    """The same dataset and output find their cache again; others do not disturb it."""
+    places = f"{settings.bids_dir.absolute()}\n{settings.output_dir}"
+    return f"qsm_nipype_{hashlib.sha256(places.encode()).hexdigest()[:8]}"
+
+
+def configure_nipype(settings: Settings) -> None:
+    """Nipype's own settings for this run; its user-wide configuration file is not read."""
+    os.environ["NIPYPE_NO_ET"] = "1"
+    os.environ.setdefault("NIPYPE_CONFIG_DIR", str(settings.work_dir.absolute() / ".nipype"))
+    from nipype import config
+    from nipype import logging as nipype_logging
+
+    logs = settings.output_dir / "logs"
+    config.update_config(
+        {
+            "execution": {
+                "check_version": "false",
+                "crashdump_dir": str(logs / "crashes"),
+                "crashfile_format": "txt",
+                "create_report": "false",
+                "hash_method": "content",
+                "keep_inputs": "true",
+                "poll_sleep_duration": "0.05",
+                "remove_unnecessary_outputs": "false",
+                "stop_on_first_crash": str(settings.stop_on_first_crash).lower(),
+            },
+            "logging": {"log_directory": str(logs), "log_to_file": "true"},
+            "monitoring": {
+                "enabled": str(settings.resource_monitor).lower(),
+                "sample_frequency": "0.5",
+            },
+        }
+    )
+    (logs / "crashes").mkdir(parents=True, exist_ok=True)
+    nipype_logging.update_logging(config)
+
+
+@contextlib.contextmanager
+def _quiet_console(settings: Settings) -> Iterator[None]:
+    """Nipype's log goes to the file; the console keeps it only when asked (-v)."""
+    handlers = [
+        handler
+        for name in ("", "nipype", "nipype.workflow", "nipype.interface", "nipype.utils")
+        for handler in logging.getLogger(name).handlers
+        if type(handler) is logging.StreamHandler
+    ]
+    levels = [handler.level for handler in handlers]
+    for handler in handlers:
+        handler.setLevel(logging.CRITICAL + 1 if not settings.verbose else logging.INFO)
+    try:
+        yield
+    finally:
+        for handler, level in zip(handlers, levels, strict=True):
+            handler.setLevel(level)
+
+
+def _progress(workflow: Any, acquisitions: Sequence[Acquisition]) -> Any:
+    from qsm_nipype.progress import Progress
+
+    names = [node.fullname for node in workflow._get_all_nodes() if _is_work(node)]
+    totals = {a.name: sum(f".{a.name}." in f".{name}." for name in names) for a in acquisitions}
+    return Progress(totals, {a.name: a.label for a in acquisitions})
+
+
+def _is_work(node: Any) -> bool:
+    from nipype.interfaces.utility import IdentityInterface
+
+    return not isinstance(node.interface, IdentityInterface)
+
+
+def forget_missing(workflow: Any) -> None:
+    """Make a sink run again when a file that it wrote earlier is gone."""
+    for node in workflow._get_all_nodes():
+        targets = getattr(node.interface, "targets", None)
+        if targets is not None and not all(target.exists() for target in targets()):
+            folder = Path(workflow.base_dir, *node.fullname.split("."))
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_graph(workflow: Any, settings: Settings) -> None:
+    """The workflow as logs/workflow.svg, or as .dot where Graphviz is not installed."""
+    logs = settings.output_dir / "logs"
+    if shutil.which("dot"):
+        workflow.write_graph(str(logs / "workflow.dot"), graph2use="colored", format="svg")
+        return
+    workflow.write_graph(str(logs / "workflow.dot"), graph2use="colored", format="dot")
+    print(f"qsm-nipype: Graphviz is not installed; see {logs / 'workflow.dot'}", file=sys.stderr)
+
+
+# ---- after ----------------------------------------------------------------------------------
+
+
+def collect_failures(
+    settings: Settings, acquisitions: Sequence[Acquisition], nodes: Sequence[str]
+) -> list[Failure]:
+    """Failed nodes as one failure for each acquisition, with the reason from its crash file."""
+    by_name = {a.name: a for a in acquisitions}
+    crashes = sorted(
+        (settings.output_dir / "logs" / "crashes").glob("crash-*"), key=lambda p: p.stat().st_mtime
+    )
+    found: dict[str, Failure] = {}
+    for fullname in nodes:
+        owner = next((by_name[part] for part in fullname.split(".") if part in by_name), None)
+        crash = next((c for c in reversed(crashes) if _crash_is_of(c, fullname)), None)
+        reason = reason_of(crash.read_text(errors="replace")) if crash else "see the log"
+        label = owner.label if owner else fullname.rsplit(".", 1)[-1]
+        subject = owner.subject if owner else label.removeprefix("report_")
+        found.setdefault(label, Failure(label, subject, reason, fullname, str(crash or "")))
+    return list(found.values())
+
+
+def _crash_is_of(crash: Path, fullname: str) -> bool:
+    return any(
+        line.strip() == f"Node: {fullname}"
+        for line in crash.read_text(errors="replace").split("\n")
+    )
+
+
+def reason_of(crash: str) -> str:
+    """The sentence of a crash file: ours without the exception's name, another's with it."""
+    lines = [line.strip() for line in crash.splitlines() if line.strip()]
+    for line in reversed(lines):
+        if line.startswith("qsm_nipype.errors."):
+            return line.split(": ", 1)[-1]
+    return lines[-1] if lines else "the node left no message"
+
+
+def write_reports(
+    settings: Settings, acquisitions: Sequence[Acquisition], failures: Sequence[Failure]
+) -> None:
+    """Write the page of each subject whose report node could not run, with what there is."""
+    from qsm_nipype.report.subject import write_subject_report
+
+    by_label = {f.label: f for f in failures}
+    subjects = {f.label: f.subject for f in failures}
+    subjects |= {a.label: a.subject for a in acquisitions}
+    wanted = {f.subject for f in failures}
+    if settings.reports_only:
+        wanted |= {a.subject for a in acquisitions}
+    for subject in sorted(wanted):
+        labels = sorted(label for label, owner in subjects.items() if owner == subject)
+        errors = {
+            label: {"message": f.reason, "node": f.node, "crashfile": f.crash_file}
+            for label, f in by_label.items()
+            if f.subject == subject
+        }
+        write_subject_report(settings.output_dir, subject, labels, errors)
+
+
+def _write_states(settings: Settings, labels: Sequence[str], failures: Sequence[Failure]) -> None:
+    from qsm_nipype.execution import state
+
+    for label in labels:
+        own = [f for f in failures if f"sub-{f.subject}" == label]
+        entries = [state.failure(f.node or f.label, f.reason, f.crash_file) for f in own]
+        status = "failed" if own else "done"
+        state.write(settings.output_dir, label, status, failures=entries)
+
+
+def _say(
+    settings: Settings, acquisitions: Sequence[Acquisition], failures: Sequence[Failure]
+) -> None:
+    failed = {failure.label for failure in failures}
+    fine = [a for a in acquisitions if a.label not in failed]
+    for failure in failures:
+        where = f" (traceback: {failure.crash_file})" if failure.crash_file else ""
+        print(f"qsm-nipype: {failure.label}: {failure.reason}{where}", file=sys.stderr)
+    for subject in sorted({a.subject for a in fine}):
+        print(f"{settings.output_dir / f'sub-{subject}.html'}")
+    total = len(fine) + len(failed)
+    print(f"qsm-nipype: {len(fine)} of {total} acquisitions finished", file=sys.stderr)

@@ -1,0 +1,180 @@
+"""Finding acquisitions: inheritance, pairing, and one clear sentence for everything wrong."""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from qsm_nipype.bids import Selection, find_acquisitions, parse_name, sidecar, stem
+from qsm_nipype.errors import UsageError
+
+
+def write(root: Path, name: str, *, data=None, affine=None, metadata=None) -> Path:
+    """One image with its sidecar below `root`/sub-XX/anat."""
+    path = root / name.split("_")[0] / "anat" / f"{name}.nii.gz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = np.zeros((6, 5, 4), np.float32) if data is None else data
+    nib.save(nib.Nifti1Image(data, np.eye(4) if affine is None else affine), path)
+    if metadata is not None:
+        path.with_name(f"{name}.json").write_text(json.dumps(metadata))
+    return path
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Two echoes, magnitude and phase, of one subject, with what is common at the root."""
+    (tmp_path / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
+    (tmp_path / "MEGRE.json").write_text('{"MagneticFieldStrength": 3, "Manufacturer": "A"}')
+    for echo in (1, 2):
+        metadata = {"EchoTime": 0.005 * echo}
+        for part in ("mag", "phase"):
+            write(tmp_path, f"sub-01_echo-{echo}_part-{part}_MEGRE", metadata=metadata)
+    return tmp_path
+
+
+def reason(root: Path) -> str:
+    """The sentence of the only refusal."""
+    good, bad = find_acquisitions(root, Selection())
+    assert not good and len(bad) == 1
+    return bad[0].reason
+
+
+def test_two_echoes_are_one_acquisition(dataset):
+    (found,), refused = find_acquisitions(dataset, Selection())
+    assert not refused
+    assert (found.label, found.echo_times, found.b0) == ("sub-01", (0.005, 0.01), 3.0)
+    assert [Path(f).name for f in found.phase] == [
+        f"sub-01_echo-{e}_part-phase_MEGRE.nii.gz" for e in (1, 2)
+    ]
+
+
+def test_nearer_sidecar_wins_and_foreign_ones_do_not_apply(dataset):
+    (dataset / "sub-01" / "sub-01_MEGRE.json").write_text('{"Manufacturer": "B"}')
+    (dataset / "run-2_MEGRE.json").write_text('{"Manufacturer": "C"}')
+    image = dataset / "sub-01" / "anat" / "sub-01_echo-1_part-mag_MEGRE.nii.gz"
+    merged = sidecar(dataset, image)
+    assert merged == {"MagneticFieldStrength": 3, "Manufacturer": "B", "EchoTime": 0.005}
+
+
+def test_sidecar_without_part_serves_both_parts(dataset):
+    folder = dataset / "sub-01" / "anat"
+    for path in folder.glob("*.json"):
+        path.unlink()
+    for echo in (1, 2):
+        (folder / f"sub-01_echo-{echo}_MEGRE.json").write_text(f'{{"EchoTime": {0.003 * echo}}}')
+    (found,), _ = find_acquisitions(dataset, Selection())
+    assert found.echo_times == (0.003, 0.006)
+
+
+def test_tenth_echo_comes_after_the_ninth(dataset):
+    for echo in range(3, 11):
+        for part in ("mag", "phase"):
+            name = f"sub-01_echo-{echo}_part-{part}_MEGRE"
+            write(dataset, name, metadata={"EchoTime": 0.005 * echo})
+    (found,), _ = find_acquisitions(dataset, Selection())
+    assert found.echo_times == pytest.approx([0.005 * e for e in range(1, 11)])
+
+
+def test_one_bad_acquisition_does_not_disturb_the_other(dataset):
+    write(dataset, "sub-02_echo-1_part-mag_MEGRE", metadata={"EchoTime": 0.005})
+    good, bad = find_acquisitions(dataset, Selection())
+    assert [a.label for a in good] == ["sub-01"]
+    assert [(r.label, "no phase image" in r.reason) for r in bad] == [("sub-02", True)]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ({}, "sub-01_echo-2_part-phase_MEGRE.json: EchoTime is missing; add it (in seconds)"),
+        ({"EchoTime": 10}, "cannot be seconds; divide milliseconds by 1000"),
+        ({"EchoTime": "4 ms"}, "must be a positive number of seconds"),
+        ({"EchoTime": 0.004}, "do not increase"),
+    ],
+)
+def test_wrong_echo_time_is_named(dataset, metadata, words):
+    path = dataset / "sub-01" / "anat" / "sub-01_echo-2_part-phase_MEGRE.json"
+    path.write_text(json.dumps(metadata))
+    assert words in reason(dataset)
+
+
+def test_missing_field_strength_is_named(dataset):
+    (dataset / "MEGRE.json").unlink()
+    assert "MagneticFieldStrength is missing" in reason(dataset)
+
+
+def test_field_strength_from_the_imaging_frequency_is_noted(dataset):
+    (dataset / "MEGRE.json").write_text('{"ImagingFrequency": 127.74}')
+    (found,), _ = find_acquisitions(dataset, Selection())
+    assert found.b0 == pytest.approx(3.0, abs=0.01)
+    assert "ImagingFrequency" in found.notes[0]
+
+
+def test_field_strength_in_gauss_is_refused(dataset):
+    (dataset / "MEGRE.json").write_text('{"MagneticFieldStrength": 30000}')
+    assert "give it in tesla" in reason(dataset)
+
+
+def test_broken_json_is_named(dataset):
+    (dataset / "sub-01" / "anat" / "sub-01_echo-1_part-phase_MEGRE.json").write_text("{oops")
+    assert "sub-01_echo-1_part-phase_MEGRE.json: not valid JSON" in reason(dataset)
+
+
+def test_other_shape_and_other_affine_are_named(dataset):
+    name = "sub-01_echo-2_part-phase_MEGRE"
+    write(dataset, name, data=np.zeros((6, 5, 5), np.float32))
+    assert "its shape 6×5×5 differs from 6×5×4" in reason(dataset)
+    write(dataset, name, affine=np.diag([1, 1, 2, 1]))
+    assert "orientation (affine) differs" in reason(dataset)
+
+
+def test_flat_and_empty_images_are_named(dataset):
+    anat = dataset / "sub-01" / "anat"
+    for path in anat.glob("*.nii.gz"):
+        nib.save(nib.Nifti1Image(np.zeros((6, 5), np.float32), np.eye(4)), path)
+    assert "needs a 3-D volume" in reason(dataset)
+    for path in anat.glob("*.nii.gz"):
+        path.write_bytes(b"")
+    assert "the file is empty" in reason(dataset)
+
+
+def test_missing_phase_echo_is_named(dataset):
+    (dataset / "sub-01" / "anat" / "sub-01_echo-2_part-phase_MEGRE.nii.gz").unlink()
+    assert "1 phase but 2 magnitude images" in reason(dataset)
+
+
+def test_same_result_names_are_refused(dataset):
+    for echo in (1, 2):
+        for part in ("mag", "phase"):
+            name = f"sub-01_echo-{echo}_part-{part}_T2starw"
+            metadata = {"EchoTime": 0.005 * echo, "MagneticFieldStrength": 3}
+            write(dataset, name, metadata=metadata)
+    good, bad = find_acquisitions(dataset, Selection())
+    assert len(good) == 1 and "tell them apart by acq- or run-" in bad[0].reason
+
+
+def test_selection_and_filter(dataset):
+    for acq in ("a", "b"):
+        for part in ("mag", "phase"):
+            metadata = {"EchoTime": 0.02}
+            write(dataset, f"sub-02_acq-{acq}_part-{part}_MEGRE", metadata=metadata)
+    one, _ = find_acquisitions(dataset, Selection(participants=("sub-02",)))
+    assert [a.label for a in one] == ["sub-02_acq-a", "sub-02_acq-b"]
+    filters = {"gre": {"acquisition": "b"}}
+    two, _ = find_acquisitions(dataset, Selection(filters=filters))
+    assert [a.label for a in two] == ["sub-02_acq-b"]
+    with pytest.raises(UsageError, match="no participant 77; there are 01, 02"):
+        find_acquisitions(dataset, Selection(participants=("77",)))
+    with pytest.raises(UsageError, match="the one known is 'gre'"):
+        find_acquisitions(dataset, Selection(filters={"t1w": {}}))
+
+
+def test_no_folder_is_a_usage_error(tmp_path):
+    with pytest.raises(UsageError, match="no such folder"):
+        find_acquisitions(tmp_path / "nothing", Selection())
+
+
+def test_names_survive_the_round_trip():
+    entities, suffix = parse_name(Path("sub-01_ses-2_acq-x_run-3_MEGRE.nii.gz"))
+    assert (stem(entities), suffix) == ("sub-01_ses-2_acq-x_run-3", "MEGRE")

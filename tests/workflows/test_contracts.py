@@ -1,0 +1,150 @@
+"""Every workflow keeps its docstring's promise: its ports are the ones written there."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+import networkx as nx
+import pytest
+from nipype.interfaces.utility import IdentityInterface
+
+from qsm_nipype import methods
+from qsm_nipype.bids import Acquisition
+from qsm_nipype.interfaces.base import code_version
+from qsm_nipype.settings import Settings
+from qsm_nipype.workflows import (
+    background,
+    base,
+    fieldmap,
+    inversion,
+    masking,
+    outputs,
+    phase,
+    relaxometry,
+    report,
+)
+from qsm_nipype.workflows.nodes import Resources
+
+SIZE = Resources(1_000_000, 3)
+TE = (0.004, 0.012, 0.02)
+STATIC = {"entities": {"sub": "01"}, "datatype": "anat"}
+KINDS = [*outputs.ALWAYS, "agreement", "r2star", "t2star", "unwrapped"]
+
+FACTORIES = {
+    phase.init_phase_wf: ({"phase": [], "magnitude": []}, [], TE, SIZE),
+    fieldmap.init_fieldmap_wf: (TE, 3.0, SIZE),
+    masking.init_masking_wf: (SIZE,),
+    background.init_background_wf: (SIZE,),
+    inversion.init_inversion_wf: (3.0, 0.012, SIZE),
+    relaxometry.init_relaxometry_wf: (TE, SIZE),
+    outputs.init_outputs_wf: (STATIC, [], Path("out"), SIZE),
+    report.init_report_wf: (Path("out"), "sub-01", SIZE),
+}
+
+
+def promised(docstring: str, title: str) -> set[str]:
+    """Port names of the section `title`."""
+    section = re.search(rf"{title}\n\s+-+\n(.*?)(\n\s*\n|\Z)", docstring, re.S)
+    assert section, f"no section {title}"
+    lines = section[1].split("\n")
+    indent = min(len(line) - len(line.lstrip()) for line in lines if line.strip())
+    names = [line.strip() for line in lines if line.strip() and not line[indent:].startswith(" ")]
+    found = {name for line in names if ":" not in line for name in line.split(", ")}
+    return found
+
+
+def ports(workflow, name: str) -> set[str]:
+    """Fields of an identity node; none where there is no such node."""
+    node = workflow.get_node(name)
+    return set(node.inputs.copyable_trait_names()) if node else set()
+
+
+@pytest.mark.parametrize("factory", FACTORIES, ids=lambda f: f.__name__)
+def test_ports_are_those_of_the_docstring(factory):
+    more = {"kinds": KINDS} if factory is outputs.init_outputs_wf else {}
+    if factory is inversion.init_inversion_wf:
+        more = {"inversions": ("tv", "tkd")}
+    workflow = factory(*FACTORIES[factory], **more)
+    assert ports(workflow, "inputnode") == promised(factory.__doc__, "Inputs")
+    assert ports(workflow, "outputnode") == promised(factory.__doc__, "Outputs")
+
+
+def acquisition(echoes: int = 3) -> Acquisition:
+    """An acquisition that needs no files to be built into a graph."""
+    files = tuple(__file__ for _ in range(echoes))
+    return Acquisition(
+        entities=MappingProxyType({"sub": "01", "run": "2"}),
+        suffix="MEGRE",
+        datatype="anat",
+        echo_times=TE[:echoes],
+        b0=3.0,
+        shape=(64, 64, 48),
+        voxel_size=(1.0, 1.0, 1.0),
+        phase=files,
+        magnitude=files,
+        metadata=tuple(MappingProxyType({}) for _ in range(echoes)),
+    )
+
+
+def graph(tmp_path: Path, echoes: int = 3, **changes):
+    """The flattened graph of one acquisition under changed settings."""
+    settings = Settings(Path("/"), tmp_path / "out", work_dir=tmp_path)
+    workflow = base.init_qsm_nipype_wf(replace(settings, **changes), [acquisition(echoes)])
+    workflow._generate_flatgraph()
+    return workflow
+
+
+VARIANTS = [{}, {"inversion": ("tv", "tkd")}, {"save_unwrapped": True}, {"reference": "none"}]
+VARIANTS += [
+    {m.step: (m.name,) if m.step == "inversion" else m.name} for m in methods.METHODS
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", VARIANTS, ids=str)
+def test_every_choice_builds_and_no_identity_port_is_left_unconnected(tmp_path, changes):
+    workflow = graph(tmp_path, **changes)
+    assert nx.is_directed_acyclic_graph(workflow._graph)
+    for node in workflow._get_all_nodes():
+        assert not isinstance(node.interface, IdentityInterface) or node.name in (
+            "inputnode",
+            "outputnode",
+        )
+
+
+@pytest.mark.parametrize("changes", VARIANTS, ids=str)
+def test_mandatory_inputs_are_connected_or_set(tmp_path, changes):
+    workflow = graph(tmp_path, **changes)
+    for node in workflow._get_all_nodes():
+        arriving = {
+            port
+            for _, _, data in workflow._graph.in_edges(node, data=True)
+            for _, port in data["connect"]
+        }
+        for name in node.inputs.traits(mandatory=True):
+            value = getattr(node.inputs, name)
+            assert name in arriving or str(value) != "<undefined>", f"{node.fullname}.{name}"
+
+
+def test_every_node_declares_code_version_memory_and_threads(tmp_path):
+    for node in graph(tmp_path)._get_all_nodes():
+        if hasattr(node.inputs, "num_threads"):
+            assert node.inputs.code_version == code_version()
+            assert node.n_procs == node.inputs.num_threads
+            assert node.mem_gb > 0.3
+
+
+def test_memory_follows_the_size_of_the_volume():
+    small, large = Resources(1_000_000, 4), Resources(8_000_000, 4)
+    assert large.memory(100) > small.memory(100)
+    assert large.memory(100, per_echo=True) == pytest.approx(0.4 + 3.2)
+
+
+def test_single_echo_has_no_relaxometry(tmp_path):
+    names = [node.fullname for node in graph(tmp_path, echoes=1)._get_all_nodes()]
+    assert not any("relaxometry" in name for name in names)
+
+
+def test_the_same_settings_make_the_same_graph(tmp_path):
+    first, second = (sorted(n.fullname for n in graph(tmp_path)._get_all_nodes()) for _ in "ab")
+    assert first == second

@@ -1,0 +1,101 @@
+"""From the local field to referenced susceptibility, by one method or several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+
+from qsm_nipype import methods
+from qsm_nipype.interfaces.inversion import Agreement
+from qsm_nipype.interfaces.reference import Reference
+from qsm_nipype.workflows.nodes import Resources, has_port, make, make_method
+
+#: Data that an inversion may use, by the port that takes them.
+_OPTIONAL = {"in_noise": "field_noise", "in_magnitude": "magnitude"}
+
+
+def init_inversion_wf(
+    b0: float,
+    echo_time: float,
+    resources: Resources,
+    *,
+    inversions: Sequence[str] = ("tv",),
+    reference: str = "brain",
+    parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    name: str = "inversion_wf",
+) -> pe.Workflow:
+    """Invert the field by each method, set the reference, and compare the maps.
+
+    ::
+
+        local field, mask, noise, magnitude ─► inversion ─► reference ─► χ
+                                               inversion ─► reference ─► χ ─► agreement
+
+    A method that works on the total field gets that and the trimmed mask instead.
+
+    Inputs
+    ------
+    local_field, mask
+        (ppm), and where it is known
+    total_field, trimmed
+        (ppm), and where it is reliable
+    field_noise
+        standard deviation of the field (ppm)
+    magnitude
+        echoes last
+
+    Outputs
+    -------
+    chi
+        referenced susceptibility (ppm), one file for each method
+    reference
+        the reference region's mean and SD (JSON), one for each method
+    inverted
+        susceptibility before referencing, one for each method
+    agreement
+        standard deviation over the methods (ppm), where there are several
+    """
+    workflow = pe.Workflow(name=name)
+    fields = ["local_field", "mask", "total_field", "trimmed", "field_noise", "magnitude"]
+    inputnode = pe.Node(niu.IdentityInterface(fields=fields), name="inputnode")
+    outputnode = pe.Node(
+        niu.IdentityInterface(fields=["chi", "reference", "inverted", "agreement"]),
+        name="outputnode",
+    )
+    count = len(inversions)
+    joined = {
+        f: pe.Node(niu.Merge(count), name=f"all_{f}") for f in ("chi", "reference", "inverted")
+    }
+    for merge in joined.values():
+        merge.run_without_submitting = True
+    links: list[Any] = [
+        (joined[f], outputnode, [("out", f)]) for f in ("chi", "reference", "inverted")
+    ]
+    for number, method in enumerate(inversions, start=1):
+        whole = methods.get("inversion", method).from_total_field
+        field, mask = ("total_field", "trimmed") if whole else ("local_field", "mask")
+        invert = make_method(
+            "inversion", method, resources, parameters=parameters, b0=b0, echo_time=echo_time
+        )
+        refer = make(Reference(region=reference), f"reference_{invert.name}", resources)
+        data = [(f, port) for port, f in _OPTIONAL.items() if has_port(invert, port)]
+        links += [
+            (inputnode, invert, [(field, "in_file"), (mask, "in_mask"), *data]),
+            (inputnode, refer, [(mask, "in_mask")]),
+            (invert, refer, [("out_file", "in_file")]),
+            (invert, joined["inverted"], [("out_file", f"in{number}")]),
+            (refer, joined["chi"], [("out_file", f"in{number}")]),
+            (refer, joined["reference"], [("out_record", f"in{number}")]),
+        ]
+    if count > 1:
+        compare = make(Agreement(), "agreement", resources)
+        links += [
+            (joined["chi"], compare, [("out", "in_files")]),
+            (inputnode, compare, [("mask", "in_mask")]),
+            (compare, outputnode, [("out_file", "agreement")]),
+        ]
+    workflow.connect(links)
+    return workflow

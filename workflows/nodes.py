@@ -1,0 +1,81 @@
+"""Nodes made from the registry, with the memory and threads they may take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nipype.pipeline import engine as pe
+
+from qsm_nipype import methods
+from qsm_nipype.interfaces.base import QSMInterface, resolve
+
+#: Memory (GB) of an interpreter with torch loaded, before any volume.
+INTERPRETER_GB = 0.4
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What an acquisition's nodes need: its size, and what one node may use."""
+
+    voxels: int
+    echoes: int = 1
+    threads: int = 1
+    gpu: bool = False
+
+    def memory(self, bytes_per_voxel: float, *, per_echo: bool = False) -> float:
+        """Peak memory in GB of a node that holds that many bytes for each voxel."""
+        count = self.voxels * (self.echoes if per_echo else 1)
+        return round(INTERPRETER_GB + bytes_per_voxel * count / 1e9, 3)
+
+
+def make(
+    interface: QSMInterface,
+    name: str,
+    resources: Resources,
+    *,
+    bytes_per_voxel: float = 32.0,
+    per_echo: bool = False,
+    threads: int | None = None,
+) -> pe.Node:
+    """A node that declares its threads, and its memory from the volume's size."""
+    threads = resources.threads if threads is None else threads
+    interface.inputs.num_threads = threads
+    memory = resources.memory(bytes_per_voxel, per_echo=per_echo)
+    return pe.Node(interface, name=name, mem_gb=memory, n_procs=threads)
+
+
+def make_method(
+    step: str,
+    name: str,
+    resources: Resources,
+    *,
+    parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    node: str | None = None,
+    **inputs: Any,
+) -> pe.Node:
+    """The node of the method `name` of `step`, with the user's parameters and fixed `inputs`."""
+    method = methods.get(step, name)
+    chosen = dict((parameters or {}).get(method.key, {}))
+    interface = resolve(method.interface)(**chosen)
+    for port, value in inputs.items():
+        if port in interface.inputs.copyable_trait_names():
+            setattr(interface.inputs, port, value)
+    if resources.gpu and step in ("inversion", "mask"):
+        interface.inputs.use_gpu = True
+    made = make(
+        interface,
+        node or name.replace("-", "_"),
+        resources,
+        bytes_per_voxel=method.memory,
+        per_echo=method.per_echo,
+    )
+    if interface.inputs.use_gpu:
+        made.n_procs = 1
+    return made
+
+
+def has_port(node: pe.Node, port: str) -> bool:
+    """Whether a node's interface takes `port`: optional data go only to methods that use them."""
+    return port in node.inputs.copyable_trait_names()

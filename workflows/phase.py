@@ -1,0 +1,69 @@
+"""From the files as the scanner wrote them to wrapped phase without offset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+
+from qsm_nipype.interfaces.phase import ReadPhase
+from qsm_nipype.workflows.nodes import Resources, make, make_method
+
+
+def init_phase_wf(
+    files: Mapping[str, Sequence[str]],
+    metadata: Sequence[Mapping[str, Any]],
+    echo_times: Sequence[float],
+    resources: Resources,
+    *,
+    offset: str = "mcpc3ds",
+    parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    name: str = "phase_wf",
+) -> pe.Workflow:
+    """Read magnitude and phase, bring phase to radians, remove its offset.
+
+    ::
+
+        files ─► read ─► offset ─► phase, magnitude
+
+    Inputs
+    ------
+    none: `files` (phase, magnitude, real, imaginary → paths by echo) and `metadata` are fixed.
+
+    Outputs
+    -------
+    phase
+        wrapped, without offset, echoes last (rad)
+    raw_phase
+        as read, wrapped (rad)
+    magnitude
+        echoes last
+    record
+        how the phase was read (JSON)
+    offset
+        the offset that was removed (rad)
+    """
+    workflow = pe.Workflow(name=name)
+    outputnode = pe.Node(
+        niu.IdentityInterface(fields=["phase", "raw_phase", "magnitude", "record", "offset"]),
+        name="outputnode",
+    )
+    reader = ReadPhase(
+        **{f"{part}_files": list(paths) for part, paths in files.items() if paths},
+        metadata=[dict(entry) for entry in metadata],
+    )
+    read = make(reader, "read", resources, bytes_per_voxel=24, per_echo=True)
+    remove = make_method(
+        "offset", offset, resources, parameters=parameters, echo_times=list(echo_times)
+    )
+    # fmt: off
+    workflow.connect([
+        (read, remove, [("out_phase", "in_phase"), ("out_magnitude", "in_magnitude")]),
+        (read, outputnode, [("out_magnitude", "magnitude"), ("out_phase", "raw_phase"),
+                            ("out_record", "record")]),
+        (remove, outputnode, [("out_phase", "phase"), ("out_offset", "offset")]),
+    ])
+    # fmt: on
+    return workflow

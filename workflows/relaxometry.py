@@ -1,0 +1,54 @@
+"""R2* and T2* from the magnitude."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+
+from qsm_nipype.workflows.nodes import Resources, make_method
+
+
+def init_relaxometry_wf(
+    echo_times: Sequence[float],
+    resources: Resources,
+    *,
+    relaxometry: str = "loglinear",
+    parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    name: str = "relaxometry_wf",
+) -> pe.Workflow:
+    """Fit the decay of the magnitude inside the brain.
+
+    ::
+
+        magnitude, mask ─► decay ─► R2*, T2*
+
+    Inputs
+    ------
+    magnitude
+        echoes last
+    mask
+        of the brain
+
+    Outputs
+    -------
+    r2star
+        (1/s)
+    t2star
+        (s)
+    """
+    workflow = pe.Workflow(name=name)
+    inputnode = pe.Node(niu.IdentityInterface(fields=["magnitude", "mask"]), name="inputnode")
+    outputnode = pe.Node(niu.IdentityInterface(fields=["r2star", "t2star"]), name="outputnode")
+    decay = make_method(
+        "relaxometry", relaxometry, resources, parameters=parameters, echo_times=list(echo_times)
+    )
+    # fmt: off
+    workflow.connect([
+        (inputnode, decay, [("magnitude", "in_file"), ("mask", "in_mask")]),
+        (decay, outputnode, [("r2star", "r2star"), ("t2star", "t2star")]),
+    ])
+    # fmt: on
+    return workflow
