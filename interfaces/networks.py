@@ -7,13 +7,11 @@ from typing import Any
 
 from nipype.interfaces.base import File, Str, TraitedSpec, isdefined, traits
 
-from qsm_nipype.errors import DataError
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
-from qsm_nipype.interfaces.volume import Volume, load, same_grid, save
+from qsm_nipype.interfaces.inversion import DipoleInversion
+from qsm_nipype.interfaces.volume import Volume, load, save
 
-
-class _NetworkInputSpec(QSMInputSpec):
-    weights = Str(desc="weight file or checkpoint folder; undefined: the shipped weights")
+_WEIGHTS = "weight file or checkpoint folder; undefined: the shipped weights"
 
 
 def _weights(network: str, inputs: Any) -> Any:
@@ -22,46 +20,28 @@ def _weights(network: str, inputs: Any) -> Any:
     return read_weights(network, inputs.weights if isdefined(inputs.weights) else None)
 
 
-class _QSMGANInputSpec(_NetworkInputSpec):
-    in_file = File(exists=True, mandatory=True, desc="local field, ppm")
-    in_mask = File(exists=True, mandatory=True, desc="brain mask")
-    in_noise = File(exists=True, desc="standard deviation of the field, ppm")
+class _QSMGANInputSpec(DipoleInversion.input_spec):
+    weights = Str(desc=_WEIGHTS)
     patch = traits.Int(parameter=True, desc="edge of the network's input, voxels")
     consistency = traits.Float(parameter=True, desc="weight of the network against the field")
 
 
-class _QSMGANOutputSpec(TraitedSpec):
-    out_file = File(exists=True, desc="susceptibility, ppm")
-
-
-class QSMGAN(QSMInterface):
+class QSMGAN(DipoleInversion):
     """Local field → susceptibility by the QSMGAN (see `qsm_nipype.models.qsmgan`)."""
 
     input_spec = _QSMGANInputSpec
-    output_spec = _QSMGANOutputSpec
+    function = "qsm_nipype.models.qsmgan:qsmgan"
 
-    def _run(self, cwd: Path) -> dict[str, Any]:
-        from qsm_nipype.models.qsmgan import qsmgan, trained
+    def _optional(self, field: Volume) -> dict[str, Any]:
+        """The network beside the optional volumes."""
+        from qsm_nipype.models.qsmgan import trained
 
-        field, mask = load(self.inputs.in_file), load(self.inputs.in_mask)
-        _refuse_other_grid(mask, field)
-        noise = None
-        if isdefined(self.inputs.in_noise):
-            noise = load(self.inputs.in_noise).tensor(self.device)
-        solution = qsmgan(
-            field.tensor(self.device),
-            mask.mask(self.device),
-            field.voxel_size,
-            field.b0_dir,
-            generator=trained(_weights("qsmgan", self.inputs)),
-            noise=noise,
-            **self.parameters(),
-        )
-        return {"out_file": save(cwd / "chi.nii.gz", solution.chi, field)}
+        return super()._optional(field) | {"generator": trained(_weights("qsmgan", self.inputs))}
 
 
-class _QSMMaskNetInputSpec(_NetworkInputSpec):
-    in_magnitude = File(exists=True, mandatory=True, desc="whole-head magnitude")
+class _QSMMaskNetInputSpec(QSMInputSpec):
+    weights = Str(desc=_WEIGHTS)
+    in_magnitude = File(exists=True, mandatory=True, desc="whole-head magnitude, echoes last")
     threshold = traits.Float(parameter=True, desc="probability above which a voxel is brain")
 
 
@@ -93,22 +73,16 @@ class QSMMaskNet(QSMInterface):
 
 
 def _to_ras(volume: Volume) -> tuple[Any, Any]:
-    """The data with axes to the right, front and top, and the function that turns them back."""
+    """The combined echoes with axes to the right, front, top, and the function that undoes it."""
     import numpy as np
     from nibabel import orientations
 
     here = orientations.io_orientation(volume.affine)
     ras = orientations.axcodes2ornt("RAS")
     there = orientations.ornt_transform(here, ras)
-    turned = orientations.apply_orientation(volume.data, there)
+    data = volume.data if volume.data.ndim == 3 else np.sqrt(np.square(volume.data).sum(-1))
+    turned = orientations.apply_orientation(data, there)
     home = orientations.ornt_transform(ras, here)
     return np.ascontiguousarray(
         turned, dtype=np.float32
     ), lambda a: orientations.apply_orientation(a, home)
-
-
-def _refuse_other_grid(mask: Volume, field: Volume) -> None:
-    if not same_grid(mask, field):
-        raise DataError(
-            f"{mask.path}: the mask lies on another grid than {field.path}; resample it to that"
-        )
