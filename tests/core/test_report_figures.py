@@ -103,6 +103,13 @@ def test_a_map_in_arbitrary_units_fills_its_window():
     assert style.limits(np.zeros((2, 100)), inside) == (0.0, 1.0)
 
 
+@pytest.mark.parametrize(("reach", "rung"), [(1.0, 1), (4.0, 2), (20.0, 8), (1e3, 16)])
+def test_unwrapped_phase_takes_the_first_window_that_holds_it(reach, rung):
+    inside = np.ones(100, bool)
+    limits = style_of("unwrapped_phase").limits(np.linspace(-reach, reach, 100), inside)
+    assert limits == pytest.approx((-rung * np.pi, rung * np.pi))
+
+
 @pytest.mark.parametrize("plane", PLANES)
 def test_tiles_have_the_proportions_of_the_body(plane):
     figure = mosaic(marked(), ras_affine(), mask=np.ones(SHAPE), plane=plane, count=4)
@@ -158,14 +165,16 @@ def test_viewer_sheets_hold_every_slice_within_the_budget():
     mask[6:42, 6:50, 5:35] = True
     noise = rng.normal(size=mask.shape)
     layers = [Layer(n, noise, style_of(n)) for n in ("chi", "magnitude")]
-    viewer = render_viewer(layers, np.diag([2.0, 2.0, 2.0, 1.0]), mask, budget=150_000)
-    assert sum(len(s) for s in viewer.sheets.values()) <= 150_000
+    viewer = render_viewer(layers, np.diag([2.0, 2.0, 2.0, 1.0]), mask, budget=120_000)
+    assert viewer.size <= 120_000
     for plane, entry in viewer.manifest["planes"].items():
         count = len(entry["positions"])
         rows = -(-count // entry["columns"])
-        for name in (entry["outline"], *(k["sheets"][plane] for k in viewer.manifest["layers"])):
+        sizes = {k["sheets"][plane]: (entry["width"], entry["height"])
+                 for k in viewer.manifest["layers"]}  # fmt: skip
+        for name, (width, height) in (sizes | {entry["outline"]: entry["outline_size"]}).items():
             sheet = Image.open(io.BytesIO(viewer.sheets[name]))
-            assert sheet.size == (entry["columns"] * entry["width"], rows * entry["height"])
+            assert sheet.size == (entry["columns"] * width, rows * height)
     assert viewer.manifest["layers"][0]["window"] == [-0.1, 0.1]
     assert viewer.manifest["layers"][1]["window"] is None
 

@@ -55,7 +55,8 @@ def record(tmp_path, **changes):
     picture.write_bytes(b"png")
     for name in ("a.webp", "o.png"):
         (picture.parent / name).write_bytes(b"x")
-    plane = {"width": 4, "height": 4, "columns": 1, "positions": [0.0], "letters": list("LRAP")}
+    plane = {"width": 4, "height": 4, "columns": 1, "positions": [0.0], "letters": list("LRAP"),
+             "outline_size": [8, 8]}  # fmt: skip
     layer = {"name": "chi", "label": "χ", "unit": "ppm", "window": [-0.1, 0.1], "colours": []}
     return {
         "entities": {"sub": "01", "ses": "a", "run": "1"},

@@ -63,7 +63,7 @@ def three_planes(
     mask: np.ndarray | None = None,
     background: np.ndarray | None = None,
     style: MapStyle | str = "other",
-    count: int = 3,
+    count: int = 4,
     title: str = "",
 ) -> Figure:
     """`count` slices of each plane, one row per plane; arguments as for `mosaic`."""
@@ -101,6 +101,8 @@ def echoes(
     strips = []
     for stack, style in rows:
         scenes = [_Scene(stack[..., e], affine, mask, None, style) for e in picks]
+        for scene in scenes:  # the last echo reaches farthest
+            scene.limits = scenes[-1].limits
         index = central_slice(scenes[0].mask.data, "axial")
         strips.append((style, [(scene, index) for scene in scenes]))
     captions = [_echo_caption(e, echo_times) for e in picks]
@@ -282,7 +284,7 @@ def _draw_strips(
 ) -> Figure:
     """Rows of pictures, each row with its own style and colour bar."""
     width, height = strips[0][1][0][0].size("axial")
-    columns = max(len(captions), 3)
+    columns = max(len(captions), 2)
     frame = _Frame(width * columns, height * len(strips), title or " ")
     for row, (style, scenes) in enumerate(strips):
         for column, (scene, index) in enumerate(scenes):

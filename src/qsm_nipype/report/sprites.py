@@ -28,7 +28,8 @@ from qsm_nipype.report.display import (
 from qsm_nipype.report.styles import MapStyle
 
 LARGEST = 288  # pixels along the longer side of a slice
-QUALITIES = (88, 75, 60, 45, 30)
+OUTLINE_PIXELS = 600  # about as many along the longer side of the finer outline
+QUALITIES = (82, 62, 40)
 OUTLINE_RGB = (255, 159, 67)
 
 
@@ -48,6 +49,11 @@ class Viewer:
     manifest: dict[str, Any]
     sheets: dict[str, bytes]
 
+    @property
+    def size(self) -> int:
+        """Bytes of all sheets together."""
+        return sum(len(sheet) for sheet in self.sheets.values())
+
 
 def render_viewer(
     layers: Sequence[Layer],
@@ -57,18 +63,29 @@ def render_viewer(
     count: int = 40,
     budget: int = 2_000_000,
 ) -> Viewer:
-    """Cut `layers` in at most `count` slices per plane, in at most about `budget` bytes.
+    """Cut `layers` in at most `count` slices per plane, in at most `budget` bytes.
 
-    The manifest has `planes` (tile size in pixels and mm, columns, slice positions in mm, the
-    letters of the edges, the outline's file) and `layers` (label, unit, window, sheet per plane).
+    Where the lowest quality is still too large, fewer slices are cut (but at least five).
+    The manifest has `planes` (tile size in pixels, columns, slice positions in mm, the letters of
+    the edges, the outline's file) and `layers` (label, unit, window, sheet per plane).
     """
     inside = upright(np.asarray(mask) > 0.5, affine)
-    box = cropped(inside, inside.data, margin=8.0)
+    box = cropped(inside, inside.data, margin=12.0)
     inside = crop(inside, box)
     maps = [
         (layer, crop(upright(np.nan_to_num(layer.data.astype(np.float32)), affine), box))
         for layer in layers
     ]
+    viewer = _render(maps, inside, count, budget)
+    while viewer.size > budget and count > 5:
+        count = max(5, count // 2)
+        viewer = _render(maps, inside, count, budget)
+    return viewer
+
+
+def _render(
+    maps: Sequence[tuple[Layer, Upright]], inside: Upright, count: int, budget: int
+) -> Viewer:
     limits = [layer.style.limits(m.data, inside.data) for layer, m in maps]
     cuts = {plane: _slices(inside.data, plane, count) for plane in PLANES}
     sheets = {
@@ -139,14 +156,21 @@ def _coloured(sheet: np.ndarray, cmap: str) -> Image.Image:
     return Image.fromarray(table[sheet])
 
 
+def _outline_size(volume: Upright, plane: str) -> tuple[int, int]:
+    """A whole multiple of the tile's size, fine enough for a thin line."""
+    width, height = _tile_size(volume, plane)
+    factor = max(1, round(OUTLINE_PIXELS / max(width, height)))
+    return factor * width, factor * height
+
+
 def _outline_sheet(mask: Upright, plane: str, cuts: list[int]) -> bytes:
     """The mask's edge as a transparent picture."""
     tiles = []
+    size = _outline_size(mask, plane)
     for index in cuts:
         flat = Image.fromarray(mask.slice(plane, index).astype(np.uint8) * 255)
-        size = _tile_size(mask, plane)
         filled = np.asarray(flat.resize(size, Image.Resampling.BILINEAR)) > 127
-        tiles.append((filled & ~ndimage.binary_erosion(filled)).astype(np.uint8))
+        tiles.append((filled & ~ndimage.binary_erosion(filled, iterations=2)).astype(np.uint8))
     picture = Image.fromarray(_sheet(tiles)).convert("P")
     picture.putpalette([0, 0, 0, *OUTLINE_RGB])
     stream = io.BytesIO()
@@ -179,6 +203,7 @@ def _plane(volume: Upright, plane: str, cuts: list[int]) -> dict[str, Any]:
         "positions": [round(volume.position(plane, c), 1) for c in cuts],
         "letters": list(edges(plane)),
         "outline": f"viewer-{plane}-outline.png",
+        "outline_size": list(_outline_size(volume, plane)),
     }
 
 

@@ -13,7 +13,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class MapStyle:
-    """`window` in the map's unit, None for the 1st to 99.5th percentile inside the mask."""
+    """`window` in the map's unit; None: the data's own range, as described in `limits`.
+
+    `ladder` are half-widths of windows around zero, for maps whose range grows with the echo
+    time.
+    """
 
     label: str
     unit: str
@@ -21,15 +25,24 @@ class MapStyle:
     cmap: str = "gray"
     outline: bool = False
     masked: bool = True
+    ladder: tuple[float, ...] = ()
 
     def limits(self, data: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
-        """The window to draw `data` with; never of zero width."""
+        """The window to draw `data` with; never of zero width.
+
+        Without a fixed one: the first rung of the ladder that holds 99 % of the mask, or the 1st
+        to 99.5th percentile inside the mask.
+        """
         if self.window is not None:
             return self.window
         inside = data[mask] if mask.any() else data
         inside = inside[np.isfinite(inside)]
         if inside.size == 0:
             return (0.0, 1.0)
+        if self.ladder:
+            reach = float(np.percentile(np.abs(inside), 99))
+            rung = next((r for r in self.ladder if r >= reach), self.ladder[-1])
+            return (-rung, rung)
         low, high = np.percentile(inside, (1, 99.5)).tolist()
         return (min(0.0, low), high if high > min(0.0, low) else min(0.0, low) + 1.0)
 
@@ -46,7 +59,9 @@ PI = float(np.pi)
 STYLES: dict[str, MapStyle] = {
     "magnitude": MapStyle("Magnitude", "", None, outline=True, masked=False),
     "wrapped_phase": MapStyle("Wrapped phase", "rad", (-PI, PI), masked=False),
-    "unwrapped_phase": MapStyle("Unwrapped phase", "rad", (-6 * PI, 6 * PI)),
+    "unwrapped_phase": MapStyle(
+        "Unwrapped phase", "rad", None, ladder=(PI, 2 * PI, 4 * PI, 8 * PI, 16 * PI)
+    ),
     "phase_offset": MapStyle("Phase offset", "rad", (-PI, PI)),
     "residual": MapStyle("Residual of the field fit", "rad", (0.0, 0.5), "magma"),
     "quality": MapStyle("Phase quality", "", (0.0, 1.0), "viridis", masked=False),
