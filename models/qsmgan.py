@@ -57,7 +57,8 @@ class ConvBlock(nn.Module):
     def fuse(self) -> None:
         """Fold the normalisations into the convolutions (evaluation mode only, in place)."""
         for i in (0, 3):
-            self.layers[i] = fuse_conv_bn_eval(self.layers[i], self.layers[i + 1])
+            convolution, norm = self.layers[i], self.layers[i + 1]
+            self.layers[i] = fuse_conv_bn_eval(convolution, norm)  # type: ignore[arg-type, type-var]
             self.layers[i + 1] = nn.Identity()
 
 
@@ -194,17 +195,17 @@ def qsmgan(
     `field` and `mask` (bool) are `(X, Y, Z)`. Tiles of `patch` voxels whose outputs overlap
     run in the 1 mm frame along B0 that the network knows; acquisitions on other
     grids are interpolated there and back. The map is then made consistent with the measured
-    field: χ minimises ‖M(D χ − f)‖² + `consistency`·‖χ − χ_net‖², so that the network decides
+    field: χ minimises ‖W(D χ − f)‖² + `consistency`·‖χ − χ_net‖², so that the network decides
     where the field does not tell. None: the squared ratio of the noise (median of `noise` in the
-    mask, ppm) to the network's typical error; `float("inf")` leaves the network's map as it is.
+    mask, ppm) to the network's typical error; W follows the map of the `noise`, and `float("inf")` leaves the network's map as it is.
     """
     frame = network_frame(field.shape, voxel_size, b0_dir)
     inside = field.new_zeros(field.shape).masked_fill(mask, 1.0)
     where = frame.enter(inside) > 0.5
-    network = generator.network.to(field.device)
+    network = generator.network.to(field.device, memory_format=torch.channels_last_3d)
     out = sliding_window(
         frame.enter(field * inside) * where * generator.input_scale,
-        network,
+        lambda x: network(x.contiguous(memory_format=torch.channels_last_3d)),
         patch=(patch,) * 3,
         overlap=(OVERLAP,) * 3,
         context=CONTEXT,
@@ -216,13 +217,22 @@ def qsmgan(
     parameters = {"consistency": weight}
     if weight == float("inf"):
         return Solution(prior * inside, parameters=parameters)
-    chi, steps = consistent(prior, field, mask, voxel_size, b0_dir, weight=weight)
+    chi, steps = consistent(
+        prior, field, mask, voxel_size, b0_dir, weight=weight, confidence=_confidence(mask, noise)
+    )
     return Solution(chi, iterations=steps, parameters=parameters)
 
 
 def _consistency(mask: Tensor, noise: Tensor | None) -> float:
     sd = TYPICAL_NOISE if noise is None else float(noise[mask].median())
     return max(sd / PRIOR_ERROR, 1e-3) ** 2
+
+
+def _confidence(mask: Tensor, noise: Tensor | None) -> Tensor | None:
+    """Typical over local noise, so that noisy voxels bind the solution less; at most 2."""
+    if noise is None:
+        return None
+    return (noise[mask].median() / noise.clamp_min(1e-9)).clamp(max=2.0)
 
 
 def consistent(
@@ -233,24 +243,25 @@ def consistent(
     b0_dir: Sequence[float],
     *,
     weight: float,
-    tolerance: float = 0.02,
+    confidence: Tensor | None = None,
     max_iterations: int = 30,
 ) -> tuple[Tensor, int]:
-    """χ minimising ‖M(D χ − f)‖² + `weight`·‖χ − prior‖² over maps that vanish outside M.
+    """χ minimising ‖W(D χ − f)‖² + `weight`·‖χ − prior‖² over maps that vanish outside `mask`.
 
-    Solved for the correction by conjugate gradients; returns χ `(X, Y, Z)` and the iterations.
+    W is `confidence` `(X, Y, Z)` inside the mask (None: 1) and 0 outside, where the field is not
+    known. Solved for the correction by conjugate gradients, to 2 % of the first residual;
+    returns χ `(X, Y, Z)` in ppm and the number of iterations.
     """
     grid = working_grid(mask)
     inside = grid.embed(mask.to(field.dtype))
+    data = inside if confidence is None else inside * grid.embed(confidence).square()
     D = dipole_kernel(grid.shape, voxel_size, b0_dir, field)
     x0 = grid.embed(prior) * inside
     residual = grid.embed(field) - apply_kernel(x0, D)
-    b = inside * apply_kernel(inside * residual, D)
+    b = inside * apply_kernel(data * residual, D)
 
     def normal(d: Tensor) -> Tensor:
-        return inside * apply_kernel(inside * apply_kernel(d, D), D) + weight * d
+        return inside * apply_kernel(data * apply_kernel(d, D), D) + weight * d
 
-    delta, steps = conjugate_gradient(
-        normal, b, tolerance=tolerance, max_iterations=max_iterations
-    )
+    delta, steps = conjugate_gradient(normal, b, tolerance=0.02, max_iterations=max_iterations)
     return grid.restore(x0 + delta), steps

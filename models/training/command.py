@@ -112,7 +112,7 @@ def read_anatomy(folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
         return None
     import nibabel as nib  # only here: the networks themselves know no files
 
-    image, labels = (np.asarray(nib.load(p).dataobj) for p in paths)
+    image, labels = (np.asarray(nib.Nifti1Image.from_filename(p).dataobj) for p in paths)
     where = np.argwhere(image > 0)
     box = tuple(
         slice(max(0, a - 2), b + 3) for a, b in zip(where.min(0), where.max(0), strict=True)

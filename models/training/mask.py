@@ -52,7 +52,7 @@ class Heads:
         """Magnitude in [0, 1] and mask, `(count, 1, …)`, centred in brain and outside by turns."""
         images, masks = [], []
         for i in range(count):
-            image, mask = self.pairs[rng.integers(len(self.pairs))]
+            image, mask = self.pairs[int(rng.integers(len(self.pairs)))]
             box = crop_box(rng, mask == (i % 2 == 0), patch)
             image, mask = _cut(image, box), _cut(mask, box)
             if augment:

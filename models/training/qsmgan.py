@@ -94,7 +94,7 @@ class Patches:
     def _patch(
         self, rng: np.random.Generator, edge: int, noise: float | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        volume = self.volumes[rng.integers(len(self.volumes))]
+        volume = self.volumes[int(rng.integers(len(self.volumes)))]
         box = _random_box(rng, volume.mask, edge)
         field, chi, mask = (_cut(a, box, edge) for a in (volume.field, volume.chi, volume.mask))
         field, chi = field.astype(np.float32), chi.astype(np.float32)

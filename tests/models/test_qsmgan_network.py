@@ -151,6 +151,18 @@ def test_noise_decides_the_weight_and_empty_space_stays_zero():
     assert low.chi[~mask].eq(0).all() and torch.isfinite(low.chi).all()
 
 
+def test_a_voxel_known_to_be_wrong_does_not_spread():
+    chi, mask = _phantom()
+    field = dipole_field(chi, (1, 1, 1), (0, 0, 1)) * mask
+    field[20, 20, 20] += 1.0
+    confidence = torch.ones_like(field)
+    confidence[20, 20, 20] = 0.01
+    args = (0.5 * chi, field, mask, (1, 1, 1), (0, 0, 1))
+    trusting, _ = consistent(*args, weight=0.01)
+    careful, _ = consistent(*args, weight=0.01, confidence=confidence)
+    assert (careful - chi).norm() < 0.5 * (trusting - chi).norm()
+
+
 def test_tilted_anisotropic_volumes_run_and_come_back_on_their_grid():
     chi, mask = _phantom(32)
     found = qsmgan(chi, mask, (1, 1, 1.5), (0.0, 0.3, 0.95), generator=Trained(_Linear()))
