@@ -197,12 +197,13 @@ def qsmgan(
     grids are interpolated there and back. The map is then made consistent with the measured
     field: χ minimises ‖W(D χ − f)‖² + `consistency`·‖χ − χ_net‖², so that the network decides
     where the field does not tell. None: the squared ratio of the noise (median of `noise` in the
-    mask, ppm) to the network's typical error; W follows the map of the `noise`, and `float("inf")` leaves the network's map as it is.
+    mask, ppm) to the network's typical error; W follows the map of the `noise`, and
+    `float("inf")` leaves the network's map as it is.
     """
     frame = network_frame(field.shape, voxel_size, b0_dir)
     inside = field.new_zeros(field.shape).masked_fill(mask, 1.0)
     where = frame.enter(inside) > 0.5
-    network = generator.network.to(field.device, memory_format=torch.channels_last_3d)
+    network = generator.network.to(field.device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     out = sliding_window(
         frame.enter(field * inside) * where * generator.input_scale,
         lambda x: network(x.contiguous(memory_format=torch.channels_last_3d)),
