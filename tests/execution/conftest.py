@@ -1,6 +1,19 @@
 """Small workflows whose nodes say when they ran, and Nipype set as `qsm-nipype` sets it."""
 
+import contextlib
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
 import pytest
+
+SLURM_UP = Path(__file__).parents[1] / "slurm_up.sh"
+DAEMONS = ("/usr/sbin/munged", "/usr/sbin/slurmctld", "/usr/sbin/slurmd")
 
 
 @pytest.fixture
@@ -51,3 +64,83 @@ def workflow(tmp_path, nipype_settings):
             return "\n".join(f.read_text() for f in sorted(self.crashes.glob("crash*.txt")))
 
     return Build()
+
+
+# ---- a private SLURM -------------------------------------------------------------------------
+
+
+def free_ports(count):
+    """First of `count` ports in a row that nobody listens on."""
+    while True:
+        first = random.SystemRandom().randrange(20000, 32000)
+        with contextlib.ExitStack() as stack:
+            try:
+                for port in range(first, first + count):
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return first
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory):
+    """Folder of a running private SLURM; its SLURM_CONF is in the environment of the tests."""
+    if not all(map(shutil.which, DAEMONS)):
+        pytest.skip("slurm-wlm and munge are not installed")
+    if os.getuid() != 0:
+        pytest.skip("the private SLURM must be started by root")
+    folder = tmp_path_factory.mktemp("slurm")
+    ports = {**os.environ, "SLURM_CTLPORT": str(free_ports(4))}
+    subprocess.run([SLURM_UP, folder], check=True, timeout=60, env=ports)
+    yield folder
+    subprocess.run([SLURM_UP, "--stop", folder], check=True, timeout=60)
+
+
+class Cluster:
+    """A running SLURM and how a test talks to it."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    @staticmethod
+    def tell(*command):
+        """Output of a command of SLURM."""
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        return answer.stdout.strip()
+
+    def jobs(self, states):
+        """Numbers of the jobs in these states."""
+        return self.tell("squeue", "-h", "-t", states, "-o", "%A").split()
+
+    @staticmethod
+    def wait_for(condition, seconds=30.0):
+        """Wait until `condition()` is true; its value, false after `seconds`."""
+        end = time.monotonic() + seconds
+        while not (value := condition()) and time.monotonic() < end:
+            time.sleep(0.1)
+        return value
+
+    def stop_controller(self):
+        pid = int((self.folder / "slurmctld.pid").read_text())
+        os.kill(pid, signal.SIGTERM)
+        assert self.wait_for(lambda: not Path(f"/proc/{pid}").exists())
+
+    def start_controller(self):
+        subprocess.run(["/usr/sbin/slurmctld", "-i"], check=True, timeout=30, cwd=self.folder)
+        assert self.wait_for(lambda: "idle" in self.tell("sinfo", "-h", "-o", "%T"))
+
+    def fail_machine(self):
+        """Take machine cpu1 down, with what runs on it, and bring it back."""
+        self.tell("scontrol", "update", "NodeName=cpu1", "State=DOWN", "Reason=test")
+        time.sleep(1.5)
+        self.tell("scontrol", "update", "NodeName=cpu1", "State=RESUME")
+
+
+@pytest.fixture
+def slurm(cluster, monkeypatch):
+    """The cluster; its queue is emptied after the test."""
+    monkeypatch.setenv("SLURM_CONF", str(cluster / "slurm.conf"))
+    made = Cluster(cluster)
+    yield made
+    made.tell("scancel", "--user=root")
+    made.wait_for(lambda: not made.jobs("PD,R,S,CG"))

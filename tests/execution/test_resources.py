@@ -141,6 +141,19 @@ def test_multiproc_gets_the_limits(monkeypatch):
     assert plugin.plugin_args == args
 
 
+def test_more_threads_per_node_than_processors_is_refused():
+    with pytest.raises(UsageError, match="--omp-nthreads 4: .*raise --nprocs"):
+        resources.plugin_settings("MultiProc", 2, 1.0, 0, omp_nthreads=4)
+
+
+@pytest.mark.parametrize("name", ["SLURM", "SLURMGraph"])
+def test_slurm_takes_its_options_from_the_file(tmp_path, name):
+    file = plugin_file(tmp_path, f"plugin: {name}\nplugin_args: {{partition: long, qos: low}}\n")
+    plugin, args = resources.plugin_settings("MultiProc", 2, 1.0, 0, 4, user_file=file)
+    assert type(plugin).__name__ == f"{name}Plugin"
+    assert plugin.plugin_args == args == {"partition": "long", "qos": "low"}
+
+
 def test_other_plugins_of_nipype_go_by_name():
     assert resources.plugin_settings("Linear") == ("Linear", {})
 

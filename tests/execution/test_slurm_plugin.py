@@ -1,15 +1,9 @@
 """SLURM and SLURMGraph on a real, private SLURM, with jobs, machines and controller failing."""
 
 import contextlib
-import os
-import random
-import shutil
-import signal
-import socket
 import subprocess
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
@@ -17,61 +11,6 @@ from qsm_nipype.execution.slurm import SLURMPlugin
 from qsm_nipype.execution.slurmgraph import SLURMGraphPlugin
 
 pytestmark = pytest.mark.slurm
-
-SCRIPT = Path(__file__).parents[1] / "slurm_up.sh"
-DAEMONS = ("/usr/sbin/munged", "/usr/sbin/slurmctld", "/usr/sbin/slurmd")
-
-
-def free_ports(count):
-    """First of `count` ports in a row that nobody listens on."""
-    while True:
-        first = random.SystemRandom().randrange(20000, 32000)
-        with contextlib.ExitStack() as stack:
-            try:
-                for port in range(first, first + count):
-                    stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return first
-
-
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory):
-    """Folder of a running private SLURM; its SLURM_CONF is in the environment of the tests."""
-    if not all(map(shutil.which, DAEMONS)):
-        pytest.skip("slurm-wlm and munge are not installed")
-    if os.getuid() != 0:
-        pytest.skip("the private SLURM must be started by root")
-    folder = tmp_path_factory.mktemp("slurm")
-    ports = {**os.environ, "SLURM_CTLPORT": str(free_ports(4))}
-    subprocess.run([SCRIPT, folder], check=True, timeout=60, env=ports)
-    yield folder
-    subprocess.run([SCRIPT, "--stop", folder], check=True, timeout=60)
-
-
-@pytest.fixture
-def slurm(cluster, monkeypatch):
-    """The cluster with an empty queue and both machines up."""
-    monkeypatch.setenv("SLURM_CONF", str(cluster / "slurm.conf"))
-    yield cluster
-    tell("scancel", "--user=root")
-    wait_for(lambda: not tell("squeue", "-h", "-t", "PD,R,S,CG"))
-
-
-def tell(*command):
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    return answer.stdout.strip()
-
-
-def wait_for(condition, seconds=30.0):
-    end = time.monotonic() + seconds
-    while not (value := condition()) and time.monotonic() < end:
-        time.sleep(0.1)
-    return value
-
-
-def jobs(state):
-    return tell("squeue", "-h", "-t", state, "-o", "%A").split()
 
 
 def plugin(**args):
@@ -185,10 +124,10 @@ def test_a_cancelled_running_job_fails_its_node_and_the_rest_completes(slurm, wo
     workflow.node("other", note, folder=str(tmp_path), name="a")
 
     def cancel():
-        assert wait_for((tmp_path / "started").exists)
-        for line in tell("squeue", "-h", "-o", "%A %j").splitlines():
+        assert slurm.wait_for((tmp_path / "started").exists)
+        for line in slurm.tell("squeue", "-h", "-o", "%A %j").splitlines():
             if line.split()[1].startswith("long."):
-                tell("scancel", line.split()[0])
+                slurm.tell("scancel", line.split()[0])
 
     with (
         meanwhile(cancel),
@@ -206,8 +145,8 @@ def test_a_stale_result_is_not_taken_for_a_job_that_never_ran(slurm, workflow, t
     node.inputs.value = 2
 
     def cancel():
-        assert wait_for(lambda: jobs("PENDING"))
-        tell("scancel", *jobs("PENDING"))
+        assert slurm.wait_for(lambda: slurm.jobs("PENDING"))
+        slurm.tell("scancel", *slurm.jobs("PENDING"))
 
     with meanwhile(cancel), pytest.raises(RuntimeError, match="was cancelled"):
         workflow.graph.run(plugin=plugin(sbatch_args="--hold"))
@@ -242,17 +181,15 @@ def test_the_time_limit_is_named(slurm, workflow, tmp_path):
         workflow.graph.run(plugin=plugin(time="1"))
 
 
-def fail_machine(tmp_path):
-    """Take machine cpu1 down under a running job, and bring it back."""
-    assert wait_for((tmp_path / "started").exists)
-    tell("scontrol", "update", "NodeName=cpu1", "State=DOWN", "Reason=test")
-    time.sleep(1.5)
-    tell("scontrol", "update", "NodeName=cpu1", "State=RESUME")
+def fail_machine(slurm, tmp_path):
+    """Fail the machine under a running job."""
+    assert slurm.wait_for((tmp_path / "started").exists)
+    slurm.fail_machine()
 
 
 def test_a_failed_machine_is_survived(slurm, workflow, tmp_path):
     workflow.node("node", rest, folder=str(tmp_path), seconds=4, value=5)
-    with meanwhile(lambda: fail_machine(tmp_path)):
+    with meanwhile(lambda: fail_machine(slurm, tmp_path)):
         result = outputs(workflow.graph.run(plugin=plugin()))
     assert result == {"node": 5}
     assert (tmp_path / "started").read_text() == "xx"
@@ -261,21 +198,10 @@ def test_a_failed_machine_is_survived(slurm, workflow, tmp_path):
 def test_machines_that_go_on_failing_are_a_failure(slurm, workflow, tmp_path):
     workflow.node("node", rest, folder=str(tmp_path), seconds=60)
     with (
-        meanwhile(lambda: fail_machine(tmp_path)),
+        meanwhile(lambda: fail_machine(slurm, tmp_path)),
         pytest.raises(RuntimeError, match="was lost with its machine"),
     ):
         workflow.graph.run(plugin=plugin(max_retries=0))
-
-
-def stop_controller(cluster):
-    pid = int((cluster / "slurmctld.pid").read_text())
-    os.kill(pid, signal.SIGTERM)
-    assert wait_for(lambda: not Path(f"/proc/{pid}").exists())
-
-
-def start_controller(cluster):
-    subprocess.run(["/usr/sbin/slurmctld", "-i"], check=True, timeout=30, cwd=cluster)
-    assert wait_for(lambda: "idle" in tell("sinfo", "-h", "-o", "%T") or jobs("R"))
 
 
 def test_an_absent_controller_is_waited_for(slurm, workflow, tmp_path, monkeypatch):
@@ -284,10 +210,10 @@ def test_an_absent_controller_is_waited_for(slurm, workflow, tmp_path, monkeypat
     workflow.node("next", note, after=node, folder=str(tmp_path), name="a")
 
     def outage():
-        assert wait_for((tmp_path / "started").exists)
-        stop_controller(slurm)
+        assert slurm.wait_for((tmp_path / "started").exists)
+        slurm.stop_controller()
         time.sleep(4)
-        start_controller(slurm)
+        slurm.start_controller()
 
     with meanwhile(outage):
         result = outputs(workflow.graph.run(plugin=plugin()))
@@ -297,12 +223,12 @@ def test_an_absent_controller_is_waited_for(slurm, workflow, tmp_path, monkeypat
 
 def test_a_submission_waits_for_the_controller_and_then_gives_up(slurm, workflow, tmp_path):
     workflow.node("node", note, folder=str(tmp_path), name="a")
-    stop_controller(slurm)
+    slurm.stop_controller()
     try:
         with pytest.raises(RuntimeError, match="SLURM refused the job.*"):
             workflow.graph.run(plugin=plugin(submit_seconds=1))
     finally:
-        start_controller(slurm)
+        slurm.start_controller()
     workflow.graph.run(plugin=plugin())
     assert ran(tmp_path, "a") == 1
 
@@ -333,7 +259,7 @@ def test_an_interrupted_run_leaves_no_job(slurm, workflow, tmp_path):
     made._get_result = interrupt
     with pytest.raises(KeyboardInterrupt):
         workflow.graph.run(plugin=made)
-    assert wait_for(lambda: not jobs("PD,R,S"))
+    assert slurm.wait_for(lambda: not slurm.jobs("PD,R,S"))
 
 
 # ---- the whole graph at once -----------------------------------------------------------------
@@ -358,7 +284,7 @@ def test_failures_in_a_graph_are_reported_and_nothing_stays_pending(slurm, workf
     with pytest.raises(RuntimeError, match=r"(?s)1 nodes failed; .*node wf\.bad ended with"):
         workflow.graph.run(plugin=graph_plugin())
     assert (ran(tmp_path, "a"), ran(tmp_path, "never")) == (1, 0)
-    assert not jobs("PD,R")
+    assert not slurm.jobs("PD,R")
     assert "ValueError: echo times are not sorted" in workflow.crash_text()
     assert len(list(workflow.crashes.glob("crash*"))) == 1
 
@@ -367,8 +293,8 @@ def test_a_cancelled_job_of_a_graph_leaves_a_crash_file(slurm, workflow, tmp_pat
     workflow.node("long", rest, folder=str(tmp_path), seconds=100)
 
     def cancel():
-        assert wait_for((tmp_path / "started").exists)
-        tell("scancel", *jobs("RUNNING"))
+        assert slurm.wait_for((tmp_path / "started").exists)
+        slurm.tell("scancel", *slurm.jobs("RUNNING"))
 
     with meanwhile(cancel), pytest.raises(RuntimeError, match="was cancelled"):
         workflow.graph.run(plugin=graph_plugin())
@@ -381,11 +307,11 @@ def test_a_refused_job_takes_its_graph_off_the_queue(slurm, workflow, tmp_path):
     second.plugin_args = {"sbatch_args": "--partition=nowhere"}
     with pytest.raises(RuntimeError, match=r"SLURM refused the job of node wf\.second"):
         workflow.graph.run(plugin=graph_plugin())
-    assert wait_for(lambda: not jobs("PD,R"))
+    assert slurm.wait_for(lambda: not slurm.jobs("PD,R"))
 
 
 def test_a_graph_may_be_left_to_slurm(slurm, workflow, tmp_path):
     first = workflow.node("first", note, folder=str(tmp_path), name="a")
     workflow.node("second", note, after=first, folder=str(tmp_path), name="b")
     workflow.graph.run(plugin=graph_plugin(wait=False))
-    assert wait_for(lambda: ran(tmp_path, "b") == 1)
+    assert slurm.wait_for(lambda: ran(tmp_path, "b") == 1)

@@ -33,15 +33,18 @@ def plugin_settings(
 
     `user_file` is a YAML file with `plugin` and `plugin_args` as Nipype takes them; what it says
     wins over the other arguments. Ours are returned as instances, Nipype's others by their names.
-    Raises UsageError for a file that cannot be used.
+    Raises UsageError for a file, or threads per node, that cannot be used.
     """
     args: dict[str, Any] = {}
     if user_file is not None:
         name, args = _read_plugin_file(Path(user_file), name)
     if name == "MultiProc":
         args = {**_local_limits(n_procs, memory_gb, n_gpus), **args}
-    if name in ("SLURM", "SLURMGraph") and omp_nthreads:
-        args = {"max_threads": omp_nthreads, **args}
+        if omp_nthreads and omp_nthreads > args["n_procs"]:
+            raise UsageError(
+                f"--omp-nthreads {omp_nthreads}: a node cannot have more threads than there are "
+                f"processors for all ({args['n_procs']}); lower it, or raise --nprocs."
+            )
     return _instance(name, args), args
 
 

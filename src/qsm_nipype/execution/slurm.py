@@ -89,7 +89,7 @@ class Job:
         self.tries += 1
         self.ended = None
         remove_results(self.node)  # else they could be taken for this job's
-        name = f"{self.node.itername}.{self.node._hierarchy or ''}.{uuid.uuid4().hex[:8]}"
+        name = f"{self.node._id}.{self.node._hierarchy or ''}.{uuid.uuid4().hex[:8]}"
         output = f"--output={self.script.parent}/slurm-%j.out"
         try:
             self.number = scheduler.submit(
@@ -198,7 +198,7 @@ class SLURMPlugin(SchedulingPlugin):
             if time.monotonic() - job.ended < patience:
                 return None
             return _failure(f"{job.report(state)}It left no result.\n")
-        return {"result": None, "traceback": _stored_traceback(job, keep=False) or None}
+        return _failure(_stored_traceback(job, keep=False))
 
     def _state(self, job: Job) -> JobState | None:
         """What SLURM says of a job, asked for all jobs at once and not too often."""
@@ -225,6 +225,7 @@ class SLURMPlugin(SchedulingPlugin):
 
 
 def _failure(text: str) -> dict[str, Any]:
+    """What Nipype takes for a failure, or with no text for a success."""
     return {"result": None, "traceback": text.splitlines(keepends=True)}
 
 

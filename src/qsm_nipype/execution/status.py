@@ -1,0 +1,140 @@
+"""`qsm-nipype status OUT`: which participants are done, running or failed, and why."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from qsm_nipype.errors import QSMError, UsageError
+from qsm_nipype.execution import scheduler, state
+from qsm_nipype.execution.scheduler import JobState, UnreachableError
+from qsm_nipype.execution.state import State
+
+ORDER = ("failed", "lost", "running", "queued", "done")
+
+
+@dataclass(frozen=True)
+class Report:
+    """A participant's state as it is now: what its file says, checked against who wrote it."""
+
+    label: str
+    status: str  # one of ORDER; lost: no sign of life from a machine that cannot be asked
+    why: str
+    state: State
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table. 0: nothing failed, 1: something failed or is lost, 2: wrong use."""
+    parser = argparse.ArgumentParser(prog="qsm-nipype status", description=__doc__)
+    parser.add_argument("out_dir", type=Path, help="output folder of the run")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    options = parser.parse_args(argv)
+    try:
+        reports = survey(options.out_dir, must_exist=True)
+    except QSMError as error:
+        print(f"qsm-nipype status: {error}", file=sys.stderr)
+        return 2
+    print(as_json(reports) if options.json else as_table(reports))
+    return int(any(report.status in ("failed", "lost") for report in reports))
+
+
+def survey(out_dir: Path | str, *, must_exist: bool = False) -> list[Report]:
+    """State of every participant of an output folder, by label.
+
+    Raises UsageError when `must_exist` and no run has written there.
+    """
+    if must_exist and not (Path(out_dir) / "logs" / "state").is_dir():
+        raise UsageError(f"{out_dir}: no run has started here; give the output folder of a run.")
+    states = state.read_all(out_dir)
+    jobs = _jobs_of([s.job for s in states if s.job and s.status in ("submitted", "running")])
+    return [_report(s, jobs.get(s.job)) for s in states]
+
+
+def _jobs_of(numbers: list[str]) -> dict[str, JobState]:
+    """What SLURM says; nothing where it does not answer or has forgotten."""
+    try:
+        found = scheduler.states(numbers)
+    except UnreachableError:
+        return {}
+    return {number: job for number, job in found.items() if job.state != scheduler.FORGOTTEN}
+
+
+def _report(now: State, job: JobState | None) -> Report:
+    status, why = _judge(now, job)
+    return Report(now.label, status, why, now)
+
+
+def _judge(now: State, job: JobState | None) -> tuple[str, str]:
+    if now.status == "done":
+        return "done", ""
+    if now.status == "failed":
+        return "failed", _reasons(now)
+    if job is not None:
+        return _judge_job(now, job)
+    if now.status == "submitted":
+        return _judge_silent(now, "queued", f"SLURM does not know its job {now.job} any more")
+    alive = now.alive()
+    if alive is None:
+        return _judge_silent(now, "running", "no sign of life")
+    if alive:
+        return "running", _progress(now)
+    return "failed", "its process ended without a report (killed, out of memory?)"
+
+
+def _judge_job(now: State, job: JobState) -> tuple[str, str]:
+    if job.state == "PENDING" or job.state.startswith("REQUEUE"):
+        return "queued", f"SLURM job {now.job}: {job.reason or 'waiting'}"
+    if job.live:
+        return "running", _progress(now)
+    if job.state == "COMPLETED":
+        return "failed", f"its SLURM job {now.job} ended without a report"
+    return "failed", f"its SLURM job {now.job} {job}"
+
+
+def _judge_silent(now: State, status: str, why: str) -> tuple[str, str]:
+    silent = time.time() - now.updated
+    if silent > state.LOST_AFTER:
+        return "lost", f"{why} since {_clock(now.updated)}"
+    return status, _progress(now) if status == "running" else ""
+
+
+def _progress(now: State) -> str:
+    parts = [f"since {_clock(now.started)}"]
+    if now.nodes_total:
+        parts.append(f"{now.nodes_done} of {now.nodes_total} steps")
+    host = now.owner.get("host", "")
+    return ", ".join([*parts, f"on {host}"] if host else parts)
+
+
+def _reasons(now: State) -> str:
+    texts = [f"{f['node']}: {f['reason']}" if f["node"] else f["reason"] for f in now.failures]
+    return "; ".join(texts) or "no reason was written down"
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def as_table(reports: Sequence[Report]) -> str:
+    """One line per participant, those that need attention first, and a line of counts."""
+    width = max((len(report.label) for report in reports), default=0)
+    lines = []
+    for report in sorted(reports, key=lambda r: (ORDER.index(r.status), r.label)):
+        lines.append(f"{report.label:<{width}}  {report.status:<7}  {report.why}".rstrip())
+        files = [f["crash_file"] for f in report.state.failures if f["crash_file"]]
+        if report.status == "failed":
+            lines += [f"{'':<{width}}           see {file}" for file in files]
+    counts = Counter(report.status for report in reports)
+    lines.append(", ".join(f"{counts[s]} {s}" for s in ORDER if counts[s]) or "no participants")
+    return "\n".join(lines)
+
+
+def as_json(reports: Sequence[Report]) -> str:
+    """A list of objects with label, status, why and the state file's content."""
+    return json.dumps([asdict(report) for report in reports], indent=1)
