@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numba import njit, prange
 from torch import Tensor
 
@@ -128,10 +127,10 @@ def _fit(
     if repair and not intercept:
         phi = phi.copy()
         for _ in range(2):
-            trust = _reliability(residual, amplitude, sigma, inside).reshape(shape)
-            near = _smooth(torch.from_numpy(omega.reshape(shape)), torch.from_numpy(trust), 1.2)
+            trust = _reliability(residual, amplitude, sigma, inside)
+            expected = _neighbourhood(omega, trust, inside, shape)
             changed = np.zeros(inside.size, np.bool_)
-            _repair(phi, amplitude, times, sigma, inside, omega, near.numpy().reshape(-1), changed)
+            _repair(phi, amplitude, times, sigma, inside, omega, expected, changed)
             repaired = max(repaired, int(changed.sum()))
             omega, offset, residual, info = _solve(
                 phi, amplitude, times, inside, intercept, iterations
@@ -139,6 +138,7 @@ def _fit(
             if not changed.any():
                 break
     trust = _reliability(residual, amplitude, sigma, inside)
+    omega = _continue(omega, inside, shape)
     hertz_per_ppm = GYROMAGNETIC_RATIO * b0
     result = FieldMap(
         field=torch.from_numpy(omega.reshape(shape)) / (TWO_PI * hertz_per_ppm),
@@ -153,8 +153,49 @@ def _fit(
         repaired=repaired,
         phase_offset=torch.from_numpy(offset.reshape(shape)) if intercept else None,
     )
-    result = replace(result, field=_continue(result.field, result.reliability, result.mask))
     return _to(result, device)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _line(phi, amplitude, times, v, intercept):
+    """Weighted line of voxel `v`: slope, intercept, information of the slope, Σ|S|²."""
+    s0, s1, s2, y0, y1 = 0.0, 0.0, 0.0, 0.0, 0.0
+    for e in range(times.size):
+        w = amplitude[e, v] ** 2
+        t = times[e]
+        s0 += w
+        s1 += w * t
+        s2 += w * t * t
+        y0 += w * phi[e, v]
+        y1 += w * t * phi[e, v]
+    if not s2 > 0:
+        return 0.0, 0.0, 0.0, 0.0
+    if not intercept:
+        return y1 / s2, 0.0, s2, s0
+    determinant = s0 * s2 - s1 * s1
+    if not determinant > 1e-9 * s0 * s2:
+        return 0.0, 0.0, 0.0, 0.0
+    slope = (s0 * y1 - s1 * y0) / determinant
+    return slope, (s2 * y0 - s1 * y1) / determinant, determinant / s0, s0
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _complex_step(phi, amplitude, times, v, slope, offset, intercept):
+    """One Gauss-Newton step for the complex residual: changes of slope and offset."""
+    s0, s1, s2, g0, g1 = 0.0, 0.0, 0.0, 0.0, 0.0
+    for e in range(times.size):
+        w = amplitude[e, v] ** 2
+        t = times[e]
+        sine = math.sin(phi[e, v] - offset - slope * t)
+        s0 += w
+        s1 += w * t
+        s2 += w * t * t
+        g0 += w * sine
+        g1 += w * t * sine
+    if not intercept:
+        return g1 / s2, 0.0
+    determinant = s0 * s2 - s1 * s1
+    return (s0 * g1 - s1 * g0) / determinant, (s2 * g0 - s1 * g1) / determinant
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -168,101 +209,146 @@ def _solve(phi, amplitude, times, inside, intercept, iterations):
     for v in prange(n):
         if not inside[v]:
             continue
-        s0, s1, s2, y0, y1 = 0.0, 0.0, 0.0, 0.0, 0.0
-        for e in range(times.size):
-            w = amplitude[e, v] ** 2
-            t = times[e]
-            s0 += w
-            s1 += w * t
-            s2 += w * t * t
-            y0 += w * phi[e, v]
-            y1 += w * t * phi[e, v]
-        if not s2 > 0:
+        slope, start, known, total = _line(phi, amplitude, times, v, intercept)
+        if not total > 0:
             continue
-        if intercept:
-            determinant = s0 * s2 - s1 * s1
-            if not determinant > 1e-9 * s0 * s2:
-                continue
-            a = (s0 * y1 - s1 * y0) / determinant
-            b = (s2 * y0 - s1 * y1) / determinant
-            information[v] = determinant / s0
-        else:
-            a, b = y1 / s2, 0.0
-            information[v] = s2
-        # Gauss-Newton on the complex residual, from the straight line
         for _ in range(iterations):
-            g0, g1 = 0.0, 0.0
-            for e in range(times.size):
-                w = amplitude[e, v] ** 2
-                sine = math.sin(phi[e, v] - b - a * times[e])
-                g0 += w * sine
-                g1 += w * times[e] * sine
-            if intercept:
-                da = (s0 * g1 - s1 * g0) / determinant
-                b += (s2 * g0 - s1 * g1) / determinant
-            else:
-                da = g1 / s2
-            a += da
-            if abs(da) * times[times.size - 1] < 1e-5:
+            step, shift = _complex_step(phi, amplitude, times, v, slope, start, intercept)
+            slope += step
+            start += shift
+            if abs(step) * times[times.size - 1] < 1e-5:
                 break
         squared = 0.0
         for e in range(times.size):
-            r = phi[e, v] - b - a * times[e]
+            r = phi[e, v] - start - slope * times[e]
             if iterations > 0:
                 r -= TWO_PI * np.rint(r / TWO_PI)
             squared += amplitude[e, v] ** 2 * r * r
-        omega[v] = a
-        offset[v] = b
-        residual[v] = math.sqrt(squared / s0)
+        omega[v] = slope
+        offset[v] = start
+        residual[v] = math.sqrt(squared / total)
+        information[v] = known
     return omega, offset, residual, information
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _nearest_fit(phi, amplitude, times, v, candidate):
+    """Weighted fit through zero to the turns of voxel `v` nearest to the field `candidate`."""
+    for _ in range(2):
+        top, bottom = 0.0, 1e-30
+        for e in range(times.size):
+            r = phi[e, v] - candidate * times[e]
+            r -= TWO_PI * np.rint(r / TWO_PI)
+            w = amplitude[e, v] ** 2
+            top += w * times[e] * r
+            bottom += w * times[e] ** 2
+        candidate += top / bottom
+    return candidate
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _misfit(phi, amplitude, times, sigma, v, candidate):
+    """χ² of voxel `v` about `candidate`: the noise's SD, plus 0.2 rad the model leaves out."""
+    cost = 0.0
+    for e in range(times.size):
+        r = phi[e, v] - candidate * times[e]
+        r -= TWO_PI * np.rint(r / TWO_PI)
+        strength = amplitude[e, v] ** 2
+        cost += r * r * strength / (sigma * sigma + 0.04 * strength + 1e-30)
+    return cost
+
+
 @njit(cache=True, nogil=True, parallel=True)
-def _repair(phi, amplitude, times, sigma, inside, omega, near, changed):
+def _repair(phi, amplitude, times, sigma, inside, omega, expected, changed):
     """Choose each voxel's turns anew, in place, by residual and by its neighbours' field.
 
-    The candidates are the fields one to three cycles per echo spacing away, and the neighbours'
-    own. The residual's SD is that of the noise plus 0.2 rad for what the model leaves out; the
-    neighbours' prediction has an SD of a quarter of a cycle.
+    `expected` is what `_neighbourhood` returns. The candidates are the fields one to three cycles per echo spacing away, and the neighbours'
+    own. The neighbours' prediction has an SD of a quarter of a cycle plus their own `spread`. A
+    candidate must be better by 9 (three SD) to replace what is there.
     """
-    echoes = times.size
-    spacing = times[0]
-    for e in range(1, echoes):
-        spacing = min(spacing, times[e] - times[e - 1]) if e > 1 else times[1] - times[0]
+    near, spread = expected
+    spacing = times[1] - times[0] if times.size > 1 else times[0]
+    for e in range(2, times.size):
+        spacing = min(spacing, times[e] - times[e - 1])
     cycle = TWO_PI / spacing
     for v in prange(inside.size):
         if not inside[v]:
             continue
-        best, chosen = np.inf, np.float32(omega[v])
-        for k in range(8):
-            if k == 0:
-                candidate = omega[v]
-            elif k == 7:
-                candidate = near[v]
-            else:
-                candidate = omega[v] + ((k + 1) // 2) * cycle * (1.0 if k % 2 else -1.0)
-            for _ in range(2):
-                top, bottom = 0.0, 1e-30
-                for e in range(echoes):
-                    r = phi[e, v] - candidate * times[e]
-                    r -= TWO_PI * np.rint(r / TWO_PI)
-                    w = amplitude[e, v] ** 2
-                    top += w * times[e] * r
-                    bottom += w * times[e] ** 2
-                candidate += top / bottom
-            cost = ((candidate - near[v]) / (0.25 * cycle)) ** 2
-            for e in range(echoes):
-                r = phi[e, v] - candidate * times[e]
-                r -= TWO_PI * np.rint(r / TWO_PI)
-                strength = amplitude[e, v] ** 2
-                cost += r * r * strength / (sigma * sigma + 0.04 * strength + 1e-30)
-            if cost < best - 1e-3:
-                best, chosen = cost, np.float32(candidate)
-        for e in range(echoes):
+        doubt = (0.25 * cycle) ** 2 + spread[v]
+        chosen = float(omega[v])
+        best = (chosen - near[v]) ** 2 / doubt
+        best += _misfit(phi, amplitude, times, sigma, v, chosen) - 9.0
+        if best < 0:
+            continue
+        for k in range(1, 8):
+            candidate = float(omega[v]) + ((k + 1) // 2) * cycle * (1.0 if k % 2 else -1.0)
+            if k == 7:
+                candidate = float(near[v])
+            candidate = _nearest_fit(phi, amplitude, times, v, candidate)
+            cost = (candidate - near[v]) ** 2 / doubt
+            cost += _misfit(phi, amplitude, times, sigma, v, candidate)
+            if cost < best:
+                best, chosen = cost, candidate
+        for e in range(times.size):
             turns = np.rint((phi[e, v] - chosen * times[e]) / TWO_PI)
             if turns != 0:
                 phi[e, v] -= np.float32(TWO_PI * turns)
                 changed[v] = True
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _neighbourhood(omega, trust, inside, shape):
+    """Mean and variance of `omega` over the 26 neighbours, weighted with `trust`²."""
+    nx, ny, nz = shape
+    near = omega.copy()
+    spread = np.zeros(omega.size, np.float32)
+    for x in prange(nx):
+        for y in range(ny):
+            for z in range(nz):
+                v = (x * ny + y) * nz + z
+                if not inside[v]:
+                    continue
+                w0, w1, w2 = 1e-6, 0.0, 0.0
+                for i in range(max(x - 1, 0), min(x + 2, nx)):
+                    for j in range(max(y - 1, 0), min(y + 2, ny)):
+                        row = (i * ny + j) * nz
+                        for k in range(max(z - 1, 0), min(z + 2, nz)):
+                            u = row + k
+                            if u == v:
+                                continue
+                            w = trust[u] ** 2
+                            d = omega[u] - omega[v]
+                            w0 += w
+                            w1 += w * d
+                            w2 += w * d * d
+                near[v] += np.float32(w1 / w0)
+                spread[v] = np.float32(max(w2 / w0 - (w1 / w0) ** 2, 0.0))
+    return near, spread
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _spill(field, known, shape):
+    """One layer of voxels around the `known` ones takes the mean of its known neighbours."""
+    nx, ny, nz = shape
+    out, reached = field.copy(), known.copy()
+    for x in prange(nx):
+        for y in range(ny):
+            for z in range(nz):
+                v = (x * ny + y) * nz + z
+                if known[v]:
+                    continue
+                count, total = 0, 0.0
+                for i in range(max(x - 1, 0), min(x + 2, nx)):
+                    for j in range(max(y - 1, 0), min(y + 2, ny)):
+                        row = (i * ny + j) * nz
+                        for k in range(max(z - 1, 0), min(z + 2, nz)):
+                            if known[row + k]:
+                                count += 1
+                                total += field[row + k]
+                if count > 0:
+                    out[v] = total / count
+                    reached[v] = True
+    return out, reached
 
 
 def _sigma(
@@ -323,23 +409,12 @@ def _noise(
     return np.where(inside, np.minimum(noise, unknown), unknown).astype(np.float32)
 
 
-def _continue(field: Tensor, reliability: Tensor, mask: Tensor) -> Tensor:
-    """`field`, with unreliable voxels and those around the mask filled from reliable ones."""
-    near = _smooth(field, reliability.square(), 2.0)
-    return torch.where(mask, field, near)
-
-
-def _smooth(x: Tensor, weight: Tensor, sigma: float) -> Tensor:
-    """Weighted Gaussian mean (σ in voxels) of `x` `(X, Y, Z)`; 0 where no weight is near."""
-    radius = math.ceil(3 * sigma)
-    at = torch.arange(-radius, radius + 1, dtype=x.dtype)
-    kernel = torch.exp(-0.5 * (at / sigma) ** 2)
-    y = torch.stack([x * weight, weight]).unsqueeze(1)
-    for axis in range(3):
-        view, pad = [1, 1, 1, 1, 1], [0, 0, 0]
-        view[axis + 2], pad[axis] = at.numel(), radius
-        y = F.conv3d(y, (kernel / kernel.sum()).view(view), padding=pad)
-    return torch.where(y[1, 0] > 1e-4, y[0, 0] / y[1, 0].clamp_min(1e-4), 0.0)
+def _continue(omega: np.ndarray, inside: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """`omega`, continued into the four layers of voxels around (and in holes of) `inside`."""
+    known = inside
+    for _ in range(4):
+        omega, known = _spill(omega, known, shape)
+    return omega
 
 
 def _to(result: FieldMap, device: torch.device) -> FieldMap:

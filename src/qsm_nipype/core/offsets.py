@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from qsm_nipype.core.unwrapping import (
     echo_first,
@@ -165,7 +165,7 @@ def combine_coils(
 def smooth_phase(
     phase: Tensor, weight: Tensor, voxel_size: Sequence[float], sigma: float
 ) -> Tensor:
-    """Smooth a phase map `(X, Y, Z)` (rad, wraps allowed) with `weight` by a Gaussian of `sigma` mm.
+    """Smooth a (wrapped) phase map `(X, Y, Z)` with `weight` by a Gaussian of `sigma` mm.
 
     Works on complex numbers, so that wraps do not matter, and on blocks of about σ/2, so that
     its time does not grow with σ. What the Gaussian leaves behind is smoothed and added twice
@@ -240,8 +240,8 @@ def _intercept(
 def _block_mean(x: Tensor, blocks: Sequence[int]) -> Tensor:
     """Mean over blocks of voxels of `(C, X, Y, Z)`; the last blocks are filled up with zeros."""
     pads = [(-n) % b for n, b in zip(x.shape[1:], blocks, strict=True)]
-    padded = F.pad(x, (0, pads[2], 0, pads[1], 0, pads[0]))
-    return F.avg_pool3d(padded, tuple(blocks))
+    padded = functional.pad(x, (0, pads[2], 0, pads[1], 0, pads[0]))
+    return functional.avg_pool3d(padded, tuple(blocks))
 
 
 def _gauss(z: Tensor, sigmas: Sequence[float]) -> Tensor:
@@ -253,7 +253,7 @@ def _gauss(z: Tensor, sigmas: Sequence[float]) -> Tensor:
         kernel = torch.exp(-0.5 * (at / sigma) ** 2)
         view, pad = [1, 1, 1, 1, 1], [0, 0, 0]
         view[axis + 2], pad[axis] = at.numel(), radius
-        x = F.conv3d(x, (kernel / kernel.sum()).view(view), padding=pad)
+        x = functional.conv3d(x, (kernel / kernel.sum()).view(view), padding=pad)
     return torch.complex(x[0, 0], x[1, 0])
 
 
@@ -261,6 +261,6 @@ def _upsample(z: Tensor, blocks: Sequence[int], shape: Sequence[int]) -> Tensor:
     """Angle of a block-wise complex volume, interpolated to the voxels."""
     x = torch.stack([z.real, z.imag]).unsqueeze(0)
     full = [n * b for n, b in zip(z.shape, blocks, strict=True)]
-    x = F.interpolate(x, size=full, mode="trilinear", align_corners=False)[0]
+    x = functional.interpolate(x, size=full, mode="trilinear", align_corners=False)[0]
     nx, ny, nz = shape
     return torch.atan2(x[1, :nx, :ny, :nz], x[0, :nx, :ny, :nz])

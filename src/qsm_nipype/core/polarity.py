@@ -65,25 +65,32 @@ def sign_agreement(
     if not mask.any() or mask.all():
         return 0.0
     model = dipole_field(mask.to(phase.dtype) * _TISSUE, voxel_size, b0_dir)
+    signal = magnitude.square().sum(-1).sqrt()
+    bright = mask & (signal > 0.3 * signal[mask].median())
     measured = phase[..., 0] if phase.shape[3] == 1 else phase[..., 1] - phase[..., 0]
     products, powers, expected = 0.0, 0.0, 0.0
     for axis in range(3):
         n = phase.shape[axis]
-        pair = mask.narrow(axis, 0, n - 1) & mask.narrow(axis, 1, n - 1)
+        steps = wrap(torch.diff(measured, dim=axis))
+        pair = bright.narrow(axis, 0, n - 1) & bright.narrow(axis, 1, n - 1) & (steps.abs() < 1)
         where = torch.nonzero(pair)
         if where.shape[0] < 100:
             continue
         where = where[:: max(1, where.shape[0] // 200_000)]
         at = tuple(where.T)
         shim = torch.cat([torch.ones_like(where[:, :1]), where], dim=1).to(phase.dtype)
-        slope = _without(shim, wrap(torch.diff(measured, dim=axis))[at])
-        model_slope = _without(shim, torch.diff(model, dim=axis)[at])
-        limit = model_slope.abs().quantile(0.98)
-        model_slope = model_slope.clamp(-limit, limit)
+        slope = _clipped(_without(shim, steps[at]))
+        model_slope = _clipped(_without(shim, torch.diff(model, dim=axis)[at]))
         products += float((slope * model_slope).sum())
         powers += float(slope.square().sum())
         expected += float(model_slope.square().sum())
     return products / math.sqrt(powers * expected) if powers * expected > 0 else 0.0
+
+
+def _clipped(values: Tensor) -> Tensor:
+    """`values` no further from 0 than nine tenths of them are: steps at borders are unsure."""
+    limit = values.abs().quantile(0.9)
+    return values.clamp(-limit, limit)
 
 
 def _without(basis: Tensor, values: Tensor) -> Tensor:

@@ -29,8 +29,9 @@ def _linearity(before, here, after):
 
 
 @njit(cache=True, nogil=True)
-def _edge(phase, second, ratio, magnitude, strong, v, w, before, after):
-    """Quality in [0, 1] of the edge from voxel `v` to `w`; `before`, `after` lie beyond, or −1."""
+def _edge(phase, second, ratio, magnitude, strong, line):
+    """Quality in [0, 1] of the edge v–w; `line` is (before, v, w, after), −1 where missing."""
+    before, v, w, after = line
     step = _wrap(phase[v] - phase[w])
     # phase coherence
     quality = np.float32(0.1) + np.float32(0.9) * (
@@ -94,7 +95,7 @@ def edge_costs(phase, second, ratio, magnitude, strong, mask, shape):
                     w, before, after = _along(axis, strides, shape, x, y, z, v)
                     if w < 0 or not mask[w]:
                         continue
-                    quality = _edge(phase, second, ratio, magnitude, strong, v, w, before, after)
+                    quality = _edge(phase, second, ratio, magnitude, strong, (before, v, w, after))
                     cost = np.rint((np.float32(1.0) - quality) * np.float32(BINS - 1))
                     costs[3 * v + axis] = np.uint8(max(np.float32(1.0), cost))
     return costs
@@ -118,12 +119,12 @@ def voxel_quality(phase, second, ratio, magnitude, strong, mask, shape):
                     w, before, after = _along(axis, strides, shape, x, y, z, v)
                     if w >= 0 and mask[w]:
                         total += _edge(
-                            phase, second, ratio, magnitude, strong, v, w, before, after
+                            phase, second, ratio, magnitude, strong, (before, v, w, after)
                         )
                     if position > 0 and mask[v - strides[axis]]:
                         u = v - strides[axis]
                         ahead = u - strides[axis] if position > 1 else -1
-                        total += _edge(phase, second, ratio, magnitude, strong, u, v, ahead, w)
+                        total += _edge(phase, second, ratio, magnitude, strong, (ahead, u, v, w))
                 quality[v] = total / np.float32(6.0)
     return quality
 
