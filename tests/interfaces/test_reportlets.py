@@ -91,7 +91,7 @@ def test_page_with_viewer(images, tmp_path):
     assert page.outputs.out_file == str(tmp_path / "out" / "sub-01.html")
     assert 'src="sub-01/figures/sub-01_desc-chi.png"' in html
     assert (tmp_path / "out/sub-01/figures/sub-01_desc-chi.png").is_file()
-    assert (tmp_path / "out/sub-01/figures/sub-01_viewer/viewer-axial-chi.webp").is_file()
+    assert (tmp_path / "out/sub-01/figures/sub-01_viewer/viewer-axial-chi.jpg").is_file()
 
 
 def test_records_may_be_dictionaries(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from PIL import Image
 
 from qsm_nipype.report.display import (
     PLANES,
@@ -110,11 +111,12 @@ def echoes(
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as PNG, without the time and software stamps, so equal figures are equal."""
+    """The figure as PNG; equal figures give equal bytes."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
     stream = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(
-        stream, metadata={"Software": None}, pil_kwargs={"optimize": True}
-    )
+    picture.save(stream, "PNG", compress_level=6)
     return stream.getvalue()
 
 

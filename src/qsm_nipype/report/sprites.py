@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps
 from PIL import Image
-from scipy import ndimage
 
 from qsm_nipype.report.display import (
     PLANES,
@@ -29,7 +28,7 @@ from qsm_nipype.report.styles import MapStyle
 
 LARGEST = 288  # pixels along the longer side of a slice
 OUTLINE_PIXELS = 600  # about as many along the longer side of the finer outline
-QUALITIES = (82, 62, 40)
+QUALITIES = (85, 70, 50, 30)
 OUTLINE_RGB = (255, 159, 67)
 
 
@@ -96,7 +95,7 @@ def _render(
     for (layer, volume), limit in zip(maps, limits, strict=True):
         hidden = inside if layer.style.masked else None
         for plane in PLANES:
-            name = f"viewer-{plane}-{layer.name}.webp"
+            name = f"viewer-{plane}-{layer.name}.jpg"
             tiles = [_tile(volume, hidden, plane, c, limit) for c in cuts[plane]]
             pictures[name] = _coloured(_sheet(tiles), layer.style.cmap)
     sheets |= _encoded(pictures, budget - sum(len(s) for s in sheets.values()))
@@ -170,27 +169,37 @@ def _outline_sheet(mask: Upright, plane: str, cuts: list[int]) -> bytes:
     for index in cuts:
         flat = Image.fromarray(mask.slice(plane, index).astype(np.uint8) * 255)
         filled = np.asarray(flat.resize(size, Image.Resampling.BILINEAR)) > 127
-        tiles.append((filled & ~ndimage.binary_erosion(filled, iterations=2)).astype(np.uint8))
+        tiles.append(_edge(filled).astype(np.uint8))
     picture = Image.fromarray(_sheet(tiles)).convert("P")
     picture.putpalette([0, 0, 0, *OUTLINE_RGB])
     stream = io.BytesIO()
-    picture.save(stream, "PNG", transparency=0, optimize=True, bits=1)
+    picture.save(stream, "PNG", transparency=0, bits=1)
     return stream.getvalue()
 
 
+def _edge(filled: np.ndarray, width: int = 2) -> np.ndarray:
+    """The outermost `width` pixels of a region."""
+    inner = np.pad(filled, width)
+    rows, columns = filled.shape
+    kept = filled.copy()
+    for across, down in ((0, width), (2 * width, width), (width, 0), (width, 2 * width)):
+        kept &= inner[down : down + rows, across : across + columns]
+    return filled & ~kept
+
+
 def _encoded(pictures: dict[str, Image.Image], budget: int) -> dict[str, bytes]:
-    """WebP at the best quality that keeps all pictures within `budget` bytes."""
+    """JPEG at the best quality that keeps all pictures within `budget` bytes."""
     encoded: dict[str, bytes] = {}
     for quality in QUALITIES:
-        encoded = {name: _webp(picture, quality) for name, picture in pictures.items()}
+        encoded = {name: _jpeg(picture, quality) for name, picture in pictures.items()}
         if sum(len(e) for e in encoded.values()) <= budget:
             break
     return encoded
 
 
-def _webp(picture: Image.Image, quality: int) -> bytes:
+def _jpeg(picture: Image.Image, quality: int) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, "WEBP", quality=quality, method=3)
+    picture.save(stream, "JPEG", quality=quality, optimize=True)
     return stream.getvalue()
 
 
@@ -214,7 +223,7 @@ def _layer(layer: Layer, limits: tuple[float, float]) -> dict[str, Any]:
         "unit": layer.style.unit,
         "window": list(limits) if layer.style.window else None,
         "colours": _css_gradient(layer.style.cmap),
-        "sheets": {plane: f"viewer-{plane}-{layer.name}.webp" for plane in PLANES},
+        "sheets": {plane: f"viewer-{plane}-{layer.name}.jpg" for plane in PLANES},
     }
 
 
