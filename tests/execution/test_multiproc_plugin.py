@@ -411,6 +411,30 @@ def test_every_part_of_a_mapnode_runs_and_one_failure_is_reported(workflow, tmp_
     assert next(iter(graph.nodes())).result.outputs.out == [2, 4, 8]
 
 
+def test_events_are_told_and_do_not_travel_to_the_workers(workflow, tmp_path):
+    from nipype.interfaces.utility import Function
+    from nipype.pipeline import engine
+
+    events = []
+
+    def double(x):
+        return 2 * x
+
+    interface = Function(function=double, input_names=["x"], output_names=["out"])
+    parts = engine.MapNode(interface, iterfield=["x"], name="parts")
+    parts.inputs.x = [1]  # a single part runs as a MapNode in its worker
+    workflow.graph.add_nodes([parts])
+    workflow.node("fails", fail, text="no")
+    with pytest.raises(RuntimeError, match="no"):
+        workflow.graph.run(
+            plugin=plugin(status_callback=lambda node, event: events.append((node.name, event)))
+        )
+    assert sorted(events) == [
+        *(("fails", "exception"), ("fails", "start")),
+        *(("parts", "end"), ("parts", "start")),
+    ]
+
+
 def test_the_fork_server_holds_one_thread(workflow, tmp_path):
     """A process forked beside other threads can deadlock."""
     from multiprocessing import forkserver

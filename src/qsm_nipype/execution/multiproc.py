@@ -44,7 +44,7 @@ class MultiProcPlugin(SchedulingPlugin):
     """
 
     def __init__(self, plugin_args: dict[str, Any] | None = None) -> None:
-        super().__init__(plugin_args=dict(plugin_args or {}))
+        super().__init__(plugin_args)
         args = self.plugin_args
         self.processors = int(args.get("n_procs") or resources.available_cpus())
         self.memory_gb = float(args.get("memory_gb") or resources.available_memory_gb())

@@ -17,6 +17,11 @@ from nipype.pipeline.plugins.base import DistributedPluginBase
 class SchedulingPlugin(DistributedPluginBase):
     """A plugin that says which nodes fit (`_fits`) and starts them (`_submit_job`)."""
 
+    def __init__(self, plugin_args: dict[str, Any] | None = None) -> None:
+        super().__init__(plugin_args=dict(plugin_args or {}))
+        # Nipype stores the arguments in every MapNode, which travels to its job: no function there
+        self.plugin_args.pop("status_callback", None)
+
     def _fits(self, node: Any) -> bool:
         raise NotImplementedError
 

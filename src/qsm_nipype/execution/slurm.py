@@ -58,7 +58,7 @@ TAIL = 15  # lines of a job's log that a failure shows
 
 def options(plugin_args: Mapping[str, Any] | None) -> dict[str, Any]:
     """`plugin_args` on top of the defaults. Raises UsageError for an option that is not known."""
-    given = {k: v for k, v in dict(plugin_args or {}).items() if k != "status_callback"}
+    given = dict(plugin_args or {})
     unknown = sorted(set(given) - set(OPTIONS))
     if unknown:
         raise UsageError(
@@ -145,7 +145,7 @@ class SLURMPlugin(SchedulingPlugin):
     """One job per node that is ready; `plugin_args` are `OPTIONS`."""
 
     def __init__(self, plugin_args: dict[str, Any] | None = None) -> None:
-        super().__init__(plugin_args=dict(plugin_args or {}))
+        super().__init__(plugin_args)
         self._args = options(self.plugin_args)
         self._taskid = 0
         self._jobs: dict[int, Job] = {}

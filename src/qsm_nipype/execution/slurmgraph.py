@@ -28,6 +28,7 @@ class SLURMGraphPlugin(PluginBase):
 
     def __init__(self, plugin_args: dict[str, Any] | None = None) -> None:
         super().__init__(plugin_args=dict(plugin_args or {}))
+        self.plugin_args.pop("status_callback", None)  # see SchedulingPlugin
         self._args = options(self.plugin_args)
 
     def run(self, graph: Any, config: Any, updatehash: bool = False) -> None:
