@@ -96,7 +96,7 @@ def ms_lesions(
     canvas, findings = _Canvas(head), []
     for _ in range(count):
         with_rim = bool(rng.random() < rim_fraction)
-        radius = float(np.clip(rng.lognormal(1.15, 0.4) + with_rim, 1.5, 10.0))
+        radius = float(np.clip(rng.lognormal(1.15, 0.4) + with_rim, 3.0 if with_rim else 1.5, 10))
         where = canvas.place(rng, (lab.WHITE_MATTER,), min(radius * 0.4, 2.0), near_fluid=0.6)
         if where is None:
             continue

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from scipy.fft import irfftn, rfftn
 
-EXTENT = 160.0  # the noise lattice covers ±EXTENT mm
+EXTENT = 128.0  # the noise lattice covers ±EXTENT mm
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def smooth_noise(
     extent: float = EXTENT,
 ) -> Noise:
     """Unit-variance isotropic noise whose spectrum is a shell at 1/`wavelength` (1/mm)."""
-    n = int(np.clip(round(2 * extent * 6 / wavelength), 16, 128)) // 2 * 2
+    n = int(np.clip(round(2 * extent * 5.5 / wavelength), 16, 112)) // 2 * 2
     step = 2 * extent / (n - 1)
     k = np.fft.fftfreq(n, step)
     kz = np.fft.rfftfreq(n, step)

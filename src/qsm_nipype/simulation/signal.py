@@ -175,7 +175,7 @@ def ideal_signal(
     for number, te in enumerate(protocol.echo_times):
         magnitude = start * torch.exp(-te * r2star)
         for slope in slopes:  # ∫ exp(iγ∇B·r TE) over the voxel, one sinc per axis
-            magnitude = magnitude * torch.sinc(slope * te / (2 * math.pi)).abs()
+            magnitude = magnitude * torch.sinc(slope * te / (2 * math.pi)).abs_()
         phase = shift * te + fat * (omega * FAT_SHIFT * te)
         if protocol.bipolar:
             phase = phase + _readout_phase(head, protocol.bipolar * (-1) ** number)

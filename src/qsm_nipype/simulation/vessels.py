@@ -65,33 +65,35 @@ def _on_surface(nodes: Sequence[Sequence[float]], hull: Distance) -> list[tuple[
     """The line through `nodes`, refined and pushed out until it lies on the brain's surface."""
     line = np.asarray(nodes, dtype=float)
     fine = np.linspace(0, len(line) - 1, 4 * len(line))
-    dense = np.stack([np.interp(fine, np.arange(len(line)), c) for c in line.T], axis=1)
-    out = []
-    for *point, radius in dense:
-        at = np.asarray(point)
-        for _ in range(4):
-            depth = 2.0 - float(_value(hull, at[:, None].astype(np.float32))[0])
-            at = at + max(depth, 0.0) * _gradient(hull, at)
-        out.append((*at.tolist(), radius))
-    return out
+    dense = np.stack([np.interp(fine, np.arange(len(line)), c) for c in line.T])
+    at, radius = dense[:3], dense[3:]
+    for _ in range(4):
+        at = at + np.maximum(2.0 - _value(hull, at), 0.0) * _gradient(hull, at)
+    return [tuple(node) for node in np.concatenate([at, radius]).T.tolist()]
 
 
 def _random_veins(
     hull: Distance, ventricle: Distance, rng: np.random.Generator
 ) -> list[list[tuple[float, ...]]]:
     """Centre lines (x, y, z, radius) of the random veins."""
-    points = rng.uniform((-70, -105, -30), (70, 72, 76), (12000, 3)).T.astype(np.float32)
+    points = rng.uniform((-70, -105, -30), (70, 72, 76), (12000, 3)).T
     depth, to_fluid = -_value(hull, points), _value(ventricle, points)
-    above = points[2] > -10
     veins = []
-    deep = np.flatnonzero((to_fluid > 0.5) & (to_fluid < 4) & (depth > 12) & above)
-    for index in rng.permutation(deep)[: int(rng.integers(35, 60))]:
-        way = _gradient(ventricle, points[:, index]) + rng.normal(0, 0.35, 3) + (0, 0, 0.2)
-        veins.append(_path(points[:, index], way, rng, (8, 32), float(rng.uniform(0.35, 0.65))))
+
+    # medullary veins: from the ventricles' walls outwards
+    deep = np.flatnonzero((to_fluid > 0.5) & (to_fluid < 4) & (depth > 12) & (points[2] > -10))
+    starts = points[:, rng.permutation(deep)[: int(rng.integers(35, 60))]]
+    for start, way in zip(starts.T, _gradient(ventricle, starts).T, strict=True):
+        way = way + rng.normal(0, 0.35, 3) + (0, 0, 0.2)
+        veins.append(_path(start, way, rng, (8, 32), float(rng.uniform(0.35, 0.65))))
+
+    # cortical veins: from the surface inwards
     shallow = np.flatnonzero((depth > 1) & (depth < 4))
-    for index in rng.permutation(shallow)[: int(rng.integers(30, 55))]:
-        way = -_gradient(hull, points[:, index]) + rng.normal(0, 0.35, 3)
-        veins.append(_path(points[:, index], way, rng, (8, 22), float(rng.uniform(0.4, 0.8))))
+    starts = points[:, rng.permutation(shallow)[: int(rng.integers(30, 55))]]
+    for start, way in zip(starts.T, -_gradient(hull, starts).T, strict=True):
+        way = way + rng.normal(0, 0.35, 3)
+        veins.append(_path(start, way, rng, (8, 22), float(rng.uniform(0.4, 0.8))))
+
     upper = np.flatnonzero((np.abs(depth) < 2) & (points[2] > 10) & (np.abs(points[0]) > 20))
     for index in rng.permutation(upper)[: int(rng.integers(10, 20))]:
         veins.append(_superficial(points[:, index], hull, rng))
@@ -118,17 +120,13 @@ def _superficial(
     start: np.ndarray, hull: Distance, rng: np.random.Generator
 ) -> list[tuple[float, ...]]:
     """A vein on the surface from `start` up to the sagittal sinus."""
-    end = np.array([2.0 * np.sign(start[0]), start[1] + rng.uniform(-8, 22), 0.0])
-    end[2] = 90.0
-    end -= (0, 0, float(_value(hull, end[:, None].astype(np.float32))[0]))
-    nodes = []
-    for t in np.linspace(0, 1, 9):
-        point = (1 - t) * start + t * end + rng.normal(0, 1.2, 3)
-        for _ in range(3):
-            away = float(_value(hull, point[:, None].astype(np.float32))[0])
-            point = point - (away + 0.6) * _gradient(hull, point)
-        nodes.append((*point.tolist(), 0.7 + 0.6 * t))
-    return nodes
+    end = np.array([2.0 * np.sign(start[0]), start[1] + rng.uniform(-8, 22), 90.0])
+    end[2] -= float(_value(hull, end[:, None])[0])
+    t = np.linspace(0, 1, 9)
+    line = np.outer(start, 1 - t) + np.outer(end, t) + rng.normal(0, 1.2, (3, 9))
+    for _ in range(3):
+        line = line - (_value(hull, line) + 0.6) * _gradient(hull, line)
+    return [tuple(node) for node in np.concatenate([line, 0.7 + 0.6 * t[None]]).T.tolist()]
 
 
 def _paint_vein(
@@ -146,11 +144,14 @@ def _paint_vein(
 
 def _value(distance: Distance, points: np.ndarray) -> np.ndarray:
     """`distance` at `points` `(3, N)`."""
-    return distance(points.reshape(3, -1, 1, 1)).ravel()
+    return distance(points.astype(np.float32).reshape(3, -1, 1, 1)).ravel()
 
 
-def _gradient(distance: Distance, point: np.ndarray) -> np.ndarray:
-    steps = np.concatenate([np.eye(3), -np.eye(3)]).T
-    values = _value(distance, (point[:, None] + steps).astype(np.float32))
-    slope = values[:3] - values[3:]
-    return slope / max(float(np.linalg.norm(slope)), 1e-6)
+def _gradient(distance: Distance, points: np.ndarray) -> np.ndarray:
+    """Unit gradients of `distance` at `points` `(3, N)`."""
+    slopes = [
+        _value(distance, points + step) - _value(distance, points - step)
+        for step in np.eye(3)[..., None]
+    ]
+    slope = np.stack(slopes)
+    return slope / np.maximum(np.linalg.norm(slope, axis=0), 1e-6)
