@@ -281,8 +281,15 @@ def test_failures_in_a_graph_are_reported_and_nothing_stays_pending(slurm, workf
     after = workflow.node("after", note, after=bad, folder=str(tmp_path), name="never")
     workflow.node("last", note, after=after, folder=str(tmp_path), name="never")
     workflow.node("other", note, folder=str(tmp_path), name="a")
+    events = []
+
+    def tell(node, event):
+        events.append((node.name, event))
+
     with pytest.raises(RuntimeError, match=r"(?s)1 nodes failed; .*node wf\.bad ended with"):
-        workflow.graph.run(plugin=graph_plugin())
+        workflow.graph.run(plugin=graph_plugin(status_callback=tell))
+    assert [event for event in events if event[1] == "exception"] == [("bad", "exception")]
+    assert ("other", "end") in events
     assert (ran(tmp_path, "a"), ran(tmp_path, "never")) == (1, 0)
     assert not slurm.jobs("PD,R")
     assert "ValueError: echo times are not sorted" in workflow.crash_text()
@@ -308,6 +315,7 @@ def test_a_refused_job_takes_its_graph_off_the_queue(slurm, workflow, tmp_path):
     with pytest.raises(RuntimeError, match=r"SLURM refused the job of node wf\.second"):
         workflow.graph.run(plugin=graph_plugin())
     assert slurm.wait_for(lambda: not slurm.jobs("PD,R"))
+    assert "nowhere" in workflow.crash_text()
 
 
 def test_a_graph_may_be_left_to_slurm(slurm, workflow, tmp_path):

@@ -37,10 +37,10 @@ class SLURMGraphPlugin(PluginBase):
         complete = False
         try:
             self._submit(graph, updatehash, jobs)
-            refused = [job for job in jobs.values() if job.refused]
-            if refused:
-                report_crash(refused[0].node, traceback=[refused[0].refused])
-                raise RuntimeError(refused[0].refused)
+            for job in jobs.values():
+                if job.refused:
+                    self._crash(job, job.refused)
+                    raise RuntimeError(job.refused)
             if self._args["wait"]:
                 self._watch(jobs, float(config["execution"]["job_finished_timeout"]))
             complete = True
@@ -75,9 +75,13 @@ class SLURMGraphPlugin(PluginBase):
                 if state.live or (reason := self._verdict(job, state, patience)) is None:
                     continue
                 del waiting[node]
-                self._tell(node, "exception" if reason else "end")
-                if reason and not _never_started(state):
+                if not reason:
+                    self._tell(node, "end")
+                elif _never_started(state):
+                    logger.error("%s was not run: a step before it failed.", node.fullname)
+                else:
                     failures.append(reason)
+                    self._crash(job, reason, reported=state.state == "FAILED" and _reported(job))
         if failures:
             raise RuntimeError(f"{len(failures)} nodes failed; the first: {failures[0]}")
 
@@ -90,12 +94,16 @@ class SLURMGraphPlugin(PluginBase):
                 answered = time.monotonic()
             except UnreachableError as error:
                 if time.monotonic() - answered > self._args["outage_seconds"]:
-                    raise RuntimeError(f"SLURM does not answer any more: {error}") from error
+                    text = f"SLURM does not answer any more: {error}\n"
+                    for job in waiting.values():
+                        self._crash(job, text)
+                    raise RuntimeError(text) from error
                 logger.warning("SLURM does not answer (%s); asking again.", error)
             if waiting:
                 time.sleep(self._args["poll_seconds"])
 
-    def _verdict(self, job: Job, state: JobState, patience: float) -> str | None:
+    @staticmethod
+    def _verdict(job: Job, state: JobState, patience: float) -> str | None:
         """Empty for success, else the reason; None while a result may still become visible."""
         if state.state in ("COMPLETED", scheduler.FORGOTTEN):
             if any(Path(job.node.output_dir()).glob("result_*.pklz")):
@@ -103,12 +111,13 @@ class SLURMGraphPlugin(PluginBase):
             job.ended = job.ended or time.monotonic()
             if time.monotonic() - job.ended < patience:
                 return None
-        reason = job.report(state)
-        if _never_started(state):
-            logger.error("%s was not run: a step before it failed.", job.node.fullname)
-        elif state.state != "FAILED" or not _reported(job):  # an exception was reported by the job
+        return job.report(state)
+
+    def _crash(self, job: Job, reason: str, *, reported: bool = False) -> None:
+        """Report a node's failure; of an exception, the job itself wrote the crash file."""
+        if not reported:
             report_crash(job.node, traceback=reason.splitlines(keepends=True))
-        return reason
+        self._tell(job.node, "exception")
 
     def _tell(self, node: Any, event: str) -> None:
         if self._status_callback:
