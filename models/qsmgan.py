@@ -214,7 +214,8 @@ def qsmgan(
     )
     limit = 1.0 - 1e-6
     prior = frame.leave(torch.atanh(out.clamp(-limit, limit)) / generator.output_scale)
-    weight = _consistency(mask, noise) if consistency is None else consistency
+    sd = TYPICAL_NOISE if noise is None else float(noise[mask].median())
+    weight = consistency_weight(sd) if consistency is None else consistency
     parameters = {"consistency": weight}
     if weight == float("inf"):
         return Solution(prior * inside, parameters=parameters)
@@ -224,9 +225,9 @@ def qsmgan(
     return Solution(chi, iterations=steps, parameters=parameters)
 
 
-def _consistency(mask: Tensor, noise: Tensor | None) -> float:
-    sd = TYPICAL_NOISE if noise is None else float(noise[mask].median())
-    return max(sd / PRIOR_ERROR, 1e-3) ** 2
+def consistency_weight(noise: float) -> float:
+    """Squared ratio of the field's noise (SD, ppm) to the error expected of the network's map."""
+    return max(noise / PRIOR_ERROR, 1e-3) ** 2
 
 
 def _confidence(mask: Tensor, noise: Tensor | None) -> Tensor | None:

@@ -16,7 +16,8 @@ TEMPLATES = Path("/usr/share/mricron/templates")
 DESCRIPTION = """\
 Train a network on simulated data. The volumes are simulated into the cache folder first (those
 already there are kept); an interrupted training goes on from OUT's last checkpoint when the same
-command is given again. OUT/NETWORK.safetensors holds the averaged weights of the best validation.
+command is given again. OUT/NETWORK.safetensors holds the averaged weights of the best validation,
+OUT/evaluation.csv the errors of the QSMGAN and of direct inversion on the held-out volumes.
 """
 
 
@@ -58,13 +59,21 @@ def _train_qsmgan(options: argparse.Namespace, cache: Path, device: torch.device
     plan = _plan(options, options.steps, options.learning_rate)
     task: Task = qsmgan.UNetTask(train, held_out, plan, device)
     best = run(task, options.out / "unet", plan)
-    _finish(options, task, best, "unet")
+    _finish(options, best, "unet")
     if options.refine_steps:
         plan = _plan(options, options.refine_steps, options.refine_rate)
         start = torch.load(best, weights_only=True, map_location="cpu")
         task = qsmgan.AdversarialTask(train, held_out, plan, device, start=start)
         best = run(task, options.out / "wgan", plan)
-        _finish(options, task, best, "wgan")
+        _finish(options, best, "wgan")
+    from qsm_nipype.models.qsmgan import trained
+    from qsm_nipype.models.training.evaluation import write_table
+    from qsm_nipype.models.weights import read
+
+    generator = trained(read(options.out / "qsmgan.safetensors"))
+    write_table(
+        options.out / "evaluation.csv", generator, held_out.volumes, noises=(0.0005, 0.002, 0.005)
+    )
 
 
 def _train_mask(options: argparse.Namespace, cache: Path, device: torch.device) -> None:
@@ -79,10 +88,10 @@ def _train_mask(options: argparse.Namespace, cache: Path, device: torch.device) 
         device,
         patch=options.patch,
     )
-    _finish(options, task, run(task, options.out / "mask", plan), "mask")
+    _finish(options, run(task, options.out / "mask", plan), "mask")
 
 
-def _finish(options: argparse.Namespace, task: Task, best: Path, stage: str) -> None:
+def _finish(options: argparse.Namespace, best: Path, stage: str) -> None:
     """Write the best weights as safetensors, with what a model card must say."""
     from qsm_nipype.models.weights import save
 

@@ -134,6 +134,10 @@ def test_the_command_trains_both_stages_and_writes_weights(tmp_path, small, no_t
     found = read(tmp_path / "out" / "qsmgan.safetensors")
     assert found.about["stage"] == "wgan" and found.about["data"] == "simulated only"
     assert (tmp_path / "out" / "unet" / "log.csv").is_file()
+    with (tmp_path / "out" / "evaluation.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [r["noise_ppb"] for r in rows] == ["0.5", "2", "5"]
+    assert all(float(r["TKD, best threshold"]) <= float(r["TKD"]) for r in rows)
     assert "SHA-256" in capsys.readouterr().out
     row = (tmp_path / "out" / "wgan" / "log.csv").read_text().splitlines()[1].split(",")
     assert math.isfinite(float(row[3]))
