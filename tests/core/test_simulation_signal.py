@@ -114,11 +114,12 @@ def _cavity(angles: tuple[float, float, float]) -> tuple[Head, np.ndarray]:
     shape = (48, 48, 48)
     affine = grid_affine(shape, (3.0, 3.0, 4.0), angles=angles, center=(0, 0, 0))
     points = grid_points(shape, affine)
-    ball = ellipsoid(points, (0, 0, 0), (45, 45, 45)) < 0
-    hole = ellipsoid(points, (0, 30, -12), (9, 9, 9)) < 0
-    chi = np.where(ball & ~hole, 0.0, AIR_CHI).astype(np.float32)
+    # edges are partial volumes, so that the staircase of voxels makes no field of its own
+    water = np.clip(0.5 - ellipsoid(points, (0, 0, 0), (45, 45, 45)) / 6, 0, 1)
+    water *= np.clip(0.5 + ellipsoid(points, (0, 28, -12), (12, 12, 12)) / 6, 0, 1)
+    chi = (AIR_CHI * (1 - water)).astype(np.float32)
     brain = ellipsoid(points, (0, 0, 0), (40, 40, 40)) < 0
-    return Head(np.zeros(shape, np.uint8), brain & ~hole, affine), chi
+    return Head(np.zeros(shape, np.uint8), brain & (water > 0.5), affine), chi
 
 
 def test_tilting_the_grid_does_not_change_the_physics() -> None:
@@ -132,7 +133,7 @@ def test_tilting_the_grid_does_not_change_the_physics() -> None:
         values = map_coordinates(total, index, order=1)
         seen.append(values - values.mean())
     for other in seen[1:]:
-        assert np.linalg.norm(other - seen[0]) < 0.12 * np.linalg.norm(seen[0])
+        assert np.linalg.norm(other - seen[0]) < 0.08 * np.linalg.norm(seen[0])
 
 
 @pytest.mark.parametrize("order", [0, 1, 2])
