@@ -50,8 +50,8 @@ class BackgroundRemoval(QSMInterface):
             **self.parameters(),
         )
         return {
-            "out_file": save(cwd / "localfield.nii.gz", local.field, total),
-            "out_mask": save(cwd / "mask.nii.gz", local.mask, total),
+            "out_file": save(cwd / "localfield.nii", local.field, total),
+            "out_mask": save(cwd / "mask.nii", local.mask, total),
             "iterations": local.iterations,
         }
 

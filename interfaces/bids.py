@@ -147,11 +147,12 @@ def qc_table(record: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def compress(source: Path, target: Path) -> None:
-    """Copy a NIfTI file to .nii.gz; the same bytes in give the same bytes out."""
+    """Copy a .nii or .nii.gz file to .nii.gz; the same bytes in give the same bytes out."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".partial-{os.getpid()}-{target.name}")
+    opened = gzip.open(source) if source.suffix == ".gz" else source.open("rb")
     with (
-        source.open("rb") as plain,
+        opened as plain,
         partial.open("wb") as raw,
         gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=1, mtime=0) as packed,
     ):
@@ -181,5 +182,6 @@ def sidecar_of(kind: str, record: Mapping[str, Any], *, inversion: int = 0) -> d
     if row["until"] == "reference":
         references = record.get("references", [{}])
         sidecar.update(references[min(inversion, len(references) - 1)])
-    sidecar["SoftwareVersions"] = record.get("versions", {})
+    versions = record.get("versions", {})
+    sidecar["SoftwareVersions"] = ", ".join(f"{k} {v}" for k, v in versions.items())
     return sidecar

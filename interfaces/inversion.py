@@ -25,7 +25,7 @@ class _InversionInputSpec(QSMInputSpec):
     b0_dir = traits.Tuple(
         *[traits.Float()] * 3, desc="B0 direction along the voxel axes; default from the affine"
     )
-    out_file = File("chi.nii.gz", usedefault=True, desc="susceptibility (ppm)")
+    out_file = File("chi.nii", usedefault=True, desc="susceptibility (ppm)")
     out_record = File("inversion.json", usedefault=True, desc="how the result was reached")
 
 
@@ -61,7 +61,7 @@ class DipoleInversion(QSMInterface):
         }
         return {
             "out_file": save(cwd / self.inputs.out_file, solution.chi, field),
-            "out_record": _write_json(cwd / self.inputs.out_record, record),
+            "out_record": write_json(cwd / self.inputs.out_record, record),
         }
 
     def _optional(self, field: Volume) -> dict[str, Any]:
@@ -93,7 +93,8 @@ def _combined(volume: Any) -> Any:
     return volume if volume.ndim == 3 else volume.square().sum(-1).sqrt()
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> str:
+def write_json(path: Path, content: dict[str, Any]) -> str:
+    """Write `content` under its name only when complete; returns the path."""
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     partial.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
     os.replace(partial, path)
@@ -213,8 +214,8 @@ class _AgreementInputSpec(QSMInputSpec):
         File(exists=True), mandatory=True, desc="χ maps (ppm) of two or more methods"
     )
     in_mask = File(exists=True, mandatory=True, desc="voxels to compare")
-    out_mean = File("mean.nii.gz", usedefault=True, desc="mean over the methods (ppm)")
-    out_file = File("agreement.nii.gz", usedefault=True, desc="SD over the methods (ppm)")
+    out_mean = File("mean.nii", usedefault=True, desc="mean over the methods (ppm)")
+    out_file = File("agreement.nii", usedefault=True, desc="SD over the methods (ppm)")
 
 
 class _AgreementOutputSpec(TraitedSpec):

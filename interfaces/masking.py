@@ -140,7 +140,7 @@ class EditMask(QSMInterface):
 
 
 def _save(cwd: Path, mask: Any, like: Volume) -> str:
-    return save(cwd / "mask.nii.gz", mask, like)
+    return save(cwd / "mask.nii", mask, like)
 
 
 def _load_like(reference: Volume, path: str) -> Volume:

@@ -69,7 +69,7 @@ class QSMMaskNet(QSMInterface):
         turned, back = _to_ras(magnitude)
         network = fill(MaskNet(), _weights("mask", self.inputs)).to(self.device)
         mask = segment(torch.as_tensor(turned, device=self.device), network, **self.parameters())
-        return {"out_mask": save(cwd / "mask.nii.gz", back(mask.cpu().numpy()), magnitude)}
+        return {"out_mask": save(cwd / "mask.nii", back(mask.cpu().numpy()), magnitude)}
 
 
 def _to_ras(volume: Volume) -> tuple[Any, Any]:

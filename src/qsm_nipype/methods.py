@@ -10,7 +10,10 @@ import importlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import resources
 from typing import Any
+
+import yaml
 
 from qsm_nipype.errors import UsageError
 
@@ -19,6 +22,7 @@ SUPPLIED = frozenset(
     {
         *("field", "mask", "voxel_size", "b0_dir", "noise", "magnitude", "phase", "echo_times"),
         *("b0", "echo_time", "total_field", "quality", "reliability", "residual", "unwrapped"),
+        "csf",
     }
 )
 
@@ -36,7 +40,7 @@ class Method:
     label: str
     function: str
     interface: str
-    memory: float = 64.0
+    memory: float
     per_echo: bool = False
     from_total_field: bool = False
 
@@ -56,89 +60,28 @@ class Method:
         }
 
 
-def _row(step: str, name: str, label: str, function: str, interface: str, **more: Any) -> Method:
-    """A row whose function lies in `core` and whose interface in `interfaces`."""
-    return Method(
-        step,
-        name,
-        label,
-        f"qsm_nipype.core.{function}",
-        f"qsm_nipype.interfaces.{interface}",
-        **more,
-    )
+def _load() -> tuple[Method, ...]:
+    """The rows of data/methods.yml."""
+    text = (resources.files("qsm_nipype.data") / "methods.yml").read_text(encoding="utf-8")
+    rows = []
+    for key, row in yaml.safe_load(text).items():
+        step, name = key.split(".")
+        rows.append(
+            Method(
+                step=step,
+                name=name,
+                label=row["label"],
+                function=f"qsm_nipype.{row.get('package', 'core')}.{row['function']}",
+                interface=f"qsm_nipype.interfaces.{row['interface']}",
+                memory=float(row["memory"]),
+                per_echo=row.get("per_echo", False),
+                from_total_field=row.get("total", False),
+            )
+        )
+    return tuple(rows)
 
 
-METHODS: tuple[Method, ...] = (
-    _row(
-        *("offset", "mcpc3ds", "MCPC-3D-S", "offsets:mcpc3ds", "fieldmap:MCPC3DS"),
-        memory=48,
-        per_echo=True,
-    ),
-    _row(
-        *("unwrapping", "romeo", "ROMEO", "unwrapping:romeo", "fieldmap:Romeo"),
-        memory=48,
-        per_echo=True,
-    ),
-    _row(
-        *("unwrapping", "laplacian", "Laplacian", "unwrapping:laplacian"),
-        "fieldmap:LaplacianUnwrap",
-        memory=48,
-        per_echo=True,
-    ),
-    _row(
-        *("fit", "linear", "Weighted linear fit", "fieldmap:linear_fit", "fieldmap:LinearFit"),
-        memory=48,
-        per_echo=True,
-    ),
-    _row(
-        *("fit", "nonlinear", "Complex fit", "fieldmap:nonlinear_fit", "fieldmap:NonlinearFit"),
-        memory=64,
-        per_echo=True,
-    ),
-    _row(
-        *("mask", "quality", "Brain with trustworthy phase", "masking:quality_mask"),
-        "masking:QualityMask",
-        memory=80,
-    ),
-    _row(
-        *("mask", "brain", "Brain by magnitude", "masking:brain_mask", "masking:BrainMask"),
-        memory=80,
-    ),
-    _row(
-        *("mask", "magnitude", "Signal", "masking:magnitude_mask", "masking:MagnitudeMask"),
-        memory=80,
-    ),
-    _row(
-        *("background", "vsharp", "V-SHARP", "background.sharp:vsharp", "background:VSHARP"),
-        memory=80,
-    ),
-    _row(
-        *("background", "sharp", "SHARP", "background.sharp:sharp", "background:SHARP"),
-        memory=64,
-    ),
-    _row(
-        *("background", "resharp", "RESHARP", "background.sharp:resharp", "background:RESHARP"),
-        memory=80,
-    ),
-    _row(*("inversion", "tv", "TV", "inversion.tv:tv", "inversion:TV"), memory=120),
-    _row(*("inversion", "tkd", "TKD", "inversion.direct:tkd", "inversion:TKD"), memory=48),
-    _row(
-        *("inversion", "tikhonov", "Closed-form L2", "inversion.direct:tikhonov"),
-        "inversion:Tikhonov",
-        memory=48,
-    ),
-    _row(
-        *("relaxometry", "loglinear", "Weighted log-linear fit", "relaxometry:loglinear"),
-        "relaxometry:LogLinearDecay",
-        memory=32,
-        per_echo=True,
-    ),
-    _row(
-        *("relaxometry", "arlo", "ARLO", "relaxometry:arlo", "relaxometry:ARLO"),
-        memory=32,
-        per_echo=True,
-    ),  # fmt: skip
-)
+METHODS: tuple[Method, ...] = _load()
 
 STEPS = {
     "offset": "phase offset removal",

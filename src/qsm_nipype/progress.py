@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -28,10 +29,11 @@ class Progress:
     """Takes Nipype's status callbacks; use as a context manager around the run.
 
     `totals` maps each acquisition's workflow name to its number of nodes, `labels` to the name
-    that people know.
+    that people know. Every line also goes to the file `log`.
     """
 
-    def __init__(self, totals: Mapping[str, int], labels: Mapping[str, str]) -> None:
+    def __init__(self, totals: Mapping[str, int], labels: Mapping[str, str], log: Path) -> None:
+        self._log = log
         self._totals, self._labels = dict(totals), dict(labels)
         self._done = dict.fromkeys(totals, 0)
         self._running: dict[str, list[str]] = {name: [] for name in totals}
@@ -58,7 +60,7 @@ class Progress:
         owner = next((part for part in node.fullname.split(".") if part in self._totals), None)
         if status == "exception":
             self.failures.append(node.fullname)
-        if owner is None:
+        if owner is None or not is_work(node.fullname):
             return
         stage = stage_of(node.fullname)
         running = self._running[owner]
@@ -73,14 +75,16 @@ class Progress:
         self._show(owner, stage, status)
 
     def _show(self, owner: str, stage: str, status: str) -> None:
-        if self._on_terminal:
-            self._live.update(self._table())
-            return
         words = {"start": "…", "end": "done", "exception": "FAILED"}
         passed = time.monotonic() - self._started
         count = f"{self._done[owner]}/{self._totals[owner]}"
-        label = self._labels[owner]
-        print(f"[{passed:7.1f} s] {label} {count:>6} {stage} {words[status]}", file=sys.stderr)
+        line = f"[{passed:7.1f} s] {self._labels[owner]} {count:>6} {stage} {words[status]}"
+        with self._log.open("a", encoding="utf-8") as stream:
+            print(line, file=stream)
+        if self._on_terminal:
+            self._live.update(self._table())
+        else:
+            print(line, file=sys.stderr)
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False, show_header=False)
@@ -96,6 +100,12 @@ class Progress:
                 state = "[green]done[/green]" if done >= total else "waiting"
             table.add_row(self._labels[name], bar, f"{done}/{total}", state)
         return table
+
+
+def is_work(fullname: str) -> bool:
+    """Whether a node does something that a user would call a step."""
+    name = fullname.rsplit(".", 1)[-1]
+    return name not in ("inputnode", "outputnode") and not name.startswith(("all_", "records_"))
 
 
 def stage_of(fullname: str) -> str:

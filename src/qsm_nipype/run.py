@@ -22,6 +22,14 @@ from qsm_nipype.bids import Acquisition, Refusal
 from qsm_nipype.errors import UsageError
 from qsm_nipype.settings import Settings
 
+#: Nipype's switches for how much it says, here and in the processes of the nodes.
+_LEVELS = ("workflow_level", "interface_level", "utils_level")
+_README = """Quantitative susceptibility maps made by qsm-nipype {version}.
+
+sub-*.html shows each participant's maps and how they were made; *_Chimap.nii.gz is susceptibility
+in ppm, paramagnetic positive; logs/settings.yml makes the same run again.
+"""
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -172,10 +180,11 @@ def prepare_output(settings: Settings) -> None:
         "SourceDatasets": [{"URL": f"file://{settings.bids_dir.absolute()}"}],
         "DatasetLinks": {"raw": f"file://{settings.bids_dir.absolute()}"},
     }
-    ignore = [*ignored(), "*.html", "figures/", "sub-*/figures/", "logs/", "group*"]
+    ignore = [*ignored(), "*.html", "sub-*/figures", "logs/", "group*"]
     out = settings.output_dir
     write_atomically(out / "dataset_description.json", json.dumps(description, indent=2) + "\n")
     write_atomically(out / ".bidsignore", "\n".join(ignore) + "\n")
+    write_atomically(out / "README", _README.format(version=__version__))
     write_atomically(out / "logs" / "settings.yml", configuration.to_yaml(settings))
     if not settings.skip_bids_validation:
         _validate(settings)
@@ -229,7 +238,7 @@ def execute(settings: Settings, acquisitions: Sequence[Acquisition]) -> list[Fai
         user_file=settings.use_plugin,
     )
     forget_missing(workflow)
-    progress = _progress(workflow, acquisitions)
+    progress = _progress(settings, workflow, acquisitions)
     arguments = {**arguments, "status_callback": progress}
     if not isinstance(plugin, str):
         plugin._status_callback = progress  # Nipype reads the argument only on construction
@@ -250,7 +259,9 @@ def _graph_name(settings: Settings) -> str:
 def configure_nipype(settings: Settings) -> None:
     """Nipype's own settings for this run; its user-wide configuration file is not read."""
     os.environ["NIPYPE_NO_ET"] = "1"
-    os.environ.setdefault("NIPYPE_CONFIG_DIR", str(settings.work_dir.absolute() / ".nipype"))
+    own = settings.work_dir.absolute() / ".nipype"
+    own.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("NIPYPE_CONFIG_DIR", str(own))
     from nipype import config
     from nipype import logging as nipype_logging
 
@@ -268,7 +279,11 @@ def configure_nipype(settings: Settings) -> None:
                 "remove_unnecessary_outputs": "false",
                 "stop_on_first_crash": str(settings.stop_on_first_crash).lower(),
             },
-            "logging": {"log_directory": str(logs), "log_to_file": "true"},
+            "logging": {
+                **dict.fromkeys(_LEVELS, "INFO" if settings.verbose else "ERROR"),
+                "log_directory": str(logs),
+                "log_to_file": "true",
+            },
             "monitoring": {
                 "enabled": str(settings.resource_monitor).lower(),
                 "sample_frequency": "0.5",
@@ -298,18 +313,13 @@ def _quiet_console(settings: Settings) -> Iterator[None]:
             handler.setLevel(level)
 
 
-def _progress(workflow: Any, acquisitions: Sequence[Acquisition]) -> Any:
-    from qsm_nipype.progress import Progress
+def _progress(settings: Settings, workflow: Any, acquisitions: Sequence[Acquisition]) -> Any:
+    from qsm_nipype.progress import Progress, is_work
 
-    names = [node.fullname for node in workflow._get_all_nodes() if _is_work(node)]
-    totals = {a.name: sum(f".{a.name}." in f".{name}." for name in names) for a in acquisitions}
-    return Progress(totals, {a.name: a.label for a in acquisitions})
-
-
-def _is_work(node: Any) -> bool:
-    from nipype.interfaces.utility import IdentityInterface
-
-    return not isinstance(node.interface, IdentityInterface)
+    names = [name for name in workflow.list_node_names() if is_work(name)]
+    totals = {a.name: sum(name.split(".")[0] == a.name for name in names) for a in acquisitions}
+    labels = {a.name: a.label for a in acquisitions}
+    return Progress(totals, labels, log=settings.output_dir / "logs" / "run.log")
 
 
 def forget_missing(workflow: Any) -> None:

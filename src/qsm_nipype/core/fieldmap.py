@@ -262,7 +262,8 @@ def _misfit(phi, amplitude, times, sigma, v, candidate):
 def _repair(phi, amplitude, times, sigma, inside, omega, expected, changed):
     """Choose each voxel's turns anew, in place, by residual and by its neighbours' field.
 
-    `expected` is what `_neighbourhood` returns. The candidates are the fields one to three cycles per echo spacing away, and the neighbours'
+    `expected` is what `_neighbourhood` returns.
+    The candidates are the fields one to three cycles per echo spacing away, and the neighbours'
     own. The neighbours' prediction has an SD of a quarter of a cycle plus their own `spread`. A
     candidate must be better by 9 (three SD) to replace what is there.
     """

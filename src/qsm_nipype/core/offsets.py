@@ -180,7 +180,7 @@ def smooth_phase(
     top = weight.amax().clamp_min(1e-30)
     weight = weight / top
     parts = torch.stack([weight * phase.cos(), weight * phase.sin()])
-    small = _block_mean(parts, blocks)
+    small = block_mean(parts, blocks)
     z = torch.complex(small[0], small[1])
     estimate = _gauss(z, sigmas)
     estimate = estimate / estimate.abs().clamp_min(1e-20)
@@ -237,7 +237,7 @@ def _intercept(
     return torch.where(good, intercept, 0.0), torch.where(good, weight, 0.0)
 
 
-def _block_mean(x: Tensor, blocks: Sequence[int]) -> Tensor:
+def block_mean(x: Tensor, blocks: Sequence[int]) -> Tensor:
     """Mean over blocks of voxels of `(C, X, Y, Z)`; the last blocks are filled up with zeros."""
     pads = [(-n) % b for n, b in zip(x.shape[1:], blocks, strict=True)]
     padded = functional.pad(x, (0, pads[2], 0, pads[1], 0, pads[0]))

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from qsm_nipype.core.dipole import dipole_field
-from qsm_nipype.core.unwrapping import signal_mask, wrap
+from qsm_nipype.core.offsets import block_mean
+from qsm_nipype.core.unwrapping import romeo, signal_mask, wrap
 
 #: Susceptibility of tissue against air in ppm, for the sign of the field at the head's surface.
 _TISSUE = -9.4
@@ -52,49 +54,76 @@ def sign_agreement(
     voxel_size: Sequence[float],
     b0_dir: Sequence[float],
 ) -> float:
-    """Correlation in [−1, 1] of the measured field's slopes with those of a diamagnetic head.
+    """Correlation in [−1, 1] of the measured field with that of a diamagnetic head.
 
     Where there is signal there is tissue, 9.4 ppm more diamagnetic than air: that alone fixes
-    the pattern of the field at the head's surface and near its cavities. Compared are the
-    differences of neighbouring voxels (no unwrapping needed) after a shim-like linear function
-    of the position has been taken out of each component. Clearly negative means that the phase
-    was stored with inverted sign. `phase` `(X, Y, Z, E)`; with two echoes or more the phase
-    difference of the first two is used, which is free of the offset.
+    the pattern of the field near the head's surface and its cavities. Both fields are compared
+    on blocks of 3 mm inside the head, after what a second-order shim can make has been taken
+    out of them. Clearly negative means that the phase was stored with inverted sign. `phase`,
+    `magnitude` `(X, Y, Z, E)`; with two echoes or more the phase difference of the first two is
+    used, which is free of the offset. 0 where the image holds no air, hence no head's outline.
     """
     mask = signal_mask(magnitude)
-    if not mask.any() or mask.all():
+    if not 0.02 < float(mask.float().mean()) < 0.9:
         return 0.0
-    model = dipole_field(mask.to(phase.dtype) * _TISSUE, voxel_size, b0_dir)
-    signal = magnitude.square().sum(-1).sqrt()
-    bright = mask & (signal > 0.3 * signal[mask].median())
-    measured = phase[..., 0] if phase.shape[3] == 1 else phase[..., 1] - phase[..., 0]
-    products, powers, expected = 0.0, 0.0, 0.0
-    for axis in range(3):
-        n = phase.shape[axis]
-        steps = wrap(torch.diff(measured, dim=axis))
-        pair = bright.narrow(axis, 0, n - 1) & bright.narrow(axis, 1, n - 1) & (steps.abs() < 1)
-        where = torch.nonzero(pair)
-        if where.shape[0] < 100:
-            continue
-        where = where[:: max(1, where.shape[0] // 200_000)]
-        at = tuple(where.T)
-        shim = torch.cat([torch.ones_like(where[:, :1]), where], dim=1).to(phase.dtype)
-        slope = _clipped(_without(shim, steps[at]))
-        model_slope = _clipped(_without(shim, torch.diff(model, dim=axis)[at]))
-        products += float((slope * model_slope).sum())
-        powers += float(slope.square().sum())
-        expected += float(model_slope.square().sum())
-    return products / math.sqrt(powers * expected) if powers * expected > 0 else 0.0
+    blocks = [max(1, round(3.0 / float(step))) for step in voxel_size]
+    step = [b * float(s) for b, s in zip(blocks, voxel_size, strict=True)]
+    if phase.shape[3] == 1:
+        angle, pair = phase[..., 0], magnitude[..., 0].square()
+    else:
+        angle = phase[..., 1] - phase[..., 0]
+        pair = magnitude[..., 1] * magnitude[..., 0]
+    parts = torch.stack([pair * angle.cos(), pair * angle.sin(), mask.to(phase.dtype)])
+    real, imaginary, filled = block_mean(parts, blocks)
+    signal = torch.hypot(real, imaginary).sqrt()
+    small = filled > 0.5
+    if int(small.sum()) < 1000:
+        return 0.0
+    # bone has no signal either: gaps of up to a centimetre count as tissue
+    tissue = _eroded(_dilated(small, step, 5.0), step, 5.0) | small
+    model = dipole_field(tissue.to(phase.dtype) * _TISSUE, step, b0_dir)
+    inner = small & _eroded(tissue, step, 6.0) & (signal > 0.3 * signal[small].median())
+    wrapped = torch.atan2(imaginary, real).unsqueeze(-1)
+    measured = romeo(wrapped, [1.0], magnitude=signal.unsqueeze(-1), mask=small).phase[..., 0]
+    where = torch.nonzero(inner)
+    if where.shape[0] < 500:
+        return 0.0
+    at, shim = tuple(where.T), _second_order(where.to(phase.dtype))
+    a, b = (_clipped(_without(shim, field[at])) for field in (measured, model))
+    power = float(a.square().sum()) * float(b.square().sum())
+    return float((a * b).sum()) / math.sqrt(power) if power > 0 else 0.0
+
+
+def _second_order(position: Tensor) -> Tensor:
+    """All products of up to two coordinates `(N, 3)`, scaled to ±1, as columns."""
+    x = position - position.mean(dim=0)
+    x = x / x.abs().amax(dim=0).clamp_min(1)
+    squares = [x[:, i] * x[:, j] for i in range(3) for j in range(i, 3)]
+    return torch.stack([torch.ones_like(x[:, 0]), *x.T, *squares], dim=1)
+
+
+def _dilated(mask: Tensor, voxel_size: Sequence[float], reach: float) -> Tensor:
+    """`mask` `(X, Y, Z)` grown by a box of `reach` mm to each side."""
+    x = mask.float()[None, None]
+    for axis, step in enumerate(voxel_size):
+        size, pad = [1, 1, 1], [0, 0, 0]
+        pad[axis] = min(max(1, round(reach / float(step))), mask.shape[axis] // 4)
+        size[axis] = 2 * pad[axis] + 1
+        x = functional.max_pool3d(x, size, stride=1, padding=pad)
+    return x[0, 0] > 0.5
+
+
+def _eroded(mask: Tensor, voxel_size: Sequence[float], reach: float) -> Tensor:
+    return ~_dilated(~mask, voxel_size, reach)
 
 
 def _clipped(values: Tensor) -> Tensor:
-    """`values` no further from 0 than nine tenths of them are: steps at borders are unsure."""
-    limit = values.abs().quantile(0.9)
+    """`values` no further from 0 than 19 of 20 are: borders are unsure."""
+    limit = values.abs().quantile(0.95)
     return values.clamp(-limit, limit)
 
 
 def _without(basis: Tensor, values: Tensor) -> Tensor:
     """`values` less their least-squares fit by the columns of `basis`."""
-    scaled = basis / basis.abs().amax(dim=0).clamp_min(1)
-    fit = torch.linalg.lstsq(scaled, values.unsqueeze(1)).solution
-    return values - (scaled @ fit).squeeze(1)
+    fit = torch.linalg.lstsq(basis, values.unsqueeze(1)).solution
+    return values - (basis @ fit).squeeze(1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from qsm_nipype.core.dipole import dipole_kernel
 from qsm_nipype.core.fourier import gradient_spectrum, irfft, rfft, working_grid
 from qsm_nipype.core.inversion import Solution
-from qsm_nipype.core.noise import field_noise
+from qsm_nipype.core.noise import field_noise, noiseless
 
 #: Empty voxels added to the head's bounding box along each axis.
 PADDING = 16
@@ -77,12 +77,13 @@ def tikhonov(
 def l2_weight(field: Tensor, mask: Tensor, sigma: float) -> float:
     """λ (mm²) of `tikhonov` from the field's noise `sigma` in ppm.
 
-    λ = 0.05·(σ/S)^½ with S the RMS of the local `field` in the mask: it depends on the ratio of
-    noise to signal only.
+    λ = 0.045·σ/S, S the RMS of the local `field` in the mask without the noise: it depends on
+    the ratio of noise to signal only.
     """
     inside = field[mask.bool()]
     scale = float(inside.square().mean().sqrt()) if inside.numel() else 0.0
-    return 0.05 * (sigma / scale) ** 0.5 if scale > 0 else 0.05
+    signal = noiseless(sigma, scale)
+    return 0.045 * max(sigma / signal, 0.05) if signal > 0 else 0.045
 
 
 def _divide(
