@@ -122,6 +122,31 @@ def test_what_a_reader_needs_is_said(tmp_path):
         assert expected in text, expected
 
 
+def test_the_record_of_read_phase_is_put_in_sentences(tmp_path):
+    reading = {
+        "decision": "radians", "reason": "the values span one turn", "slope": [1.0],
+        "units_in_sidecar": ["none"], "stored_range": [[0.0, 4094.0], [1.0, 4095.0]],
+        "fill_value": 0.0, "voxels_without_signal": 77, "sign_agreement": -0.5,
+        "sign_inverted": True, "alternating_slices_axis": 2,
+    }  # fmt: skip
+    found = AcquisitionRecord.from_json({"phase_reading": reading}).decisions
+    assert [d.what for d in found] == [
+        "Unit: radians", "Stored values 0 to 4095", "77 voxels left out",
+        "Alternating sign undone", "Sign inverted",
+    ]  # fmt: skip
+    text = "".join(published(tmp_path, record(tmp_path, phase_reading=reading))[2].text)
+    assert "the values span one turn" in text
+    assert "slope 1" in text
+
+
+def test_the_weight_that_was_used_is_among_the_numbers(tmp_path):
+    steps = [{"step": "inversion", "method": "tv", "label": "TV",
+              "parameters": {"regularization": 4.2e-4}}]  # fmt: skip
+    text = "".join(published(tmp_path, record(tmp_path, steps=steps))[2].text)
+    assert "λ of TV" in text
+    assert "4.2 × 10⁻⁴" in text
+
+
 def test_hostile_names_are_escaped(tmp_path):
     evil = "</script><script>alert(1)</script>\"'<img src=x onerror=alert(2)>"
     bad = record(

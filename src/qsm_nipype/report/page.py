@@ -45,13 +45,14 @@ SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 @dataclass(frozen=True)
 class Card:
-    """One number of the strip. `caution` says why it is unusual, if it is."""
+    """One number of the strip. `caution` says why it is unusual, if it is; `tip` on hovering."""
 
     label: str
     value: str
     unit: str = ""
     hint: str = ""
     caution: str = ""
+    tip: str = ""
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,8 @@ def plain_number(value: float | str) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds as people say them."""
+    if seconds < 0.1:
+        return "< 0.1 s"
     if seconds < 60:
         return f"{seconds:.1f} s"
     if seconds < 3600:
@@ -173,7 +176,7 @@ def _acquisition(record: AcquisitionRecord, anchors: set[str]) -> AcquisitionRep
     anchor = _anchor(record.label, anchors)
     state = "failed" if record.error else "warning" if record.warnings else "ok"
     parts = [
-        ("quality", "Quality", record.numbers),
+        ("quality", "Quality", _with_weights(record)),
         ("viewer", "Slice viewer", record.viewer),
         ("figures", "Figures", record.figures),
         ("acquisition", "Acquisition", record.acquisition or record.decisions),
@@ -184,7 +187,7 @@ def _acquisition(record: AcquisitionRecord, anchors: set[str]) -> AcquisitionRep
         section=Section(anchor, record.label, state, present),
         facts=_facts(record.acquisition),
         decisions=record.decisions,
-        cards=_cards(record.numbers),
+        cards=_cards(_with_weights(record)),
         warnings=record.warnings,
         figures=record.figures,
         steps=tuple(_step_row(s) for s in record.steps),
@@ -236,6 +239,24 @@ def _quantity(name: str, value: Any, factor: float) -> str:
     return str(value)
 
 
+def _with_weights(record: AcquisitionRecord) -> tuple[Number, ...]:
+    """The numbers and, if it is not among them, the weight that each inversion used."""
+    if any(n.name.startswith("regularization") for n in record.numbers):
+        return record.numbers
+    steps = [s for s in record.steps if s.step == "inversion"]
+    weights = [
+        Number(
+            name="regularization" if len(steps) == 1 else f"regularization_{step.method}",
+            value=float(step.parameters["regularization"]),
+            description=f"weight of {step.label}",
+            label=f"λ of {step.label}",
+        )
+        for step in steps
+        if isinstance(step.parameters.get("regularization"), (int, float))
+    ]
+    return (*record.numbers, *weights)
+
+
 def _cards(numbers: Sequence[Number]) -> tuple[Card, ...]:
     """Known numbers first and in their order, then the others."""
     found = {n.name: n for n in numbers}
@@ -254,7 +275,9 @@ def _card(number: Number) -> Card:
     text = plain_number(value)
     if number.sd is not None:
         text += f" ± {plain_number(number.sd)}"
-    return Card(number.label or label, text, unit, number.description, caution)
+    plain = number.name in HEADLINES and number.name != "reference"
+    hint = "" if plain else number.description
+    return Card(number.label or label, text, unit, hint, caution, number.description)
 
 
 def _step_row(step: Step) -> StepRow:

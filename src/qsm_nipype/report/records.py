@@ -125,7 +125,7 @@ class AcquisitionRecord:
             entities=_entities(_mapping(parts.get("entities"))),
             source_files=tuple(Path(str(f)).name for f in _list(parts.get("source_files"))),
             acquisition=_allowed(_mapping(parts.get("acquisition"))),
-            decisions=tuple(_decision(d) for d in _list(phase.get("decisions"))),
+            decisions=(*(_decision(d) for d in _list(phase.get("decisions"))), *_reading(phase)),
             steps=tuple(_step(s) for s in _list(parts.get("steps")) if isinstance(s, Mapping)),
             numbers=_numbers(_mapping(parts.get("numbers"))),
             warnings=_warnings(phase.get("warnings"), parts.get("warnings")),
@@ -143,9 +143,9 @@ class AcquisitionRecord:
 
     @property
     def label(self) -> str:
-        """The acquisition's name within its subject: "ses-1, run-2", or "Acquisition"."""
+        """The acquisition's name within its subject: "ses-1, run-2", or "Gradient echoes"."""
         own = [f"{k}-{v}" for k, v in self.entities.items() if k != "sub"]
-        return ", ".join(own) or "Acquisition"
+        return ", ".join(own) or "Gradient echoes"
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -177,6 +177,42 @@ def _decision(value: Any) -> Decision:
         what = f"{what}: {value['value']}"
     why = next((value[k] for k in ("why", "reason", "because") if value.get(k)), "")
     return Decision(str(what), str(why))
+
+
+def _reading(phase: Mapping[str, Any]) -> list[Decision]:
+    """What `core.phase.read_phase` recorded, in sentences."""
+    said = []
+    if phase.get("decision"):
+        said.append(Decision(f"Unit: {phase['decision']}", str(phase.get("reason") or "")))
+    spans = [s for s in _list(phase.get("stored_range")) if len(_list(s)) == 2]
+    if spans:
+        low, high = min(float(s[0]) for s in spans), max(float(s[1]) for s in spans)
+        header = [
+            f"{word} {', '.join(f'{v:.4g}' if isinstance(v, float) else str(v) for v in values)}"
+            for word, key in (
+                ("Units in the sidecar:", "units_in_sidecar"),
+                ("slope", "slope"),
+                ("intercept", "intercept"),
+            )
+            if (values := _list(phase.get(key)))
+        ]
+        said.append(Decision(f"Stored values {low:.4g} to {high:.4g}", "; ".join(header)))
+    if phase.get("voxels_without_signal"):
+        fill = _finite(phase.get("fill_value"))
+        why = "" if fill is None else f"they hold the value {fill:.4g} in every echo"
+        said.append(Decision(f"{phase['voxels_without_signal']} voxels left out", why))
+    axis = phase.get("alternating_slices_axis")
+    if axis is not None:
+        said.append(Decision("Alternating sign undone", f"slices along axis {axis} alternate"))
+    score = _finite(phase.get("sign_agreement"))
+    if score is not None:
+        said.append(
+            Decision(
+                "Sign inverted" if phase.get("sign_inverted") else "Sign as stored",
+                f"agreement of the field with a head in air: {score:.2g} (−1 to 1)",
+            )
+        )
+    return said
 
 
 def _step(found: Mapping[str, Any]) -> Step:
