@@ -103,3 +103,60 @@ class RESHARP(BackgroundRemoval):
 
     input_spec = _RESHARPInputSpec
     function = f"{_CORE}.sharp:resharp"
+
+
+class _ISMVInputSpec(_BackgroundInputSpec):
+    radius = traits.Float(parameter=True, desc="radius of the ball (mm)")
+    tolerance = traits.Float(parameter=True, desc="relative residual at which to stop")
+    max_iterations = traits.Int(parameter=True, desc="most iterations")
+
+
+class ISMV(BackgroundRemoval):
+    """Iterative spherical mean value: a background that equals its own mean."""
+
+    input_spec = _ISMVInputSpec
+    function = f"{_CORE}.ismv:ismv"
+
+
+class _LBVInputSpec(_BackgroundInputSpec):
+    tolerance = traits.Float(parameter=True, desc="relative residual at which to stop")
+    max_iterations = traits.Int(parameter=True, desc="most iterations")
+
+
+class LBV(BackgroundRemoval):
+    """Laplacian boundary value method."""
+
+    input_spec = _LBVInputSpec
+    function = f"{_CORE}.lbv:lbv"
+
+
+class _PDFInputSpec(_BackgroundInputSpec):
+    regularization = traits.Float(parameter=True, desc="weight of the Tikhonov term")
+    padding = traits.Float(parameter=True, desc="room for sources beyond the mask (mm)")
+    tolerance = traits.Float(parameter=True, desc="relative residual at which to stop")
+    max_iterations = traits.Int(parameter=True, desc="most iterations")
+
+
+class PDF(BackgroundRemoval):
+    """Projection onto the dipole fields of sources outside the mask."""
+
+    input_spec = _PDFInputSpec
+    function = f"{_CORE}.pdf:pdf"
+
+
+class LBVTFI(BackgroundRemoval):
+    """LBV refined by linear total field inversion."""
+
+    input_spec = _PDFInputSpec
+    function = f"{_CORE}.refined:lbv_tfi"
+
+
+class _ISMVTFIInputSpec(_PDFInputSpec):
+    radius = traits.Float(parameter=True, desc="radius of iSMV's ball (mm)")
+
+
+class ISMVTFI(BackgroundRemoval):
+    """iSMV refined by linear total field inversion."""
+
+    input_spec = _ISMVTFIInputSpec
+    function = f"{_CORE}.refined:ismv_tfi"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -62,7 +61,7 @@ class Level:
         return sum(2 / h**2 for h in self.steps)
 
     def apply(self, x: Tensor, *, everywhere: bool = False) -> Tensor:
-        """Minus the Laplacian of `x` at the unknowns; `x` is zero elsewhere or `everywhere` set."""
+        """Minus the Laplacian of `x` at the unknowns, `x` taken as zero beyond or `everywhere`."""
         if not everywhere:
             x = x * self.inside
         out = x * self.diagonal

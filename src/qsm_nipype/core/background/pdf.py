@@ -1,20 +1,19 @@
-"""Projection onto dipole fields, and V-SHARP refined by a fit of sources inside and outside."""
+"""Projection onto dipole fields, and the fit of sources that it shares with `refined`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from qsm_nipype.core.background import LocalField
-from qsm_nipype.core.background.sharp import vsharp
 from qsm_nipype.core.dipole import dipole_kernel
 from qsm_nipype.core.fourier import irfft, rfft, working_grid
 from qsm_nipype.core.solvers import conjugate_gradient
 
 
-def pdf(
+def pdf(  # noqa: PLR0913  the common signature
     field: Tensor,
     mask: Tensor,
     voxel_size: Sequence[float],
@@ -36,65 +35,16 @@ def pdf(
     grid = working_grid(mask, padding=[round(padding / float(v)) for v in voxel_size])
     inside = grid.embed(mask)
     total = remove_far_sources(grid.embed(field), inside, voxel_size)
-    weights = _weights(inside, None if noise is None else grid.embed(noise))
+    weights = data_weights(inside, None if noise is None else grid.embed(noise))
     kernel = dipole_kernel(inside.shape, voxel_size, b0_dir, total)
-    sources, iterations = _fit_sources(
+    sources, iterations = fit_sources(
         total, weights, ~inside, kernel, regularization, (tolerance, max_iterations)
     )
     local = (total - irfft(rfft(sources).mul_(kernel), inside.shape)) * inside
     return LocalField(grid.restore(local), grid.restore(inside), iterations)
 
 
-def vsharp_tfi(
-    field: Tensor,
-    mask: Tensor,
-    voxel_size: Sequence[float],
-    b0_dir: Sequence[float] = (0.0, 0.0, 1.0),
-    *,
-    noise: Tensor | None = None,
-    max_radius: float = 12.0,
-    min_radius: float | None = None,
-    threshold: float = 0.02,
-    regularization: float = 1e-3,
-    padding: float = 40.0,
-    tolerance: float = 1e-2,
-    max_iterations: int = 20,
-) -> LocalField:
-    """V-SHARP, then linear total field inversion of what it leaves [Li2011]_ [Liu2017]_.
-
-    V-SHARP leaves a harmonic remainder near the surface, where its balls are small. The smallest
-    susceptibility inside and outside the mask that explains the filtered field parts the two:
-    ‖W(M D χ − field)‖² + `regularization`·‖χ‖² is minimised over all of space, and the local field
-    is what the χ inside makes. `max_radius`, `min_radius`, `threshold` are V-SHARP's; `noise`
-    (ppm) as in `pdf`. ppm → ppm.
-    """
-    first = vsharp(
-        field,
-        mask,
-        voxel_size,
-        b0_dir,
-        max_radius=max_radius,
-        min_radius=min_radius,
-        threshold=threshold,
-    )
-    grid = working_grid(first.mask, padding=[round(padding / float(v)) for v in voxel_size])
-    inside = grid.embed(first.mask)
-    filtered = remove_far_sources(grid.embed(first.field), inside, voxel_size)
-    weights = _weights(inside, None if noise is None else grid.embed(noise))
-    kernel = dipole_kernel(inside.shape, voxel_size, b0_dir, filtered)
-    sources, iterations = _fit_sources(
-        filtered,
-        weights,
-        torch.ones_like(inside),
-        kernel,
-        regularization,
-        (tolerance, max_iterations),
-    )
-    local = irfft(rfft(sources * inside).mul_(kernel), inside.shape) * inside
-    return LocalField(grid.restore(local), first.mask, iterations)
-
-
-def _fit_sources(
+def fit_sources(
     total: Tensor,
     weights: Tensor,
     allowed: Tensor,
@@ -102,7 +52,11 @@ def _fit_sources(
     regularization: float,
     stop: tuple[float, int],
 ) -> tuple[Tensor, int]:
-    """Smallest χ where `allowed` whose dipole field explains `total` where it has weight."""
+    """Smallest χ where `allowed` whose dipole field explains `total` where it has weight.
+
+    All on the working grid of `kernel`; `stop` is CG's tolerance and most iterations. Returns χ
+    and the number of iterations.
+    """
     squared = weights.square()
 
     def dipoles(x: Tensor) -> Tensor:
@@ -112,11 +66,10 @@ def _fit_sources(
         return dipoles(dipoles(x).mul_(squared)).mul_(allowed).add_(x, alpha=regularization)
 
     target = dipoles(total * squared).mul_(allowed)
-    solve: Callable[..., tuple[Tensor, int]] = conjugate_gradient
-    return solve(normal, target, tolerance=stop[0], max_iterations=stop[1])
+    return conjugate_gradient(normal, target, tolerance=stop[0], max_iterations=stop[1])
 
 
-def _weights(inside: Tensor, noise: Tensor | None) -> Tensor:
+def data_weights(inside: Tensor, noise: Tensor | None) -> Tensor:
     """1/noise with median 1, at most 3, zero outside; voxels without a finite noise count not."""
     flat = inside.to(torch.float32)
     if noise is None:
