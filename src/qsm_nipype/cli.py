@@ -22,6 +22,9 @@ from qsm_nipype.settings import Settings
 COMMANDS = {
     "demo": ("qsm_nipype.demo:main", "simulate a small head, process it, score it"),
     "simulate": ("qsm_nipype.simulation.command:main", "simulate heads as a BIDS dataset"),
+    "stage": ("qsm_nipype.stage:main", "run one step on the files of the QSM-CI contract"),
+    "status": ("qsm_nipype.execution.status:main", "who is done, running or failed, and why"),
+    "train": ("qsm_nipype.models.training.command:main", "train a network on simulated data"),
     "methods": ("qsm_nipype.cli:list_methods", "list every method with its parameters"),
 }
 
