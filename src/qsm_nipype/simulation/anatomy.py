@@ -50,7 +50,7 @@ def paint_head(points: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray
     seeds = rng.spawn(3)
 
     hull = brain_hull(points)
-    vault = ellipsoid(points, (0.0, -17.0, 14.0), (61.0, 84.0, 59.0))
+    vault = ellipsoid(points, (0.0, -17.0, 14.0), (60.0, 84.0, 62.0))
     labels = paint_skull(points, join([hull - gap, vault], 14.0), skull, seeds[0])
     brain = hull < 0
     region = crop(hull < 12)
@@ -75,11 +75,11 @@ def brain_hull(p: np.ndarray) -> np.ndarray:
 
 def _cerebrum(m: np.ndarray) -> np.ndarray:
     """Both hemispheres; `m` has |x| as first coordinate."""
-    frontal = half_ellipsoids(m, (25.0, 4.0, 14.0), (41.0, 65.0, 59.0), 40.0)
-    parietal = half_ellipsoids(m, (29.0, -42.0, 16.0), (41.0, 60.0, 60.0), 34.0)
+    frontal = half_ellipsoids(m, (25.0, 4.0, 14.0), (41.0, 65.0, 57.0), 40.0)
+    parietal = half_ellipsoids(m, (29.0, -42.0, 16.0), (41.0, 60.0, 58.0), 34.0)
     temporal = ellipsoid(m, (46.0, -12.0, -19.0), (20.0, 38.0, 21.0))
     occipital = ellipsoid(m, (22.0, -72.0, 4.0), (26.0, 32.0, 24.0))
-    middle = half_ellipsoids(m, (0.0, -16.0, 14.0), (52.0, 80.0, 58.0), 34.0)
+    middle = half_ellipsoids(m, (0.0, -16.0, 14.0), (51.0, 80.0, 61.5), 34.0)
     return join([frontal, parietal, temporal, occipital, middle], 7.0)
 
 
