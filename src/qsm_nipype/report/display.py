@@ -14,7 +14,11 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
 PLANES = ("axial", "coronal", "sagittal")
 _NORMAL = {"axial": 2, "coronal": 1, "sagittal": 0}
-_EDGES = {"axial": "LRAP", "coronal": "LRSI", "sagittal": "PASI"}  # left, right, top, bottom
+_EDGES = {
+    "axial": ("L", "R", "A", "P"),
+    "coronal": ("L", "R", "S", "I"),
+    "sagittal": ("P", "A", "S", "I"),
+}
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,7 @@ def upright(data: np.ndarray, affine: np.ndarray) -> Upright:
 
 def edges(plane: str) -> tuple[str, str, str, str]:
     """Letters at the left, right, top and bottom of a picture."""
-    left, right, top, bottom = _EDGES[plane]
-    return left, right, top, bottom
+    return _EDGES[plane]
 
 
 def extent(mask: np.ndarray, plane: str) -> tuple[int, int]:

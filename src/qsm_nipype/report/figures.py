@@ -240,7 +240,7 @@ class _Frame:
         bar = self.figure.colorbar(
             ScalarMappable(Normalize(*limits), colormaps[style.cmap]), cax=axes
         )
-        ticks = np.linspace(*limits, 5 if inner * self.tall > 1.0 else 3)
+        ticks = np.linspace(*limits, 5 if inner * self.tall > 1.0 else 3).tolist()
         if style.unit or style.window is not None:
             bar.set_ticks(ticks, labels=[_tick(t, style.unit) for t in ticks])
         else:
@@ -299,7 +299,7 @@ def _draw_strips(
     return frame.figure
 
 
-def _paint_labels(axes: Axes, labels: np.ndarray, box: tuple[float, ...]) -> None:
+def _paint_labels(axes: Axes, labels: np.ndarray, box: tuple[float, float, float, float]) -> None:
     shown = np.ma.masked_less(np.rint(labels), 1)
     count = len(LABEL_COLOURS)
     axes.imshow(

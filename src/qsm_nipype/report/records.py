@@ -112,7 +112,7 @@ class AcquisitionRecord:
         """
         if isinstance(source, AcquisitionRecord):
             return source
-        if not isinstance(source, Mapping):
+        if isinstance(source, (str, Path)):
             try:
                 source = json.loads(Path(source).read_text(encoding="utf-8"))
             except (OSError, ValueError) as exc:
@@ -188,7 +188,7 @@ def _reading(phase: Mapping[str, Any]) -> list[Decision]:
     if spans:
         low, high = min(float(s[0]) for s in spans), max(float(s[1]) for s in spans)
         header = [
-            f"{word} {', '.join(f'{v:.4g}' if isinstance(v, float) else str(v) for v in values)}"
+            f"{word} {', '.join(_plain(v) for v in values)}"
             for word, key in (
                 ("Units in the sidecar:", "units_in_sidecar"),
                 ("slope", "slope"),
@@ -196,10 +196,10 @@ def _reading(phase: Mapping[str, Any]) -> list[Decision]:
             )
             if (values := _list(phase.get(key)))
         ]
-        said.append(Decision(f"Stored values {low:.4g} to {high:.4g}", "; ".join(header)))
+        said.append(Decision(f"Stored values {_plain(low)} to {_plain(high)}", "; ".join(header)))
     if phase.get("voxels_without_signal"):
         fill = _finite(phase.get("fill_value"))
-        why = "" if fill is None else f"they hold the value {fill:.4g} in every echo"
+        why = "" if fill is None else f"they hold the value {_plain(fill)} in every echo"
         said.append(Decision(f"{phase['voxels_without_signal']} voxels left out", why))
     axis = phase.get("alternating_slices_axis")
     if axis is not None:
@@ -209,10 +209,15 @@ def _reading(phase: Mapping[str, Any]) -> list[Decision]:
         said.append(
             Decision(
                 "Sign inverted" if phase.get("sign_inverted") else "Sign as stored",
-                f"agreement of the field with a head in air: {score:.2g} (−1 to 1)",
+                f"agreement of the field with a head in air: {_plain(score)} (−1 to 1)",
             )
         )
     return said
+
+
+def _plain(value: Any) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text.replace("-", "−") if isinstance(value, float) else text
 
 
 def _step(found: Mapping[str, Any]) -> Step:
