@@ -39,6 +39,7 @@ _ABSENT = (
 )
 
 _MEANING = {
+    "COMPLETED": "has ended",
     "TIMEOUT": "reached its time limit; ask for more time (--time)",
     "OUT_OF_MEMORY": "used more memory than it asked for; ask for more (--mem)",
     "CANCELLED": "was cancelled",

@@ -13,6 +13,8 @@ import numpy as np
 from nipype.pipeline.engine import MapNode
 from nipype.pipeline.plugins.base import DistributedPluginBase
 
+from qsm_nipype.execution.crash import write_crash
+
 
 class SchedulingPlugin(DistributedPluginBase):
     """A plugin that says which nodes fit (`_fits`) and starts them (`_submit_job`)."""
@@ -85,3 +87,8 @@ class SchedulingPlugin(DistributedPluginBase):
         self._clean_queue(jobid, graph, result={"result": None, "traceback": lines})
         self.proc_done[jobid] = True
         self.proc_pending[jobid] = False
+
+    def _report_crash(self, node: Any, result: dict[str, Any] | None = None) -> str:
+        lines = (result or {}).get("traceback") or "it left no message"
+        node._result, node._traceback = None, lines
+        return write_crash(node, lines)

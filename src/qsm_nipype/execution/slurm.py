@@ -100,13 +100,13 @@ class Job:
         logger.info("Submitted %s as SLURM job %s.", self.node.fullname, self.number or "(none)")
 
     def report(self, state: JobState) -> str:
-        """Why it failed, with the end of its log."""
-        head = f"SLURM job {self.number} of node {self.node.fullname} {state}.\n"
+        """The end of its log, then why it failed."""
+        head = f"SLURM job {self.number} of node {self.node.fullname} {state}."
         try:
             lines = self.log.read_text(errors="replace").splitlines()[-TAIL:]
         except OSError:
-            return f"{head}It left no log at {self.log}.\n"
-        return "\n".join([f"{head}End of {self.log}:", *lines, ""])
+            return f"It left no log at {self.log}.\n{head}\n"
+        return "\n".join([f"End of {self.log}:", *lines, f"{head}\n"])
 
 
 def remove_results(node: Any) -> None:
@@ -182,7 +182,7 @@ class SLURMPlugin(SchedulingPlugin):
         if state is None or state.live:
             return None
         if state.state in scheduler.NOT_ITS_FAULT and job.tries <= self._args["max_retries"]:
-            logger.warning("%sTrying again.", job.report(state))
+            logger.warning("SLURM job %s %s; trying again.", job.number, state)
             job.submit(self._args)
             return None
         return self._ended(job, state)
@@ -197,7 +197,7 @@ class SLURMPlugin(SchedulingPlugin):
             patience = float(self._config["execution"]["job_finished_timeout"])
             if time.monotonic() - job.ended < patience:
                 return None
-            return _failure(f"{job.report(state)}It left no result.\n")
+            return _failure(job.report(JobState(state.state, "but left no result")))
         return _failure(_stored_traceback(job, keep=False))
 
     def _state(self, job: Job) -> JobState | None:

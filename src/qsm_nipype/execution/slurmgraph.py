@@ -14,9 +14,9 @@ from typing import Any
 import networkx as nx
 from nipype import logging
 from nipype.pipeline.plugins.base import PluginBase
-from nipype.pipeline.plugins.tools import report_crash
 
 from qsm_nipype.execution import scheduler
+from qsm_nipype.execution.crash import write_crash
 from qsm_nipype.execution.scheduler import JobState, UnreachableError
 from qsm_nipype.execution.slurm import Job, options, write_job
 
@@ -116,7 +116,7 @@ class SLURMGraphPlugin(PluginBase):
     def _crash(self, job: Job, reason: str, *, reported: bool = False) -> None:
         """Report a node's failure; of an exception, the job itself wrote the crash file."""
         if not reported:
-            report_crash(job.node, traceback=reason.splitlines(keepends=True))
+            write_crash(job.node, reason)
         self._tell(job.node, "exception")
 
     def _tell(self, node: Any, event: str) -> None:

@@ -133,10 +133,6 @@ def _serve(
     limit_threads(n_threads)
     pipe.send(_execute(payload))
     pipe.close()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(0)
 
 
 def _end_with_master() -> None:
