@@ -112,14 +112,15 @@ class AcquisitionRecord:
         """
         if isinstance(source, AcquisitionRecord):
             return source
+        content: Any = source
         if isinstance(source, (str, Path)):
             try:
-                source = json.loads(Path(source).read_text(encoding="utf-8"))
+                content = json.loads(Path(source).read_text(encoding="utf-8"))
             except (OSError, ValueError) as exc:
                 kind = type(exc).__name__
                 message = f"{Path(source).name}: this record could not be read ({kind})"
                 return cls(error=Failure(message))
-        parts: Mapping[str, Any] = _mapping(source)
+        parts = _mapping(content)
         phase = _mapping(parts.get("phase_reading"))
         return cls(
             entities=_entities(_mapping(parts.get("entities"))),
