@@ -22,7 +22,7 @@ class _ReferenceInputSpec(QSMInputSpec):
         "brain", "csf", "region", "none", parameter=True, desc="what is taken as zero"
     )
     erosion = traits.Int(parameter=True, desc="voxels taken off the region's surface")
-    out_file = File("chi_ref.nii.gz", usedefault=True, desc="referenced susceptibility (ppm)")
+    out_file = File("chi_ref.nii", usedefault=True, desc="referenced susceptibility (ppm)")
     out_record = File("reference.json", usedefault=True, desc="mean and SD of the reference")
 
 
