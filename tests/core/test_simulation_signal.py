@@ -16,7 +16,7 @@ from qsm_nipype.simulation.deformation import grid_points
 from qsm_nipype.simulation.head import Head, grid_affine
 from qsm_nipype.simulation.shapes import ellipsoid
 from qsm_nipype.simulation.signal import Fields, Protocol, Scan, acquire, fields, harmonic_fit
-from qsm_nipype.simulation.subject import simulate_subject
+from qsm_nipype.simulation.subject import random_protocol, simulate_subject
 from qsm_nipype.simulation.tissue import AIR_CHI, tissue_maps
 
 SHAPE = (46, 56, 46)
@@ -186,6 +186,15 @@ def test_bipolar_phase_alternates_and_coils_come_last(head: Head) -> None:
     difference = coils.phase[..., 1, :] - coils.phase[..., 0, :]
     evolution = np.exp(1j * difference)[head.brain]
     np.testing.assert_allclose(evolution[:, 0], evolution[:, 2], atol=1e-3)
+
+
+def test_random_protocols_are_possible_and_reproducible() -> None:
+    for seed in range(40):
+        protocol = random_protocol(np.random.default_rng(seed))
+        assert protocol == random_protocol(np.random.default_rng(seed))
+        times = np.array(protocol.echo_times)
+        assert (np.diff(times) > 0).all() and times[0] > 0
+        assert times[-1] < protocol.repetition_time
 
 
 def test_field_strength_scales_phase_not_field(head: Head, noiseless: Scan) -> None:

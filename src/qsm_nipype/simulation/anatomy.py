@@ -20,6 +20,7 @@ from qsm_nipype.simulation.shapes import (
     ellipsoid,
     half_ellipsoids,
     join,
+    largest_part,
     smooth_noise,
     with_gradient,
 )
@@ -64,7 +65,7 @@ def paint_head(points: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray
     paint_vessels(sub, p, brain_hull, lambda q: ventricles(q, enlargement), seeds[2])
     brain &= (points[2] > -68) & ~np.isin(labels, (lab.BONE, lab.SINUS_AIR, lab.MARROW))
     brain &= ~((labels == lab.VEIN) & (hull > -4))  # dural sinuses stay outside
-    return labels, brain
+    return labels, largest_part(brain)
 
 
 def brain_hull(p: np.ndarray) -> np.ndarray:

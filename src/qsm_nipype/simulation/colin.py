@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -20,7 +21,7 @@ from qsm_nipype.errors import DataError
 from qsm_nipype.simulation import labels as lab
 from qsm_nipype.simulation.deformation import grid_points
 from qsm_nipype.simulation.nuclei import paint_midbrain_and_dentate
-from qsm_nipype.simulation.shapes import ellipsoid
+from qsm_nipype.simulation.shapes import ellipsoid, largest_part
 from qsm_nipype.simulation.vessels import paint_vessels
 
 TEMPLATES = Path("/usr/share/mricron/templates")
@@ -74,7 +75,7 @@ class Colin:
 @lru_cache(maxsize=2)
 def load_colin(folder: Path = TEMPLATES) -> Colin:
     """Read and label the template. Raises DataError when the files are absent."""
-    volumes = []
+    volumes: list[np.ndarray] = []
     for name in ("ch2", "ch2bet", "aal"):
         path = folder / f"{name}.nii.gz"
         if not path.exists():
@@ -82,15 +83,15 @@ def load_colin(folder: Path = TEMPLATES) -> Colin:
                 f"{path}: no such file; install Debian's package mricron-data, which holds the "
                 "Colin27 head, or choose the procedural anatomy"
             )
-        image = nib.load(path)
+        image: Any = nib.load(path)
         volumes.append(np.asarray(image.dataobj))
     affine = np.asarray(image.affine, dtype=float)
     t1, stripped, aal = volumes
     t1 = t1.astype(np.float32)
     brain = _brain(stripped > 0)
-    labels = np.where(brain, _brain_labels(t1, aal), _head_labels(t1, brain, affine))
     hull = ndi.distance_transform_edt(~brain) - ndi.distance_transform_edt(brain)
-    ventricle = _ventricle_distance(t1, aal, hull)
+    labels = np.where(brain, _brain_labels(t1, aal), _head_labels(t1, hull, affine))
+    ventricle = _ventricle_distance(t1, hull)
     return Colin(
         Sampled(labels.astype(np.uint8), affine),
         Sampled(t1, affine),
@@ -116,7 +117,7 @@ def paint_colin(
     paint_midbrain_and_dentate(labels, points, nuclei_rng)
     paint_vessels(labels, points, colin.hull.at, colin.ventricle.at, vein_rng)
     brain &= ~((labels == lab.VEIN) & (hull > -4))
-    return labels, brain
+    return labels, largest_part(brain)
 
 
 def _classes(t1: np.ndarray) -> np.ndarray:
@@ -128,9 +129,7 @@ def _brain(stripped: np.ndarray) -> np.ndarray:
     """The stripped brain without holes and with its sulci filled."""
     closed = ndi.distance_transform_edt(~stripped) <= 3
     closed = ndi.distance_transform_edt(ndi.binary_fill_holes(closed)) > 3
-    parts, count = ndi.label(closed | stripped)
-    sizes = np.bincount(parts.ravel())[1:]
-    return parts == 1 + int(np.argmax(sizes)) if count else closed
+    return largest_part(closed | stripped)
 
 
 def _brain_labels(t1: np.ndarray, aal: np.ndarray) -> np.ndarray:
@@ -141,7 +140,7 @@ def _brain_labels(t1: np.ndarray, aal: np.ndarray) -> np.ndarray:
     return labels
 
 
-def _ventricle_distance(t1: np.ndarray, aal: np.ndarray, hull: np.ndarray) -> np.ndarray:
+def _ventricle_distance(t1: np.ndarray, hull: np.ndarray) -> np.ndarray:
     """Signed distance to the fluid deep inside the brain."""
     fluid = (t1 < FLUID_BELOW) & (hull < -18)
     parts, _ = ndi.label(fluid)
@@ -151,14 +150,14 @@ def _ventricle_distance(t1: np.ndarray, aal: np.ndarray, hull: np.ndarray) -> np
     return ndi.distance_transform_edt(~large) - ndi.distance_transform_edt(large)
 
 
-def _head_labels(t1: np.ndarray, brain: np.ndarray, affine: np.ndarray) -> np.ndarray:
+def _head_labels(t1: np.ndarray, hull: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """Everything around the brain, told by intensity, depth and place."""
     p = grid_points(t1.shape, affine)  # type: ignore[arg-type]
     m = np.concatenate([np.abs(p[:1]), p[1:]])
     smooth = ndi.gaussian_filter(t1, 0.7)
     inside = _head_mask(smooth)
     depth = ndi.distance_transform_edt(inside)
-    above = ndi.distance_transform_edt(~brain)
+    above = np.maximum(hull, 0)
     labels = np.full(t1.shape, lab.MUSCLE, dtype=np.uint8)
     labels[(smooth > 105)] = lab.FAT
     near = (above < 16) & (depth > 5)
@@ -177,8 +176,7 @@ def _head_labels(t1: np.ndarray, brain: np.ndarray, affine: np.ndarray) -> np.nd
 
 def _head_mask(smooth: np.ndarray) -> np.ndarray:
     """The head without holes; the cut through the neck counts as closed."""
-    parts, _ = ndi.label(smooth > 14)
-    solid = parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
+    solid = largest_part(smooth > 14)
     margin = 8
     padded = np.pad(solid, ((margin, margin), (margin, margin), (margin, margin)))
     padded[..., :margin] = padded[..., margin : margin + 1]

@@ -57,7 +57,7 @@ def colin(
     if affine is None:
         affine = grid_affine(shape, voxel_size, angles=angles)
     paint_rng, pose_rng = rng.spawn(2)
-    points = _pose(pose_rng, deform, 0.97)(grid_points(shape, affine))
+    points = _pose(pose_rng, deform, 0.95)(grid_points(shape, affine))
     labels, brain = paint_colin(points, paint_rng, load_colin(templates))
     return Head(labels, brain, affine)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.fft import irfftn, rfftn
+from scipy.ndimage import label
 
 EXTENT = 128.0  # the noise lattice covers ±EXTENT mm
 
@@ -140,6 +141,14 @@ def crop(mask: np.ndarray) -> tuple[slice, slice, slice]:
         hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
         out.append(slice(int(hit[0]), int(hit[-1]) + 1) if hit.size else slice(0, 0))
     return tuple(out)  # type: ignore[return-value]
+
+
+def largest_part(mask: np.ndarray) -> np.ndarray:
+    """The largest face-connected part of `mask`."""
+    parts, count = label(mask)
+    if count < 2:
+        return mask
+    return parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
 
 
 def within(

@@ -14,6 +14,25 @@ from qsm_nipype.simulation.signal import Protocol, Scan, acquire
 from qsm_nipype.simulation.tissue import average_contrast, random_contrast, tissue_maps
 
 
+def random_protocol(rng: np.random.Generator) -> Protocol:
+    """A plausible acquisition at 1.5, 3 or 7 T, drawn for training."""
+    b0 = float(rng.choice([1.5, 3.0, 3.0, 3.0, 7.0]))
+    count = int(rng.integers(1, 9))
+    first = float(rng.uniform(0.002, 0.008))
+    last = max(first, float(rng.uniform(0.6, 1.2)) * 0.030 * (3.0 / b0) ** 0.6)
+    return Protocol(
+        b0=b0,
+        echo_times=tuple(np.linspace(first, last, count).tolist()) if count > 1 else (last,),
+        repetition_time=last + float(rng.uniform(0.005, 0.025)),
+        flip_angle=float(rng.uniform(8, 25)),
+        snr=float(np.exp(rng.uniform(np.log(15), np.log(120)))),
+        shim=int(rng.integers(1, 3)),
+        phase_offset=float(rng.uniform(0.3, 1.5)),
+        receive_bias=float(rng.uniform(0.05, 0.6)),
+        angles=tuple(float(np.clip(rng.normal(0, s), -35, 35)) for s in (12, 4, 4)),  # type: ignore[arg-type]
+    )
+
+
 def simulate_subject(
     seed: int,
     *,

@@ -11,7 +11,7 @@ from qsm_nipype.simulation.shapes import chain, within
 
 #: tissues a vein may run through
 _SOFT = (*lab.NUCLEI, lab.WHITE_MATTER, lab.GREY_MATTER, lab.CSF, lab.CHOROID_PLEXUS)
-_DEEP = [
+_DEEP: list[list[tuple[float, float, float, float]]] = [
     [(2.2, 2, 10, 0.9), (2.2, -12, 14, 1.0), (1.5, -26, 13, 1.3), (0, -38, 8, 1.8)],
     [(20, -8, -14, 0.8), (17, -22, -12, 1.0), (10, -34, -3, 1.2), (0, -39, 5, 1.6)],
     [(6, 24, 6, 0.6), (2.5, 4, 10, 0.8)],
@@ -39,7 +39,7 @@ def paint_vessels(
     _paint_sinuses(labels, p, hull)
     for side in (-1, 1):
         for vein in _DEEP:
-            nodes = [(side * x, *rest) for x, *rest in vein]
+            nodes = [(side * x, y, z, r) for x, y, z, r in vein]
             _paint_vein(labels, p, nodes)
     for nodes in _random_veins(hull, ventricle, rng):
         _paint_vein(labels, p, nodes)
