@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import File, TraitedSpec, traits
+from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
 from qsm_nipype.errors import DataError
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, accepted, resolve
@@ -39,8 +39,9 @@ class BackgroundRemoval(QSMInterface):
         if not mask.any():
             raise DataError(f"{self.inputs.in_mask}: the mask is empty; give one of the brain")
         method = resolve(self.function)
-        noise = self.inputs.in_noise
-        optional = {"noise": _on_grid_of(total, noise).tensor(self.device)} if noise else {}
+        optional = {}
+        if isdefined(self.inputs.in_noise):
+            optional["noise"] = _on_grid_of(total, self.inputs.in_noise).tensor(self.device)
         local = method(
             total.tensor(self.device),
             mask,

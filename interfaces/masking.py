@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import File, InputMultiPath, TraitedSpec, traits
+from nipype.interfaces.base import File, InputMultiPath, TraitedSpec, isdefined, traits
 
 from qsm_nipype.errors import DataError
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, resolve
@@ -132,7 +132,8 @@ class EditMask(QSMInterface):
         mask = volume.mask(self.device)
         for path in others:
             mask &= _load_like(volume, path).mask(self.device)
-        operations = resolve(f"{_CORE}:parse_operations")(self.inputs.operations or "")
+        text = self.inputs.operations if isdefined(self.inputs.operations) else ""
+        operations = resolve(f"{_CORE}:parse_operations")(text)
         mask = resolve(f"{_CORE}:apply_operations")(mask, volume.voxel_size, operations)
         if not mask.any():
             raise DataError(f"{first}: nothing is left of the mask; use gentler operations")
