@@ -120,7 +120,7 @@ def _fit(
     keep = signal_mask(magnitude) if mask is None else mask.bool()
     phi, amplitude = echo_first(unwrapped), echo_first(magnitude)
     inside = keep.cpu().numpy().reshape(-1)
-    omega, offset, residual, info = _solve(phi, amplitude, times, inside, intercept, iterations)
+    omega, offset, residual, info = _solve(phi, amplitude, times, inside, intercept, 0)
     sigma = _sigma(phi, magnitude, residual, amplitude, inside, keep, intercept)
 
     repaired = 0
@@ -132,11 +132,12 @@ def _fit(
             changed = np.zeros(inside.size, np.bool_)
             _repair(phi, amplitude, times, sigma, inside, omega, expected, changed)
             repaired = max(repaired, int(changed.sum()))
-            omega, offset, residual, info = _solve(
-                phi, amplitude, times, inside, intercept, iterations
-            )
             if not changed.any():
                 break
+            omega, offset, residual, info = _solve(phi, amplitude, times, inside, intercept, 0)
+    if iterations:
+        solution = _solve(phi, amplitude, times, inside, intercept, iterations)
+        omega, offset, residual, info = solution
     trust = _reliability(residual, amplitude, sigma, inside)
     omega = _continue(omega, inside, shape)
     hertz_per_ppm = GYROMAGNETIC_RATIO * b0
@@ -405,7 +406,7 @@ def _noise(
     unknown = np.float32(TWO_PI / spacing / math.sqrt(12.0))
     noise = np.float32(sigma) / np.sqrt(np.maximum(information, np.float32(1e-30)))
     if times.size > 1:
-        chi2 = residual**2 * (amplitude**2).sum(0) / max(sigma, 1e-30) ** 2
+        chi2 = residual**2 * (amplitude**2).sum(0) / max(sigma, 1e-15) ** 2
         noise *= np.sqrt(np.maximum(1, chi2 / (4 * (times.size - 1))))
     return np.where(inside, np.minimum(noise, unknown), unknown).astype(np.float32)
 

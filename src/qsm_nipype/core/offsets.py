@@ -168,8 +168,8 @@ def smooth_phase(
     """Smooth a (wrapped) phase map `(X, Y, Z)` with `weight` by a Gaussian of `sigma` mm.
 
     Works on complex numbers, so that wraps do not matter, and on blocks of about σ/2, so that
-    its time does not grow with σ. What the Gaussian leaves behind is smoothed and added twice
-    more, without blocks off by over 1 rad: this takes the bias at borders and of curvature away,
+    its time does not grow with σ. What the Gaussian leaves behind is smoothed and added four
+    times, without blocks off by over 1 rad: this takes the bias at borders and of curvature away,
     and outliers with it.
     """
     blocks = [
@@ -184,7 +184,7 @@ def smooth_phase(
     z = torch.complex(small[0], small[1])
     estimate = _gauss(z, sigmas)
     estimate = estimate / estimate.abs().clamp_min(1e-20)
-    for _ in range(2):
+    for _ in range(4):
         rest = z * estimate.conj()
         rest = rest * (rest.real > 0.54 * rest.abs())  # cos(1 rad)
         correction = _gauss(rest, sigmas)

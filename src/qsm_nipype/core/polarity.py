@@ -76,7 +76,8 @@ def sign_agreement(
     parts = torch.stack([pair * angle.cos(), pair * angle.sin(), mask.to(phase.dtype)])
     real, imaginary, filled = block_mean(parts, blocks)
     signal = torch.hypot(real, imaginary).sqrt()
-    small = filled > 0.5
+    # well above the noise: single voxels of air would close up to tissue
+    small = (filled > 0.5) & (signal > 0.2 * signal[filled > 0.5].quantile(0.9))
     if int(small.sum()) < 1000:
         return 0.0
     # bone has no signal either: gaps of up to a centimetre count as tissue

@@ -137,10 +137,12 @@ def wrap(phase: Tensor) -> Tensor:
 def signal_mask(magnitude: Tensor) -> Tensor:
     """Voxels of `magnitude` `(X, Y, Z[, E])` above the noise of air; generous on purpose.
 
-    With air in the image its 10th percentile measures the noise; without it, 5 % of the bright
-    tissue is the limit. It says where unwrapping starts to make sense, not where the brain is.
+    With air in the image its 10th percentile measures the noise, and the limit is the 99.9th of
+    that noise; it is never more than 5 % of the bright tissue. It says where unwrapping starts
+    to make sense, not where the brain is.
     """
     combined = magnitude.float()
+    freedom = 2 * (magnitude.shape[3] if magnitude.dim() == 4 else 1)
     if combined.dim() == 4:
         combined = combined.square().sum(-1).sqrt()
     combined = torch.nan_to_num(combined, nan=0.0, posinf=0.0, neginf=0.0)
@@ -149,7 +151,13 @@ def signal_mask(magnitude: Tensor) -> Tensor:
         return torch.zeros_like(combined, dtype=torch.bool)
     sample = positive[:: max(1, positive.numel() // 200_000)]
     low, high = torch.quantile(sample, torch.tensor([0.1, 0.95], device=sample.device)).tolist()
-    return combined > min(2.2 * low, 0.05 * high)
+    return combined > min(low * _chi(freedom, 3.09) / _chi(freedom, -1.2816), 0.05 * high)
+
+
+def _chi(freedom: int, z: float) -> float:
+    """Quantile of the χ distribution at the normal quantile `z` (Wilson and Hilferty)."""
+    spread = 2 / (9 * freedom)
+    return math.sqrt(freedom * (1 - spread + z * math.sqrt(spread)) ** 3)
 
 
 def echo_first(x: Tensor) -> np.ndarray:
