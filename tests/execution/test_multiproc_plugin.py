@@ -174,6 +174,31 @@ def test_stop_on_first_crash_ends_the_workers(workflow, tmp_path):
     assert wait_for(lambda: all(map(gone, pids)))
 
 
+def test_a_killed_fork_server_fails_what_runs_and_is_replaced(workflow, tmp_path):
+    from multiprocessing import forkserver
+
+    pids = tmp_path / "pids"
+    workflow.node("long", linger, log=str(pids), seconds=60)
+    last = None
+    for number in range(3):
+        last = workflow.node(f"n{number}", note, after=last, log=str(tmp_path), name="ran")
+    made = plugin()
+    ask = made._get_result
+
+    def kill_server_once(taskid):
+        if pids.exists() and pids.stat().st_size and made._get_result is kill_server_once:
+            made._get_result = ask
+            os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+        return ask(taskid)
+
+    made._get_result = kill_server_once
+    start = time.monotonic()
+    with pytest.raises(RuntimeError, match=r"process of node wf\.\w+ ended with exit code"):
+        workflow.graph.run(plugin=made)
+    assert time.monotonic() - start < 45
+    assert wait_for(lambda: all(map(gone, pids.read_text().split())))
+
+
 # ---- killed masters --------------------------------------------------------------------------
 
 MASTER = """
