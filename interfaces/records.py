@@ -9,11 +9,15 @@ from typing import Any
 from nipype.interfaces.base import DynamicTraitedSpec, File, TraitedSpec, isdefined, traits
 
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
-from qsm_nipype.interfaces.volume import load
+from qsm_nipype.interfaces.volume import Volume, load
 from qsm_nipype.methods import STEPS
 
 #: Steps whose node leaves a record; "read", "trim" and "reference" are no choice of the user's.
 RECORDED = ("read", *STEPS, "trim", "reference")
+
+
+#: Residual (rad) from which a voxel counts as unreliable (consensus, Bilgic 2024).
+_UNRELIABLE = 0.3
 
 
 class _RecordInputSpec(DynamicTraitedSpec, QSMInputSpec):
@@ -22,6 +26,7 @@ class _RecordInputSpec(DynamicTraitedSpec, QSMInputSpec):
     in_mask = File(exists=True, desc="brain mask")
     in_mask_chi = File(exists=True, desc="voxels with susceptibility")
     in_noise = File(exists=True, desc="noise of the field (ppm)")
+    in_residual = File(exists=True, desc="residual of the field fit (rad)")
     in_chi = traits.List(File(exists=True), desc="susceptibility (ppm), by inversion")
     in_r2star = File(exists=True, desc="R2* (1/s)")
 
@@ -75,7 +80,10 @@ class AcquisitionRecord(QSMInterface):
                 for w in own.get("warnings", [])
             ),
         ]
-        record["numbers"] = self._numbers(next(iter(record["references"]), {}))
+        volumes = self._volumes()
+        if "mask" in volumes:
+            record["acquisition"] = {**record["acquisition"], **geometry(volumes["mask"])}
+        record["numbers"] = numbers_of(volumes, next(iter(record["references"]), {}))
         target = cwd / "acquisition.json"
         target.write_text(json.dumps(record, indent=1, default=float), encoding="utf-8")
         return {"out_record": str(target)}
@@ -87,13 +95,26 @@ class AcquisitionRecord(QSMInterface):
         files = [value] if isinstance(value, str) else value
         return [(_own_record(Path(f)), _timing(Path(f))) for f in files]
 
-    def _numbers(self, reference: dict[str, Any]) -> dict[str, Any]:
+    def _volumes(self) -> dict[str, Volume]:
         volumes = {}
-        for name in ("mask", "mask_chi", "noise", "chi", "r2star"):
+        for name in ("mask", "mask_chi", "noise", "residual", "chi", "r2star"):
             path = getattr(self.inputs, f"in_{name}")
             if isdefined(path):
                 volumes[name] = load(path[0] if isinstance(path, list) else path)
-        return numbers_of(volumes, reference)
+        return volumes
+
+
+def geometry(volume: Volume) -> dict[str, Any]:
+    """How the voxels lie in the scanner: storage order, tilt (degrees), direction of B0."""
+    import nibabel as nib
+    import numpy as np
+
+    tilt = np.degrees(np.max(nib.affines.obliquity(volume.affine)))
+    return {
+        "orientation": "".join(nib.aff2axcodes(volume.affine)),
+        "obliquity": round(float(tilt), 2),
+        "b0_dir": [round(v, 4) for v in volume.b0_dir],
+    }
 
 
 def _timing(sibling: Path) -> dict[str, Any]:
@@ -111,14 +132,14 @@ def _own_record(sibling: Path) -> dict[str, Any]:
 def reference_fields(own: dict[str, Any]) -> dict[str, Any]:
     """Sidecar fields of the reference region."""
     return {
-        "ReferenceRegion": own.get("region", "none"),
+        "ReferenceRegion": own.get("kind", "brain"),
         "ReferenceMean": own.get("mean"),
         "ReferenceStandardDeviation": own.get("sd"),
         "ReferenceVoxels": own.get("voxels"),
     }
 
 
-def numbers_of(volumes: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
+def numbers_of(volumes: dict[str, Volume], reference: dict[str, Any]) -> dict[str, Any]:
     """Quality measures of an acquisition: name → value, unit, description."""
     import numpy as np
 
@@ -140,6 +161,12 @@ def numbers_of(volumes: dict[str, Any], reference: dict[str, Any]) -> dict[str, 
             noise = noise[np.isfinite(noise) & (noise > 0)]
             if noise.size:
                 add("field_noise", 1000 * np.median(noise), "ppb", "median noise of the field")
+        if "residual" in volumes:
+            residual = volumes["residual"].data[brain]
+            add("residual", np.median(residual), "rad", "median residual of the field fit")
+            share = 100 * (residual > _UNRELIABLE).mean()
+            text = f"share of the brain whose residual is above {_UNRELIABLE} rad"
+            add("unreliable_fraction", share, "%", text)
         if "r2star" in volumes:
             add(
                 "r2star",
@@ -159,7 +186,7 @@ def numbers_of(volumes: dict[str, Any], reference: dict[str, Any]) -> dict[str, 
             "reference",
             reference["ReferenceMean"],
             "ppm",
-            f"mean before referencing, region: {reference['ReferenceRegion']}",
+            f"mean relative to the brain's, region: {reference['ReferenceRegion']}",
             sd=reference.get("ReferenceStandardDeviation"),
         )
     return numbers

@@ -112,7 +112,7 @@ def init_acquisition_wf(
     masking = init_masking_wf(
         size,
         mask=settings.mask,
-        mask_file=_own_mask(settings.derivatives, acquisition),
+        mask_file=_own_file("masks", settings.derivatives, acquisition),
         operations=settings.mask_operations,
         **common,
     )
@@ -124,6 +124,7 @@ def init_acquisition_wf(
         size,
         inversions=settings.inversion,
         reference=settings.reference,
+        region=_own_file("reference", settings.derivatives, acquisition),
         **common,
     )
     outputs = init_outputs_wf(
@@ -155,7 +156,7 @@ def init_acquisition_wf(
         (phase, outputs, [("outputnode.record", "inputnode.phase_record"),
                           ("outputnode.phase", "inputnode.phase")]),
         (fieldmap, outputs, [(f"outputnode.{f}", f"inputnode.{f}") for f in (
-            "unwrapped", "total_field", "field_noise")]),
+            "unwrapped", "total_field", "field_noise", "residual")]),
         (masking, outputs, [(f"outputnode.{f}", f"inputnode.{f}") for f in ("mask", "trimmed")]),
         (background, outputs, [("outputnode.local_field", "inputnode.local_field"),
                                ("outputnode.mask", "inputnode.mask_chi")]),
@@ -216,8 +217,8 @@ def _kinds(settings: Settings, decays: bool) -> list[str]:
     return [*ALWAYS, *(kind for kind, wanted in extra.items() if wanted)]
 
 
-def _own_mask(derivatives: Mapping[str, str], acquisition: Acquisition) -> str | None:
-    """The user's mask for an acquisition, where `-d masks=` gives one."""
-    if "masks" not in derivatives:
+def _own_file(kind: str, derivatives: Mapping[str, str], acquisition: Acquisition) -> str | None:
+    """The user's mask of a kind (`-d KIND=PATH`) for an acquisition, where there is one."""
+    if kind not in derivatives:
         return None
-    return str(bids.find_mask(Path(derivatives["masks"]), acquisition))
+    return str(bids.find_mask(Path(derivatives[kind]), acquisition))

@@ -24,6 +24,7 @@ def init_inversion_wf(
     *,
     inversions: Sequence[str] = ("tv",),
     reference: str = "brain",
+    region: str | None = None,
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     name: str = "inversion_wf",
 ) -> pe.Workflow:
@@ -34,7 +35,8 @@ def init_inversion_wf(
         local field, mask, noise, magnitude ─► inversion ─► reference ─► χ
                                                inversion ─► reference ─► χ ─► agreement
 
-    A method that works on the total field gets that and the trimmed mask instead.
+    A method that works on the total field gets that and the trimmed mask instead. `region` is the
+    file of the reference region, where `reference` needs one.
 
     Inputs
     ------
@@ -80,7 +82,9 @@ def init_inversion_wf(
         invert = make_method(
             "inversion", method, resources, parameters=parameters, b0=b0, echo_time=echo_time
         )
-        refer = make(Reference(region=reference), f"reference_{invert.name}", resources)
+        refer = make(Reference(kind=reference), f"reference_{invert.name}", resources)
+        if region is not None:
+            refer.inputs.in_region = region
         data = [(f, port) for port, f in _OPTIONAL.items() if has_port(invert, port)]
         links += [
             (inputnode, invert, [(field, "in_file"), (mask, "in_mask"), *data]),

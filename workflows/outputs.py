@@ -52,6 +52,8 @@ def init_outputs_wf(
         how the phase was read; phase (rad); masks of the brain, of reliable voxels, of χ
     total_field, field_noise, local_field
         (ppm)
+    residual
+        of the field fit (rad)
     inverted, reference, chi
         before referencing (ppm); the reference (JSON); susceptibility (ppm); lists over inversions
     agreement
@@ -67,7 +69,8 @@ def init_outputs_wf(
         images written
     """
     workflow = pe.Workflow(name=name)
-    fields = [*_BESIDE.values(), "mask_chi", "field_noise", "chi", "agreement", "r2star", "t2star"]
+    fields = [*_BESIDE.values(), "mask_chi", "residual", "field_noise", "chi", "agreement"]
+    fields += ["r2star", "t2star"]
     inputnode = pe.Node(niu.IdentityInterface(fields=fields), name="inputnode")
     outputnode = pe.Node(niu.IdentityInterface(fields=["record", "out_files"]), name="outputnode")
     collect = AcquisitionRecord(acquisition=dict(static), steps=[dict(step) for step in steps])
@@ -87,7 +90,7 @@ def init_outputs_wf(
     workflow.connect([
         (inputnode, record, [(source, f"from_{step}") for step, source in _BESIDE.items()]),
         (inputnode, record, [(source, f"in_{source}") for source in numbers]),
-        (inputnode, record, [("field_noise", "in_noise")]),
+        (inputnode, record, [("field_noise", "in_noise"), ("residual", "in_residual")]),
         (inputnode, record, [(source, "from_relaxometry") for source in decays]),
         (record, ds_maps, [("out_record", "in_record")]),
         (inputnode, ds_maps, [(kind, kind) for kind in kinds]),

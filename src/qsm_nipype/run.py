@@ -19,7 +19,7 @@ from typing import Any
 from qsm_nipype import __version__, bids, records
 from qsm_nipype import settings as configuration
 from qsm_nipype.bids import Acquisition, Refusal
-from qsm_nipype.errors import UsageError
+from qsm_nipype.errors import DataError, UsageError
 from qsm_nipype.settings import Settings
 
 #: Nipype's switches for how much it says, here and in the processes of the nodes.
@@ -88,7 +88,22 @@ def find(settings: Settings) -> tuple[list[Acquisition], list[Refusal]]:
             f"{settings.bids_dir}: no gradient-echo images with the suffixes "
             f"{', '.join(bids.SUFFIXES)}; name others by --bids-filter-file"
         )
-    return acquisitions, refusals
+    return _with_masks(settings, acquisitions, refusals)
+
+
+def _with_masks(
+    settings: Settings, acquisitions: list[Acquisition], refusals: list[Refusal]
+) -> tuple[list[Acquisition], list[Refusal]]:
+    """Refuse acquisitions without the masks that the user promised."""
+    good = []
+    for acquisition in acquisitions:
+        try:
+            for place in settings.derivatives.values():
+                bids.find_mask(Path(place), acquisition)
+            good.append(acquisition)
+        except DataError as exc:
+            refusals.append(Refusal(acquisition.entities, str(exc)))
+    return good, refusals
 
 
 def _filters(path: Path | None) -> dict[str, Any]:

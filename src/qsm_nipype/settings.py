@@ -49,7 +49,11 @@ class Settings:
         None, _WHAT, "JSON file with pybids filters under the key 'gre'", "--bids-filter-file"
     )
     derivatives: Mapping[str, str] = _option(
-        {}, _WHAT, "other derivatives to use, as NAME=PATH (masks=PATH)", "-d", "--derivatives"
+        {},
+        _WHAT,
+        "your own masks, NAME=PATH: masks=PATH of the brain, reference=PATH of the reference",
+        "-d",
+        "--derivatives",
     )
     bids_database_dir: Path | None = _option(
         None, _WHAT, "pybids database to read, or to write for the next run", "--bids-database-dir"
@@ -81,7 +85,7 @@ class Settings:
         _HOW,
         "region whose mean susceptibility is zero",
         "--reference",
-        choices=("brain", "none"),
+        choices=("brain", "csf", "region", "none"),
     )
     mask_operations: str = _option(
         "", _HOW, "what to do to the mask, for instance 'erode:1,fill'", "--mask-operations"
@@ -254,9 +258,20 @@ def combine(base: Settings, changes: Mapping[str, Any]) -> Settings:
     return replace(base, **changes)
 
 
+#: What `-d NAME=PATH` may name.
+DERIVATIVES = ("masks", "reference")
+
+
 def check(settings: Settings) -> None:
     """Refuse choices that cannot work. Raises UsageError."""
     settings.chosen()
+    for name, path in settings.derivatives.items():
+        if name not in DERIVATIVES:
+            raise UsageError(f"-d {name}: there is no such kind; give {' or '.join(DERIVATIVES)}")
+        if not Path(path).exists():
+            raise UsageError(f"-d {name}={path}: no such file or folder")
+    if settings.reference in ("csf", "region") and "reference" not in settings.derivatives:
+        raise UsageError(f"--reference {settings.reference}: give its mask by -d reference=PATH")
     methods.check_parameters(settings.parameters)
     for option in options():
         allowed = option.metadata.get("choices")

@@ -178,3 +178,19 @@ def test_no_folder_is_a_usage_error(tmp_path):
 def test_names_survive_the_round_trip():
     entities, suffix = parse_name(Path("sub-01_ses-2_acq-x_run-3_MEGRE.nii.gz"))
     assert (stem(entities), suffix) == ("sub-01_ses-2_acq-x_run-3", "MEGRE")
+
+
+def test_the_users_mask_is_found_by_entities(dataset, tmp_path):
+    from qsm_nipype.bids import find_mask
+    from qsm_nipype.errors import DataError
+
+    (found,), _ = find_acquisitions(dataset, Selection())
+    masks = tmp_path / "masks"
+    for name in ("sub-01_desc-brain_mask", "sub-01_desc-csf_mask", "sub-01_run-7_mask"):
+        write(masks, name)
+    assert find_mask(masks, found).name == "sub-01_desc-brain_mask.nii.gz"
+    write(masks, "sub-01_mask")
+    with pytest.raises(DataError, match="both fit sub-01; keep one"):
+        find_mask(masks, found)
+    with pytest.raises(DataError, match="no \\*_mask.nii.gz for sub-01; add it"):
+        find_mask(masks / "sub-02", found)
