@@ -103,8 +103,13 @@ def _one_grid(images: Sequence[Volume]) -> Volume:
     if not images:
         raise DataError("no phase was given; name phase files, or real and imaginary files")
     first = images[0]
-    for image in images[1:]:
-        if image.data.ndim >= 3 and not same_grid(first, image):
+    for image in images:
+        if image.data.ndim not in (3, 4):
+            raise DataError(
+                f"{image.path}: shape {image.data.shape} is not a 3-D volume; "
+                "QSM needs the whole 3-D acquisition"
+            )
+        if not same_grid(first, image):
             raise DataError(
                 f"{image.path}: shape or affine differs from {first.path}; "
                 "give images of one acquisition"
