@@ -16,10 +16,6 @@ from qsm_nipype.methods import STEPS
 RECORDED = ("read", *STEPS, "trim", "reference")
 
 
-#: Residual (rad) from which a voxel counts as unreliable (consensus, Bilgic 2024).
-_UNRELIABLE = 0.3
-
-
 class _RecordInputSpec(DynamicTraitedSpec, QSMInputSpec):
     acquisition = traits.Dict(mandatory=True, desc="static part: entities, sources, scanner")
     steps = traits.List(traits.Dict, mandatory=True, desc="step, method, label, parameters")
@@ -83,7 +79,7 @@ class AcquisitionRecord(QSMInterface):
         volumes = self._volumes()
         if "mask" in volumes:
             record["acquisition"] = {**record["acquisition"], **geometry(volumes["mask"])}
-        record["numbers"] = numbers_of(volumes, next(iter(record["references"]), {}))
+        record["numbers"] = self._numbers(volumes, next(iter(record["references"]), {}))
         target = cwd / "acquisition.json"
         target.write_text(json.dumps(record, indent=1, default=float), encoding="utf-8")
         return {"out_record": str(target)}
@@ -102,6 +98,17 @@ class AcquisitionRecord(QSMInterface):
             if isdefined(path):
                 volumes[name] = load(path[0] if isinstance(path, list) else path)
         return volumes
+
+    def _numbers(self, volumes: dict[str, Volume], reference: dict[str, Any]) -> dict[str, Any]:
+        from qsm_nipype.core.quality import reference_number, volume_numbers
+
+        size = next(iter(volumes.values())).voxel_size if volumes else (1.0, 1.0, 1.0)
+        found = volume_numbers({name: v.data for name, v in volumes.items()}, size)
+        if reference.get("ReferenceMean") is not None:
+            region, mean = reference["ReferenceRegion"], reference["ReferenceMean"]
+            sd = reference["ReferenceStandardDeviation"]
+            found["reference"] = reference_number(region, mean, sd)
+        return found
 
 
 def geometry(volume: Volume) -> dict[str, Any]:
@@ -137,56 +144,3 @@ def reference_fields(own: dict[str, Any]) -> dict[str, Any]:
         "ReferenceStandardDeviation": own.get("sd"),
         "ReferenceVoxels": own.get("voxels"),
     }
-
-
-def numbers_of(volumes: dict[str, Volume], reference: dict[str, Any]) -> dict[str, Any]:
-    """Quality measures of an acquisition: name → value, unit, description."""
-    import numpy as np
-
-    numbers: dict[str, Any] = {}
-
-    def add(name: str, value: float, unit: str, description: str, **more: Any) -> None:
-        numbers[name] = {"value": float(value), "unit": unit, "description": description, **more}
-
-    if "mask" in volumes:
-        brain = volumes["mask"].data > 0.5
-        litres = np.prod(volumes["mask"].voxel_size) / 1000
-        add("mask_volume", brain.sum() * litres, "cm³", "volume of the brain mask")
-        if "mask_chi" in volumes:
-            kept = (volumes["mask_chi"].data > 0.5) & brain
-            share = 100 * kept.sum() / max(1, brain.sum())
-            add("mask_kept", share, "%", "share of the brain mask with a susceptibility")
-        if "noise" in volumes:
-            noise = volumes["noise"].data[brain]
-            noise = noise[np.isfinite(noise) & (noise > 0)]
-            if noise.size:
-                add("field_noise", 1000 * np.median(noise), "ppb", "median noise of the field")
-        if "residual" in volumes:
-            residual = volumes["residual"].data[brain]
-            add("residual", np.median(residual), "rad", "median residual of the field fit")
-            share = 100 * (residual > _UNRELIABLE).mean()
-            text = f"share of the brain whose residual is above {_UNRELIABLE} rad"
-            add("unreliable_fraction", share, "%", text)
-        if "r2star" in volumes:
-            add(
-                "r2star",
-                np.median(volumes["r2star"].data[brain]),
-                "1/s",
-                "median R2* in the brain",
-            )
-    if "chi" in volumes and "mask_chi" in volumes:
-        chi = volumes["chi"].data[volumes["mask_chi"].data > 0.5]
-        if chi.size:
-            low, high = np.percentile(chi, [1, 99])
-            add("chi_sd", chi.std(), "ppm", "standard deviation of susceptibility in the mask")
-            add("chi_p01", low, "ppm", "1st percentile of susceptibility")
-            add("chi_p99", high, "ppm", "99th percentile of susceptibility")
-    if reference.get("ReferenceMean") is not None:
-        add(
-            "reference",
-            reference["ReferenceMean"],
-            "ppm",
-            f"mean relative to the brain's, region: {reference['ReferenceRegion']}",
-            sd=reference.get("ReferenceStandardDeviation"),
-        )
-    return numbers

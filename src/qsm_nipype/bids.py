@@ -164,7 +164,7 @@ def find_mask(place: Path, acquisition: Acquisition) -> Path:
     """The user's mask of an acquisition: a file, or one of a folder of BIDS derivatives.
 
     In a folder it is the `*_mask.nii[.gz]` of the subject whose entities do not contradict the
-    acquisition's; `desc-brain` is preferred. Raises DataError when there is none, or more than one.
+    acquisition's; `desc-brain` is preferred. Raises DataError when there is none, or two.
     """
     if place.is_file():
         return place
