@@ -49,6 +49,24 @@ class PhaseData:
         middle = 1.5 * float(size.median())
         return middle if middle > 0 else float(size.mean())
 
+    def regularization(self, factor: float) -> float:
+        """λ (ppm) = `factor`·σ^1.5/s^0.5 from the noise σ and the size s of the field's signal.
+
+        s² = spread² − σ² (ppm²). Between the σ² of a Gaussian prior at low signal and the σ of a
+        fixed misfit, it follows the best λ over σ = 0.5 … 5 ppb (docs/inversion-nonlinear.md),
+        and scales with the field. A hundredth of s stands for less noise.
+        """
+        spread = self.spread / self.radians
+        signal = max(spread**2 - self.noise**2, self.noise**2 / 4, 1e-24) ** 0.5
+        return factor * max(self.noise, 0.01 * signal) ** 1.5 / signal**0.5
+
+    def faces(self) -> Tensor:
+        """Where a voxel and its next along each axis are both inside: (3, grid), bool.
+
+        χ ends at the mask's rim, so that its jump there is no roughness.
+        """
+        return torch.stack([self.inside & self.inside.roll(-1, axis) for axis in range(3)])
+
     def gather(self, x: Tensor) -> Tensor:
         """The mask's voxels of a working-grid tensor."""
         return x.view(-1)[self.index]
