@@ -193,7 +193,8 @@ def options() -> list[Field[Any]]:
 
 def default(option: Field[Any]) -> Any:
     """An option's default value."""
-    return option.default_factory() if option.default is MISSING else option.default  # type: ignore[misc]
+    factory: Any = option.default_factory
+    return factory() if option.default is MISSING else option.default
 
 
 def presets() -> dict[str, Path]:

@@ -123,7 +123,7 @@ def sphere_kernel(
 
 
 def gradient_spectrum(shape: Sequence[int], voxel_size: Sequence[float], like: Tensor) -> Tensor:
-    """Σ|Eₐ(k)|² of the forward-difference gradient (1/mm²) on the half grid: minus the Laplacian."""
+    """Σ|Eₐ(k)|² of the forward differences (1/mm²) on the half grid: minus the Laplacian."""
     total = like.new_zeros(())
     for k, step in zip(frequencies(shape, voxel_size, like), voxel_size, strict=True):
         total = total + (2 - 2 * torch.cos(2 * math.pi * k * float(step))) / float(step) ** 2
