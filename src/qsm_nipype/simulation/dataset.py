@@ -143,10 +143,10 @@ def _stored_phase(phase: np.ndarray, kind: str) -> tuple[np.ndarray, str]:
 
 def _write_truth(folder: Path, stem: str, scan: Scan) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    sources = {"Sources": [f"bids::{stem}"], "SkullStripped": False}
-    ppm = {**sources, "Units": "ppm"}
+    ppm = {"Units": "ppm", "SkullStripped": False}
     name = folder / stem
-    _image(Path(f"{name}_Chimap"), scan.truth.chi, scan, {**ppm, "SkullStripped": True})
+    known = {"Description": "Susceptibility put into the simulation", "SkullStripped": True}
+    _image(Path(f"{name}_Chimap"), scan.truth.chi, scan, {**ppm, **known})
     _image(Path(f"{name}_desc-total_fieldmap"), scan.truth.total, scan, ppm)
     local = np.where(scan.brain, scan.truth.local, 0)
     _image(Path(f"{name}_desc-local_fieldmap"), local, scan, {**ppm, "SkullStripped": True})

@@ -39,8 +39,7 @@ def paint_vessels(
     _paint_sinuses(labels, p, hull)
     for side in (-1, 1):
         for vein in _DEEP:
-            nodes = [(side * x, y, z, r) for x, y, z, r in vein]
-            _paint_vein(labels, p, nodes)
+            _paint_vein(labels, p, [(side * x, y, z, r) for x, y, z, r in vein])
     for nodes in _random_veins(hull, ventricle, rng):
         _paint_vein(labels, p, nodes)
 
