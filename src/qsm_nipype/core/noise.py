@@ -31,7 +31,7 @@ def field_noise(
     keeps the leak near its origin, and only high spatial frequencies, where a head has least
     power, are counted. Their median power is robust against the rest. 0 for an empty mask.
     """
-    mask = mask.bool()
+    mask = mask.bool() & torch.isfinite(field)
     if not bool(mask.any()):
         return 0.0
     if noise is not None:
@@ -52,6 +52,13 @@ def field_noise(
 def noiseless(sigma: float, scale: float) -> float:
     """RMS of the signal in a field of RMS `scale` with noise `sigma`; at least a fifth of it."""
     return max(scale**2 - sigma**2, 0.04 * scale**2) ** 0.5
+
+
+def relative_voxel_size(voxel_size: Sequence[float]) -> tuple[float, float, float]:
+    """Voxel edges relative to their geometric mean, which makes gradients per voxel."""
+    x, y, z = (float(v) for v in voxel_size)
+    mean = (x * y * z) ** (1 / 3)
+    return x / mean, y / mean, z / mean
 
 
 def _window(mask: Tensor, voxel_size: Sequence[float], radius: float = 4.0) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from qsm_nipype.core.dipole import dipole_kernel
 from qsm_nipype.core.fourier import gradient_spectrum, irfft, rfft, working_grid
 from qsm_nipype.core.inversion import Solution
-from qsm_nipype.core.noise import field_noise, noiseless
+from qsm_nipype.core.noise import field_noise, noiseless, relative_voxel_size
 
 #: Empty voxels added to the head's bounding box along each axis.
 PADDING = 16
@@ -58,7 +58,7 @@ def tikhonov(
 ) -> Solution:
     """Closed-form ℓ2 inversion with a gradient penalty [Bilgic2014]_: χ in ppm.
 
-    The minimiser of ½‖Dχ − f‖² + ½λ‖∇χ‖² (λ in mm²), that is χ = D·f/(D² + λ·Σ|E|²).
+    The minimiser of ½‖Dχ − f‖² + ½λ‖∇χ‖² (∇ per mean voxel edge), that is χ = D·f/(D² + λ·Σ|E|²).
     `regularization` None takes λ from the noise by `l2_weight`.
     """
     if regularization is None:
@@ -66,8 +66,8 @@ def tikhonov(
         regularization = l2_weight(field, mask, sigma)
 
     def inverse(kernel: Tensor) -> Tensor:
-        size = working_grid(mask, padding=PADDING).shape
-        penalty = gradient_spectrum(size, voxel_size, kernel)
+        size = working_grid(mask.bool() & torch.isfinite(field), padding=PADDING).shape
+        penalty = gradient_spectrum(size, relative_voxel_size(voxel_size), kernel)
         return kernel / (kernel.square() + regularization * penalty).clamp_min(1e-12)
 
     chi = _divide(field, mask, voxel_size, b0_dir, inverse)
@@ -75,12 +75,12 @@ def tikhonov(
 
 
 def l2_weight(field: Tensor, mask: Tensor, sigma: float) -> float:
-    """λ (mm²) of `tikhonov` from the field's noise `sigma` in ppm.
+    """λ of `tikhonov` from the field's noise `sigma` in ppm.
 
     λ = 0.045·σ/S, S the RMS of the local `field` in the mask without the noise: it depends on
     the ratio of noise to signal only.
     """
-    inside = field[mask.bool()]
+    inside = field[mask.bool() & torch.isfinite(field)]
     scale = float(inside.square().mean().sqrt()) if inside.numel() else 0.0
     signal = noiseless(sigma, scale)
     return 0.045 * max(sigma / signal, 0.05) if signal > 0 else 0.045
@@ -94,7 +94,7 @@ def _divide(
     inverse: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """χ = F⁻¹ D⁻¹ F f on the padded grid, with `inverse` making D⁻¹ from D; zero outside mask."""
-    mask = mask.bool()
+    mask = mask.bool() & torch.isfinite(field)
     if not bool(mask.any()):
         return torch.zeros_like(field)
     grid = working_grid(mask, padding=PADDING)

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from qsm_nipype.core.inversion import Solution
-from qsm_nipype.core.inversion.l1 import absolute
+from qsm_nipype.core.inversion.l1 import UNIT, absolute
 from qsm_nipype.core.inversion.tv import least_squares, solve, split_problem, tv_weight
 from qsm_nipype.core.noise import field_noise, noise_weights
 
 #: Iterations of the ℓ1 stage: enough for its residual to show which voxels are wrong.
 FIRST_STAGE = 15
+#: λ of the ℓ1 stage, which does not depend on the noise.
+WEIGHT = 0.07
 
 
 def hdqsm(
@@ -30,7 +32,7 @@ def hdqsm(
 
     First an ℓ1 data term for a few iterations; then `tv.tv`'s ℓ2 one, started from it, whose
     weights are divided by |residual|/(3σ) where the first stage's residual exceeds 3σ: noise
-    keeps its weight, voxels with a wrong field lose theirs. `regularization` λ (ppm·mm) is the
+    keeps its weight, voxels with a wrong field lose theirs. `regularization` λ (ppm) is the
     second stage's; None takes it from the noise by `tv.tv_weight`.
     """
     weights = noise_weights(noise, mask).to(field)
@@ -42,8 +44,8 @@ def hdqsm(
     chosen = {"regularization": regularization, "noise": sigma}
     first = solve(
         problem,
-        absolute(sigma),
-        regularization,
+        absolute(UNIT * problem.scale),
+        WEIGHT * UNIT * problem.scale,
         tolerance=tolerance,
         max_iterations=min(FIRST_STAGE, max_iterations),
         chosen=chosen,

@@ -26,7 +26,7 @@ from qsm_nipype.core.operators import divergence, gradient, shrink_vector
 FIRST_STAGE = 12
 
 
-def rts(
+def rts(  # noqa: PLR0913  (the eight of every inversion and the paper's δ)
     field: Tensor,
     mask: Tensor,
     voxel_size: Sequence[float],
@@ -43,7 +43,7 @@ def rts(
     First a few conjugate gradient steps for W·D·χ = W·f with χ = 0 outside `mask`, from a
     truncated division, which settle the well-conditioned part |D| ≥ `threshold`. Then
     ½‖H(χ − χ₁)‖² + λ Σ|∇χ|₂ with the k-space weight H = min(|D|/`threshold`, 1)², by ADMM with
-    two transforms an iteration. `regularization` λ (ppm·mm) None takes it from the noise by
+    two transforms an iteration. `regularization` λ (ppm) None takes it from the noise by
     `rts_weight`. Weights W as in `tv.tv`. Stops on a relative change of χ of `tolerance`.
     """
     problem = split_problem(field, mask, voxel_size, b0_dir, weights=noise_weights(noise, mask))
@@ -69,7 +69,7 @@ def rts(
 
 
 def rts_weight(sigma: float, scale: float) -> float:
-    """λ (ppm·mm) of `rts` from the noise `sigma` and the RMS `scale` of the local field in ppm.
+    """λ (ppm) of `rts` from the noise `sigma` and the RMS `scale` of the local field in ppm.
 
     λ = 1.9·σ·(σ/S)^¼, S² = scale² − σ² the power of the signal, fitted to sweeps.
     """

@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 from qsm_nipype.core.dipole import dipole_kernel
 from qsm_nipype.core.fourier import fast_length, gradient_spectrum, working_grid
 from qsm_nipype.core.inversion import Solution
-from qsm_nipype.core.noise import field_noise, noise_weights, noiseless
+from qsm_nipype.core.noise import field_noise, noise_weights, noiseless, relative_voxel_size
 from qsm_nipype.core.operators import divergence, gradient, shrink_vector
 
 #: Empty voxels between the head's box and its periodic image.
@@ -43,8 +43,9 @@ def tv(
     Minimises ½‖W(Dχ − f)‖² + λ Σ|∇χ|₂ over the χ that vanish outside `mask`; f is the local
     `field` `(X, Y, Z)` in ppm. The weights W are the mask, or σ₀/σ from the map `noise` (SD in
     ppm): where the field is unknown, outside the mask, nothing is asked of Dχ.
-    `regularization` λ (ppm·mm) None takes it from the noise by `tv_weight`. Stops when χ changes
-    by less than `tolerance`, relative to itself, in an iteration.
+    `regularization` λ (ppm, ∇ being per mean voxel edge) None takes it from the noise by
+    `tv_weight`. Stops when χ changes by less than `tolerance`, relative to itself, in an
+    iteration.
     """
     problem = split_problem(field, mask, voxel_size, b0_dir, weights=noise_weights(noise, mask))
     sigma = 0.0
@@ -62,7 +63,7 @@ def tv(
 
 
 def tv_weight(sigma: float, scale: float) -> float:
-    """λ (ppm·mm) of `tv` from the noise `sigma` and the RMS `scale` of the local field in ppm.
+    """λ (ppm) of `tv` from the noise `sigma` and the RMS `scale` of the local field in ppm.
 
     λ = 0.105·σ·√(σ/S), S² = scale² − σ² the power of the signal: fitted to sweeps over three
     textured heads at σ from 0.5 to 10 ppb (docs/inversion.md). Less noise permits more than
@@ -84,8 +85,9 @@ def least_squares(v: Tensor, f: Tensor, W: Tensor) -> Tensor:
 class SplitProblem:
     """Field, weights and mask cut to the head's box with one empty voxel around, and D(k).
 
-    `shape` is the padded grid of the transforms, `volume` and `box` say where the cut came from.
-    Cutting first makes the result independent of where the head lies.
+    `voxel_size` is relative to the mean voxel: gradients are per voxel, and scaling all lengths
+    changes nothing. `shape` is the padded grid of the transforms, `volume` and `box` say where
+    the cut came from. Cutting first makes the result independent of where the head lies.
     """
 
     f: Tensor
@@ -99,9 +101,9 @@ class SplitProblem:
 
     @property
     def scale(self) -> float:
-        """RMS of the field in the mask (ppm)."""
-        count = int(self.M.sum())
-        return float(self.f.norm()) / max(count, 1) ** 0.5
+        """Weighted RMS of the field in the mask (ppm)."""
+        total = float(self.W.norm())
+        return float((self.W * self.f).norm()) / total if total > 0 else 0.0
 
     def transform(self, x: Tensor) -> Tensor:
         """Half-grid spectrum of a box tensor, zeros around it."""
@@ -131,7 +133,7 @@ def split_problem(
     *,
     weights: Tensor | None = None,
 ) -> SplitProblem:
-    """The `SplitProblem` of a local `field` `(X, Y, Z)`; an empty mask becomes one voxel of zeros."""
+    """The `SplitProblem` of a local `field` `(X, Y, Z)`; an empty mask becomes all zeros."""
     mask = mask.bool() & torch.isfinite(field)
     weights = mask if weights is None else weights * mask
     everything = mask if bool(mask.any()) else torch.ones_like(mask)
@@ -144,7 +146,7 @@ def split_problem(
         W=pad(weights[box].to(field), (1,) * 6),
         M=M,
         D=dipole_kernel(shape, voxel_size, b0_dir, field),
-        voxel_size=tuple(float(v) for v in voxel_size),  # type: ignore[arg-type]
+        voxel_size=relative_voxel_size(voxel_size),
         shape=shape,  # type: ignore[arg-type]
         volume=tuple(mask.shape),  # type: ignore[arg-type]
         box=box,
@@ -164,7 +166,7 @@ def solve(
     """ADMM for min Σφ(W, Dχ − f) + λ Σ|∇χ|₂ with χ = 0 outside the mask; `prox` is that of φ.
 
     Three splittings make each step closed-form: z₁ = ∇χ (penalty μ), z₂ = Dχ (ν) and z₃ = χ
-    (μ, per mm²). Of each, only the scaled multiplier u and the difference r = z − u are kept.
+    (μ). Of each, only the scaled multiplier u and the difference r = z − u are kept.
     Outside the box z₂ is Dχ itself, which the spectrum Y = DX already holds, so transforms see
     the box only. Four transforms an iteration. `start` is a volume of χ to begin from.
     """
