@@ -14,6 +14,8 @@ from torch import Tensor
 from qsm_nipype.core import romeo as engine
 
 TWO_PI = 2.0 * math.pi
+#: Regions of fewer voxels than this are shifted by their mean alone.
+SMALL = 50
 
 
 @dataclass(frozen=True)
@@ -228,26 +230,49 @@ def _align_regions(
     tells regions apart for good. With one echo: to a median within half a turn of 0 for the
     largest region, and within half a turn of that one for the others.
     """
-    regions = int(label.max(initial=0))
-    if regions == 0:
+    if not label.any():
         return
-    inside = np.flatnonzero(label)
-    inside = inside[np.argsort(label[inside], kind="stable")]
-    bounds = np.concatenate([[0], np.cumsum(np.bincount(label[inside])[1:])])
-    largest = int(np.argmax(np.diff(bounds)))
+    sizes, parts = _parts(label)
+    largest = int(np.argmax(sizes))
     centre = 0.0
-    for number in [largest, *(r for r in range(regions) if r != largest)]:
-        members = inside[bounds[number] : bounds[number + 1]]
+    for number in [largest, *(r for r in parts if r != largest)]:
+        members = parts[number]
         level = float(np.median(first[members]))
         nearest = -round((level - centre) / TWO_PI)
         turns = nearest
-        if second.size > 0 and members.size >= 8:
+        if second.size > 0 and members.size >= SMALL:
             sample = members[:: max(1, members.size // 5000)]
             turns = _agreeing_turns(first[sample], second[sample], float(ratio), nearest)
         if turns:
             first[members] += np.float32(TWO_PI * turns)
         if number == largest:
             centre = level + TWO_PI * turns
+    _shift_crumbs(first, label, sizes, np.full_like(first, centre))
+
+
+def _parts(label: np.ndarray) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+    """Size of each region (by label), and the voxels of the largest and of all not `SMALL`."""
+    inside = np.flatnonzero(label)
+    sizes = np.bincount(label[inside])
+    wanted = sizes >= SMALL
+    wanted[np.argmax(sizes)] = True
+    inside = inside[wanted[label[inside]]]
+    inside = inside[np.argsort(label[inside], kind="stable")]
+    numbers = np.flatnonzero(wanted & (sizes > 0))
+    pieces = np.split(inside, np.cumsum(sizes[numbers])[:-1])
+    return sizes, {int(n): piece for n, piece in zip(numbers, pieces, strict=True)}
+
+
+def _shift_crumbs(x: np.ndarray, label: np.ndarray, sizes: np.ndarray, goal: np.ndarray) -> None:
+    """Shift the regions too small for a vote by the turns that bring their mean next to `goal`."""
+    small = sizes < SMALL
+    small[np.argmax(sizes)] = False
+    where = np.flatnonzero(small[label] & (label > 0))
+    if where.size == 0:
+        return
+    gap = np.bincount(label[where], weights=goal[where] - x[where], minlength=sizes.size)
+    turns = np.rint(gap / np.maximum(sizes, 1) / TWO_PI)
+    x[where] += (TWO_PI * turns[label[where]]).astype(np.float32)
 
 
 def _agreeing_turns(first: np.ndarray, second: np.ndarray, ratio: float, nearest: int) -> int:
@@ -280,11 +305,13 @@ def _individual(
         costs = engine.edge_costs(echoes[e], *how, keep, shape)
         out[e] = echoes[e]
         label = engine.grow(out[e], costs, keep, shape)
+        if not label.any():
+            return np.zeros_like(echoes)
         gap = first * (times[e] / times[lead]) - out[e]
-        inside = np.flatnonzero(label)
-        inside = inside[np.argsort(label[inside], kind="stable")]
-        for members in np.split(inside, np.cumsum(np.bincount(label[inside])[1:])[:-1]):
+        sizes, parts = _parts(label)
+        for members in parts.values():
             out[e][members] += np.float32(TWO_PI * np.round(np.median(gap[members]) / TWO_PI))
+        _shift_crumbs(out[e], label, sizes, gap + out[e])
         out[e][~keep] = 0
     return out
 
