@@ -6,7 +6,7 @@
 
 The truth is a simulated head's susceptibility in the brain; the local field is its dipole field
 plus white noise. Scores are those of the public package qsm-ci. Time is of one call, CPU time is
-user + system over all threads, memory the process' peak above what it had with the data loaded.
+user + system over all threads, memory the peak above what the process had with the data loaded.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from __future__ import annotations
 import argparse
 import inspect
 import multiprocessing
-import resource
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from qsm_ci import qsm_eval
 
@@ -87,6 +88,26 @@ def call(function: str, field: torch.Tensor, mask: torch.Tensor, args: Any, **mo
     return invert(field, mask, [args.voxel_size] * 3, args.b0_dir, **optional)
 
 
+class Peak(threading.Thread):
+    """Watches the process' resident memory (bytes) until `stop`."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.process, self.done = psutil.Process(), threading.Event()
+        self.start_size = self.highest = self.process.memory_info().rss
+
+    def run(self) -> None:
+        """Look every 10 ms."""
+        while not self.done.wait(0.01):
+            self.highest = max(self.highest, self.process.memory_info().rss)
+
+    def stop(self) -> float:
+        """End the watch; the rise in GiB."""
+        self.done.set()
+        self.join()
+        return (self.highest - self.start_size) / 2**30
+
+
 def measure(function: str, args: Any, path: str, queue: Any) -> None:
     """In a process of its own: every noise level, one row each."""
     torch.set_num_threads(args.threads)
@@ -94,16 +115,18 @@ def measure(function: str, args: Any, path: str, queue: Any) -> None:
     chi, mask = torch.from_numpy(data["chi"]), torch.from_numpy(data["mask"])
     for sigma in args.sigma:
         field = noisy_field(chi, mask, args, sigma / 1000)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak = Peak()
+        peak.start()
         wall, cpu = time.perf_counter(), time.process_time()
         try:
             solution = call(function, field, mask, args)
         except Exception as error:  # the table goes on with the other methods
+            peak.stop()
             queue.put({"sigma": sigma, "error": f"{type(error).__name__}: {error}"})
             continue
         row = {"sigma": sigma, "wall": time.perf_counter() - wall}
         row["cpu"] = time.process_time() - cpu
-        row["memory"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
+        row["memory"] = peak.stop()
         row["iterations"] = solution.iterations
         queue.put(row | scores(solution.chi, data))
     queue.put(None)
