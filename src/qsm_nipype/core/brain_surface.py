@@ -45,6 +45,8 @@ def brain_surface(
     inside it is brighter than `fraction` of the local maximum; smaller values give a larger brain.
     """
     levels = robust_intensities(image)
+    if not levels.bright > 0:
+        return torch.zeros_like(image, dtype=torch.bool)
     size = torch.tensor([float(v) for v in voxel_size])
     sampled = image.float().cpu()
     centre, radius = _ball(sampled, size, levels)
@@ -169,7 +171,7 @@ def _median_inside(image, size, levels, centre, radius) -> float:
         view[axis] = -1
         index = torch.arange(image.shape[axis], dtype=torch.float32) * step
         squared = squared + (index - centre[axis]).square().view(view)
-    values = image[(squared < radius**2) & (image > levels.dark) & (image < levels.bright)]
+    values = image[(squared < radius**2) & (image > levels.limit) & (image < levels.bright)]
     return float(values.median()) if values.numel() else levels.bright
 
 

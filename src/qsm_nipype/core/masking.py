@@ -105,7 +105,7 @@ def trim_mask(
     `smallest_hole`/2 mm fits, or that touch the outside, are cut out. The largest component is
     kept.
     """
-    good = mask & ~(residual > limit)
+    good = mask & (residual <= limit)
     kept = closing(good, voxel_size, smallest_hole / 2) & mask
     return largest_component(kept)
 

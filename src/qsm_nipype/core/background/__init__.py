@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -14,3 +15,8 @@ class LocalField:
     field: Tensor
     mask: Tensor
     iterations: int = 0
+
+
+def finite_inside(field: Tensor, inside: Tensor) -> Tensor:
+    """`field` where `inside` and finite, zero elsewhere."""
+    return torch.where(inside & torch.isfinite(field), field, 0.0)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from qsm_nipype.core.background import LocalField
+from qsm_nipype.core.background import LocalField, finite_inside
 from qsm_nipype.core.background.sharp import mean_value_kernel
 from qsm_nipype.core.fourier import irfft, rfft, working_grid
 from qsm_nipype.core.morphology import erode
@@ -36,7 +36,7 @@ def ismv(
     grid = working_grid(mask, padding=[max(8, math.ceil(ball / float(v)) + 1) for v in voxel_size])
     inside = grid.embed(mask)
     kept = erode(inside, voxel_size, ball)
-    total = grid.embed(field) * inside
+    total = finite_inside(grid.embed(field), inside)
     kernel = 1 - mean_value_kernel(inside.shape, voxel_size, ball, total)
 
     def high(x: Tensor) -> Tensor:

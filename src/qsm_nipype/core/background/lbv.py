@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from qsm_nipype.core.background import LocalField
+from qsm_nipype.core.background import LocalField, finite_inside
 from qsm_nipype.core.fourier import working_grid
 from qsm_nipype.core.solvers import conjugate_gradient
 
@@ -37,7 +37,7 @@ def lbv(
     inside = grid.embed(mask)
     finest = Level(_interior(inside), tuple(float(v) for v in voxel_size))
     levels = _hierarchy(finest)
-    source = finest.apply(grid.embed(field) * inside, everywhere=True)
+    source = finest.apply(finite_inside(grid.embed(field), inside), everywhere=True)
     local, iterations = conjugate_gradient(
         finest.apply,
         source,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from qsm_nipype.core.background import LocalField
+from qsm_nipype.core.background import LocalField, finite_inside
 from qsm_nipype.core.dipole import dipole_kernel
 from qsm_nipype.core.fourier import irfft, rfft, working_grid
 from qsm_nipype.core.solvers import conjugate_gradient
@@ -34,7 +34,7 @@ def pdf(  # noqa: PLR0913  the common signature
     """
     grid = working_grid(mask, padding=[round(padding / float(v)) for v in voxel_size])
     inside = grid.embed(mask)
-    total = remove_far_sources(grid.embed(field), inside, voxel_size)
+    total = remove_far_sources(finite_inside(grid.embed(field), inside), inside, voxel_size)
     weights = data_weights(inside, None if noise is None else grid.embed(noise))
     kernel = dipole_kernel(inside.shape, voxel_size, b0_dir, total)
     sources, iterations = fit_sources(

@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from qsm_nipype.core.background import LocalField
+from qsm_nipype.core.background import LocalField, finite_inside
 from qsm_nipype.core.fourier import irfft, rfft, working_grid
 from qsm_nipype.core.morphology import distance_inside
 from qsm_nipype.core.solvers import conjugate_gradient
@@ -62,14 +62,14 @@ def vsharp(
     it passes more than `threshold`. `b0_dir` plays no part.
     """
     grid = working_grid(mask, padding=_padding(max_radius, voxel_size))
-    radii = _radii(max_radius, min_radius, step, voxel_size)
     inside = grid.embed(mask)
-    depth = distance_inside(inside, voxel_size, radii[0])
-    spectrum = rfft(grid.embed(field) * inside)
+    depth = distance_inside(inside, voxel_size, max_radius)
+    radii = _radii(max_radius, min_radius, step, voxel_size)
+    radii = [r for r in radii if _fits(r) < float(depth.max())] or radii[-1:]
+    spectrum = rfft(finite_inside(grid.embed(field), inside))
     # the background-free field, seen through 1 − mean over a ball
     filtered = torch.zeros_like(depth)
     bounds = [math.inf, *(_fits(r) for r in radii)]
-    kernel = torch.zeros_like(spectrum.real)
     for radius, (upper, lower) in zip(radii, pairwise(bounds), strict=True):
         kernel = 1 - mean_value_kernel(inside.shape, voxel_size, radius, depth)
         here = (depth > lower) & (depth <= upper)
@@ -110,7 +110,7 @@ def resharp(
     def normal(x: Tensor) -> Tensor:
         return high(high(x).mul_(kept)).add_(x, alpha=regularization)
 
-    target = high(high(grid.embed(field) * inside).mul_(kept))
+    target = high(high(finite_inside(grid.embed(field), inside)).mul_(kept))
     local, iterations = conjugate_gradient(
         normal, target, tolerance=tolerance, max_iterations=max_iterations
     )
