@@ -387,6 +387,18 @@ def test_threads_follow_the_node(workflow, tmp_path, n_procs):
     assert result == [n_procs] * 5
 
 
+def test_waiting_threads_of_a_worker_sleep(workflow, monkeypatch):
+    def look():
+        import os
+
+        return os.environ["OMP_WAIT_POLICY"]
+
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    workflow.node("look", look)
+    graph = workflow.graph.run(plugin=plugin())
+    assert next(iter(graph.nodes())).result.outputs.out == "passive"
+
+
 def test_environment_and_folder_are_those_of_the_master_now(workflow, tmp_path, monkeypatch):
     def look():
         import os

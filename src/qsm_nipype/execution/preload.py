@@ -8,6 +8,9 @@ import importlib
 import os
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
+# OpenMP reads this when torch is imported: waiting threads sleep. Where other programs run, too,
+# threads that spin while they wait made two threads five times slower than one.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 for _module in (
     "numpy",

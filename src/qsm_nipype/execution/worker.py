@@ -40,8 +40,9 @@ def warm_up(modules: Sequence[str] = PRELOAD) -> Any:
 
 
 def thread_environment(n_threads: int) -> dict[str, str]:
-    """Variables that hold numerical libraries to `n_threads` threads."""
-    return dict.fromkeys(THREAD_VARIABLES, str(max(1, n_threads)))
+    """Variables that hold numerical libraries to `n_threads` threads, which sleep, not spin."""
+    wait = os.environ.get("OMP_WAIT_POLICY", "passive")
+    return {**dict.fromkeys(THREAD_VARIABLES, str(max(1, n_threads))), "OMP_WAIT_POLICY": wait}
 
 
 @dataclass
