@@ -32,7 +32,7 @@ OVERLAP = 8
 #: Edges of patches are multiples of this: four halvings.
 STRIDE = 16
 #: Error (ppm) to expect of the network's map, against which the field's noise is weighed.
-PRIOR_ERROR = 0.015
+PRIOR_ERROR = 0.02
 #: Noise of a local field (ppm) where none was measured.
 TYPICAL_NOISE = 0.002
 
