@@ -172,10 +172,9 @@ def smooth_phase(
     times, without blocks off by over 1 rad: this takes the bias at borders and of curvature away,
     and outliers with it.
     """
-    blocks = [
-        min(n, max(1, round(0.5 * sigma / float(step))))
-        for n, step in zip(phase.shape, voxel_size, strict=True)
-    ]
+    # odd blocks, padded alike on both sides: flipping the volume flips the result
+    blocks = [2 * round((0.5 * sigma / float(step) - 1) / 2) + 1 for step in voxel_size]
+    blocks = [max(1, b) for b in blocks]
     sigmas = [sigma / (b * float(step)) for b, step in zip(blocks, voxel_size, strict=True)]
     top = weight.amax().clamp_min(1e-30)
     weight = weight / top
@@ -238,10 +237,19 @@ def _intercept(
 
 
 def block_mean(x: Tensor, blocks: Sequence[int]) -> Tensor:
-    """Mean over blocks of voxels of `(C, X, Y, Z)`; the last blocks are filled up with zeros."""
-    pads = [(-n) % b for n, b in zip(x.shape[1:], blocks, strict=True)]
-    padded = functional.pad(x, (0, pads[2], 0, pads[1], 0, pads[0]))
-    return functional.avg_pool3d(padded, tuple(blocks))
+    """Mean over blocks of voxels of `(C, X, Y, Z)`, filled up with zeros around."""
+    (ax, bx), (ay, by), (az, bz) = (
+        _margins(n, b) for n, b in zip(x.shape[1:], blocks, strict=True)
+    )
+    return functional.avg_pool3d(functional.pad(x, (az, bz, ay, by, ax, bx)), tuple(blocks))
+
+
+def _margins(n: int, block: int) -> tuple[int, int]:
+    """Voxels to add before and after `n` for whole blocks; equal for odd blocks."""
+    missing = (-n) % block
+    if missing % 2 and block % 2:
+        missing += block
+    return missing // 2, missing - missing // 2
 
 
 def _gauss(z: Tensor, sigmas: Sequence[float]) -> Tensor:
@@ -262,5 +270,8 @@ def _upsample(z: Tensor, blocks: Sequence[int], shape: Sequence[int]) -> Tensor:
     x = torch.stack([z.real, z.imag]).unsqueeze(0)
     full = [n * b for n, b in zip(z.shape, blocks, strict=True)]
     x = functional.interpolate(x, size=full, mode="trilinear", align_corners=False)[0]
-    nx, ny, nz = shape
-    return torch.atan2(x[1, :nx, :ny, :nz], x[0, :nx, :ny, :nz])
+    x = x[
+        (slice(None), *(slice(_margins(n, b)[0], _margins(n, b)[0] + n)
+                        for n, b in zip(shape, blocks, strict=True)))
+    ]  # fmt: skip
+    return torch.atan2(x[1], x[0])
