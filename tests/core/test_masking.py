@@ -81,7 +81,7 @@ def test_cavities_are_filled_bays_are_not_and_islands_go():
 
 
 def head(voxel_size=(3.0, 3.0, 3.0), echoes=1):
-    """Brain of 60 × 75 × 55 mm half axes, dark skull, bright scalp, air, noise: magnitude, brain."""
+    """Magnitude and brain: half axes 60 × 75 × 55 mm, dark skull, bright scalp, air, noise."""
     size = [int(n / v) for n, v in zip((170, 210, 170), voxel_size, strict=True)]
     axes = [(np.arange(n) - (n - 1) / 2) * v for n, v in zip(size, voxel_size, strict=True)]
     x, y, z = np.meshgrid(*axes, indexing="ij")

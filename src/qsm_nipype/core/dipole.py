@@ -19,11 +19,17 @@ def dipole_kernel(
     the dtype and device of `like`.
     """
     wide = like.new_zeros((), dtype=torch.float64)
-    kx, ky, kz = frequencies(shape, voxel_size, wide)
-    bx, by, bz = _unit(b0_dir)
-    k2 = kx**2 + ky**2 + kz**2
-    along = kx * bx + ky * by + kz * bz
-    kernel = 1.0 / 3.0 - along**2 / k2.clamp_min(1e-30)
+    k = frequencies(shape, voxel_size, wide)
+    b = _unit(b0_dir)
+    k2 = k[0] ** 2 + k[1] ** 2 + k[2] ** 2
+    # The highest frequency of an even axis has no sign, so products with it mean zero.
+    signed = [
+        f.masked_fill(f.abs() > (0.5 - 1e-9) / v, 0) for f, v in zip(k, voxel_size, strict=True)
+    ]
+    along2 = (b[0] * k[0]) ** 2 + (b[1] * k[1]) ** 2 + (b[2] * k[2]) ** 2
+    for i, j in ((0, 1), (1, 2), (2, 0)):
+        along2 = along2 + 2 * b[i] * b[j] * signed[i] * signed[j]
+    kernel = 1.0 / 3.0 - along2 / k2.clamp_min(1e-30)
     kernel[0, 0, 0] = 0.0
     return kernel.to(like.dtype)
 
