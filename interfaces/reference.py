@@ -41,20 +41,20 @@ class Reference(QSMInterface):
         from qsm_nipype.core.reference import reference
 
         chi, mask = load(self.inputs.in_file), load(self.inputs.in_mask)
-        parameters = self.parameters()
         try:
             result = reference(
                 chi.tensor(self.device),
                 mask.mask(self.device),
                 region=self._region(chi),
-                **parameters,
+                **self.parameters(),
             )
         except ValueError as error:
             raise DataError(
                 f"{self.inputs.in_file}: {error}; give another region or reference to the brain"
             ) from error
         record = {
-            **parameters,
+            **self.parameters(),
+            "kind": result.kind,
             "mean": result.mean,
             "sd": result.sd,
             "voxels": result.voxels,

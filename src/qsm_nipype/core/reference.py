@@ -17,6 +17,7 @@ class Referenced:
     """
 
     chi: Tensor
+    kind: str
     mean: float
     sd: float
     voxels: int
@@ -57,6 +58,7 @@ def reference(
     subtracted = 0.0 if kind == "none" else mean
     return Referenced(
         chi=torch.where(mask, chi - subtracted, chi.new_zeros(())),
+        kind=kind,
         mean=mean - brain,
         sd=float(values.std(correction=0)),
         voxels=int(where.sum()),
