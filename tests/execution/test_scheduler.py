@@ -107,7 +107,10 @@ class Node:
 
 def test_options_of_nodes():
     args = options({"partition": "cpu", "gpu_partition": "a100", "account": "brain"})
-    need = ["--cpus-per-task=2", "--mem=1536M"]
+    need = [
+        "--cpus-per-task=2",
+        "--mem=2048M",
+    ]  # 1.5 GB and half a GB of interpreter and libraries
     cpu = scheduler.resource_arguments(Node(), args)
     assert cpu == [*need, "--partition=cpu", "--account=brain"]
     gpu = scheduler.resource_arguments(Node(gpu=True), args)

@@ -105,8 +105,8 @@ def test_jobs_ask_for_what_their_nodes_need(slurm, workflow, monkeypatch):
     workflow.node("cpu", look, mem_gb=0.3, n_procs=2, use_gpu=False)
     workflow.node("gpu", look, mem_gb=0.25, use_gpu=True)
     result = outputs(workflow.graph.run(plugin=plugin(gpu_partition="gpu")))
-    assert result["cpu"][:5] == ["2", "308", "cpu", "", "2"]
-    assert result["gpu"][:5] == ["1", "256", "gpu", "0", "1"]
+    assert result["cpu"][:5] == ["2", "820", "cpu", "", "2"]
+    assert result["gpu"][:5] == ["1", "768", "gpu", "0", "1"]
 
 
 def test_an_exception_in_a_node_leaves_a_crash_file(slurm, workflow, tmp_path):

@@ -199,7 +199,8 @@ def resource_arguments(node: Any, args: Mapping[str, Any]) -> list[str]:
 
     sbatch takes the last of repeated options, so that the user's win.
     """
-    options = [f"--cpus-per-task={node.n_procs or 1}", f"--mem={megabytes(node.mem_gb)}M"]
+    memory = megabytes(node.mem_gb + args.get("overhead_gb", 0.0))
+    options = [f"--cpus-per-task={node.n_procs or 1}", f"--mem={memory}M"]
     gpu = node.is_gpu_node()
     partition = args.get("gpu_partition") if gpu else None
     chosen = {**args, "partition": partition or args.get("partition")}

@@ -14,6 +14,7 @@ Differs from Nipype's own SLURM plugin, as measured with Nipype 1.11, where it m
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 import time
@@ -45,6 +46,7 @@ OPTIONS: dict[str, Any] = {
     "gpu_partition": None,  # of GPU nodes; default: partition
     "gpu_args": "--gres=gpu:1",  # what GPU nodes add
     "sbatch_args": "",  # what all nodes add; wins over all of the above
+    "overhead_gb": 0.5,  # added to a node's memory: interpreter and libraries, in every job anew
     "max_jobs": None,  # in the queue at a time
     "max_retries": 2,  # new submissions of a node after its machine failed
     "poll_seconds": 2.0,  # between two questions to the controller
@@ -53,6 +55,7 @@ OPTIONS: dict[str, Any] = {
     "kill_on_exit": True,  # cancel what is queued when the run is interrupted
     "wait": True,  # SLURMGraph only: stay until all jobs have ended, and report failures
 }
+MEMORY_KILL = re.compile(r"exceeded (job |step )?memory limit|oom[-_ ]kill", re.IGNORECASE)
 TAIL = 15  # lines of a job's log that a failure shows
 
 
@@ -101,11 +104,17 @@ class Job:
 
     def report(self, state: JobState) -> str:
         """The end of its log, then why it failed."""
-        head = f"SLURM job {self.number} of node {self.node.fullname} {state}."
         try:
             lines = self.log.read_text(errors="replace").splitlines()[-TAIL:]
         except OSError:
-            return f"It left no log at {self.log}.\n{head}\n"
+            lines = ["(there is none)"]
+        if state.state == "FAILED" and MEMORY_KILL.search("\n".join(lines)):
+            return self._told(lines, JobState("OUT_OF_MEMORY", state.reason))
+        return self._told(lines, state)
+
+    def _told(self, lines: list[str], state: JobState) -> str:
+        """The last line is the reason: it is what summaries show."""
+        head = f"SLURM job {self.number} of node {self.node.fullname} {state}."
         return "\n".join([f"End of {self.log}:", *lines, f"{head}\n"])
 
 
