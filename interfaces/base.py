@@ -6,7 +6,9 @@ import hashlib
 import importlib
 import inspect
 import json
+import os
 import resource
+import sys
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -58,7 +60,10 @@ class QSMInterface(BaseInterface):
     def _run_interface(self, runtime: Any) -> Any:
         import torch
 
-        torch.set_num_threads(max(1, self.inputs.num_threads))
+        threads = max(1, self.inputs.num_threads)
+        torch.set_num_threads(threads)
+        if "numba" not in sys.modules:
+            os.environ["NUMBA_NUM_THREADS"] = str(threads)
         started = time.perf_counter(), time.process_time()
         self._results = self._run(Path(runtime.cwd))
         _write_timing(Path(runtime.cwd), *started)

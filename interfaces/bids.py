@@ -150,9 +150,9 @@ def compress(source: Path, target: Path) -> None:
     """Copy a .nii or .nii.gz file to .nii.gz; the same bytes in give the same bytes out."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".partial-{os.getpid()}-{target.name}")
-    opened = gzip.open(source) if source.suffix == ".gz" else source.open("rb")
+    opener = gzip.open if source.suffix == ".gz" else open
     with (
-        opened as plain,
+        opener(source, "rb") as plain,
         partial.open("wb") as raw,
         gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=1, mtime=0) as packed,
     ):

@@ -188,24 +188,32 @@ class NonlinearTGV(DipoleInversion):
     function = "qsm_nipype.core.inversion.nonlinear:nltgv"
 
 
+class _WeakHarmonicInputSpec(_IterativeInputSpec):
+    harmonic = traits.Float(parameter=True, desc="weight β that holds the background harmonic")
+
+
 class WeakHarmonicTV(DipoleInversion):
     """Non-linear total variation that removes what is left of the background field."""
 
-    input_spec = _IterativeInputSpec
+    input_spec = _WeakHarmonicInputSpec
     function = "qsm_nipype.core.inversion.nonlinear:weak_harmonic"
+
+
+class _MEDIInputSpec(_IterativeInputSpec):
+    merit = traits.Bool(parameter=True, desc="let voxels that no field explains lose weight")
 
 
 class MEDI(DipoleInversion):
     """Morphology enabled dipole inversion: total variation off the magnitude's edges."""
 
-    input_spec = _IterativeInputSpec
+    input_spec = _MEDIInputSpec
     function = "qsm_nipype.core.inversion.medi:medi"
 
 
 class SingleStepTGV(DipoleInversion):
     """Total generalised variation from the total field in one step."""
 
-    input_spec = _IterativeInputSpec
+    input_spec = _WeakHarmonicInputSpec
     function = "qsm_nipype.core.inversion.tgv:tgv"
 
 
