@@ -88,7 +88,7 @@ def resharp(
     b0_dir: Sequence[float] = (0.0, 0.0, 1.0),
     *,
     radius: float = 6.0,
-    regularization: float = 1e-3,
+    regularization: float = 1e-4,
     tolerance: float = 1e-3,
     max_iterations: int = 100,
 ) -> LocalField:
