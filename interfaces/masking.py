@@ -77,9 +77,11 @@ class QualityMask(QSMInterface):
 
 class _TrimMaskInputSpec(QSMInputSpec):
     in_mask = File(exists=True, mandatory=True, desc="mask")
-    in_residual = File(exists=True, mandatory=True, desc="residual of the field fit (0: perfect)")
-    limit = traits.Float(parameter=True, desc="largest residual that is trusted")
-    smallest_hole = traits.Float(parameter=True, desc="width of the narrowest cut inside (mm)")
+    in_reliability = File(exists=True, mandatory=True, desc="reliability of the field, 0 to 1")
+    in_field = File(exists=True, mandatory=True, desc="total field (ppm)")
+    threshold = traits.Float(parameter=True, desc="reliability below which a patch is left out")
+    jump = traits.Float(parameter=True, desc="largest step of the field at the surface (ppm)")
+    erosion = traits.Float(parameter=True, desc="thickness taken off the surface (mm)")
 
 
 class TrimMask(QSMInterface):
@@ -90,10 +92,18 @@ class TrimMask(QSMInterface):
 
     def _run(self, cwd: Path) -> dict[str, Any]:
         volume = load(self.inputs.in_mask)
-        residual = _load_like(volume, self.inputs.in_residual).tensor(self.device)
-        mask = resolve(f"{_CORE}:trim_mask")(
-            volume.mask(self.device), volume.voxel_size, residual=residual, **self.parameters()
+        mask = resolve(f"{_CORE}:reliable_mask")(
+            volume.mask(self.device),
+            volume.voxel_size,
+            reliability=_load_like(volume, self.inputs.in_reliability).tensor(self.device),
+            field=_load_like(volume, self.inputs.in_field).tensor(self.device),
+            **self.parameters(),
         )
+        if not mask.any():
+            raise DataError(
+                f"{self.inputs.in_mask}: no voxel of the mask has a reliable field; look at the "
+                f"phase, or relax --set trim.reliable.threshold=0"
+            )
         return {"out_mask": _save(cwd, mask, volume)}
 
 

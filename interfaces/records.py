@@ -12,8 +12,8 @@ from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
 from qsm_nipype.interfaces.volume import Volume, load
 from qsm_nipype.methods import STEPS
 
-#: Steps whose node leaves a record; "read", "trim" and "reference" are no choice of the user's.
-RECORDED = ("read", *STEPS, "trim", "reference")
+#: Steps whose node leaves a record; "read" and "reference" are not in the registry.
+RECORDED = ("read", *STEPS, "reference")
 
 
 class _RecordInputSpec(DynamicTraitedSpec, QSMInputSpec):

@@ -112,6 +112,7 @@ def init_acquisition_wf(
     masking = init_masking_wf(
         size,
         mask=settings.mask,
+        trim=settings.trim,
         mask_file=_own_file("masks", settings.derivatives, acquisition),
         operations=settings.mask_operations,
         **common,
@@ -142,7 +143,8 @@ def init_acquisition_wf(
                            ("outputnode.magnitude", "inputnode.magnitude")]),
         (phase, masking, [("outputnode.magnitude", "inputnode.magnitude")]),
         (fieldmap, masking, [("outputnode.quality", "inputnode.quality"),
-                             ("outputnode.residual", "inputnode.residual")]),
+                             ("outputnode.reliability", "inputnode.reliability"),
+                             ("outputnode.total_field", "inputnode.total_field")]),
         (fieldmap, background, [("outputnode.total_field", "inputnode.total_field"),
                                 ("outputnode.field_noise", "inputnode.field_noise")]),
         (masking, background, [("outputnode.trimmed", "inputnode.mask")]),

@@ -8,7 +8,7 @@ from typing import Any
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
-from qsm_nipype.interfaces.masking import EditMask, TrimMask, UserMask
+from qsm_nipype.interfaces.masking import EditMask, UserMask
 from qsm_nipype.workflows.nodes import Resources, has_port, make, make_method
 
 
@@ -16,6 +16,7 @@ def init_masking_wf(
     resources: Resources,
     *,
     mask: str = "quality",
+    trim: str = "reliable",
     mask_file: str | None = None,
     operations: str = "",
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
@@ -26,7 +27,7 @@ def init_masking_wf(
     ::
 
         magnitude, quality ─► mask ─► edit ─► trim ─► trimmed mask
-        residual ──────────────────────────────┘
+        reliability, total field ──────────────┘
 
     Inputs
     ------
@@ -34,8 +35,10 @@ def init_masking_wf(
         echoes last
     quality
         of the phase, 0 to 1
-    residual
-        of the field fit (0: perfect)
+    reliability
+        of the field, 0 to 1
+    total_field
+        (ppm)
 
     Outputs
     -------
@@ -46,15 +49,16 @@ def init_masking_wf(
     """
     workflow = pe.Workflow(name=name)
     inputnode = pe.Node(
-        niu.IdentityInterface(fields=["magnitude", "quality", "residual"]), name="inputnode"
+        niu.IdentityInterface(fields=["magnitude", "quality", "reliability", "total_field"]),
+        name="inputnode",
     )
     outputnode = pe.Node(niu.IdentityInterface(fields=["mask", "trimmed"]), name="outputnode")
-    trim = make(TrimMask(**(parameters or {}).get("trim.residual", {})), "trim", resources)
+    trimmed = make_method("trim", trim, resources, parameters=parameters)
     edit = make(EditMask(operations=operations), "edit", resources)
     edit.run_without_submitting = not operations
     if mask_file is not None:
         brain = make(UserMask(in_file=mask_file), "user", resources)
-        wanted = [("residual", "in_reference")]
+        wanted = [("total_field", "in_reference")]
     else:
         brain = make_method("mask", mask, resources, parameters=parameters)
         wanted = [("magnitude", "in_file"), ("quality", "in_quality")]
@@ -62,11 +66,11 @@ def init_masking_wf(
     # fmt: off
     workflow.connect([
         (inputnode, brain, wanted),
-        (inputnode, trim, [("residual", "in_residual")]),
+        (inputnode, trimmed, [("reliability", "in_reliability"), ("total_field", "in_field")]),
         (brain, edit, [("out_mask", "in_masks")]),
-        (edit, trim, [("out_mask", "in_mask")]),
+        (edit, trimmed, [("out_mask", "in_mask")]),
         (edit, outputnode, [("out_mask", "mask")]),
-        (trim, outputnode, [("out_mask", "trimmed")]),
+        (trimmed, outputnode, [("out_mask", "trimmed")]),
     ])
     # fmt: on
     return workflow

@@ -88,6 +88,7 @@ STEPS = {
     "unwrapping": "phase unwrapping",
     "fit": "field fit",
     "mask": "brain mask",
+    "trim": "trimming of the mask",
     "background": "background field removal",
     "inversion": "dipole inversion",
     "relaxometry": "R2* mapping",

@@ -67,11 +67,14 @@ class Settings:
     unwrapping: str = _option("romeo", _HOW, "phase unwrapping", "--unwrapping", step="unwrapping")
     fit: str = _option("linear", _HOW, "field fit over the echoes", "--fit", step="fit")
     mask: str = _option("quality", _HOW, "brain mask", "--mask", step="mask")
+    trim: str = _option(
+        "reliable", _HOW, "which voxels of the mask are kept", "--trim", step="trim"
+    )
     background: str = _option(
-        "vsharp", _HOW, "background field removal", "--background", "--bfr", step="background"
+        "lbv_tfi", _HOW, "background field removal", "--background", "--bfr", step="background"
     )
     inversion: tuple[str, ...] = _option(
-        ("tv",),
+        ("whtv",),
         _HOW,
         "dipole inversion; several, separated by commas",
         "--inversion",

@@ -36,6 +36,9 @@ STAGES: dict[str, tuple[tuple[str, ...], str]] = {
     "bfr+dipole": (("background", "inversion"), "chimap"),
     "end-to-end": (("offset", "unwrapping", "fit", "background", "inversion"), "chimap"),
 }
+#: Where a stage's default is not the pipeline's: a local field that is given as such holds no
+#: background that the inversion would have to remove, too (docs/inversion.md).
+DEFAULTS = {"dipole": {"inversion": "nltv"}}
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
     steps, written = STAGES[options.stage]
     folder = options.input_dir
     given = {**_config(folder / "config.json"), **dict(_pair(item) for item in options.set)}
-    chosen = _choose(steps, options.method)
+    chosen = _choose(options.stage, options.method)
     parameters = _distribute(given, chosen)
     state, like = _read(folder, steps)
     for method in chosen:
@@ -120,9 +123,12 @@ def _json(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def _choose(steps: Sequence[str], names: Sequence[str]) -> list[Method]:
+def _choose(stage: str, names: Sequence[str]) -> list[Method]:
     """The default method of each step, or the one of `names` that belongs to it."""
+    steps = STAGES[stage][0]
     defaults = {m.step: m for m in Settings(Path(), Path()).chosen()}
+    for step, name in DEFAULTS.get(stage, {}).items():
+        defaults[step] = methods.get(step, name)
     chosen = {step: defaults[step] for step in steps}
     for name in names:
         found = [m for m in methods.METHODS if m.name == name and m.step in steps]

@@ -216,3 +216,30 @@ def test_combinations_name_known_masks():
     assert masking.parse_combination("net & quality", ("net", "quality")) == ("net", "quality")
     with pytest.raises(UsageError, match="'nett' is no mask"):
         masking.parse_combination("nett&quality", ("net", "quality"))
+
+
+def _ball_with_field() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A ball of 20 mm with a smooth field, and its distance from the centre (1 mm voxels)."""
+    axes = torch.meshgrid(*[torch.arange(52.0) - 25.5] * 3, indexing="ij")
+    distance = torch.stack(axes).square().sum(0).sqrt()
+    return distance <= 20, 0.02 * axes[0], distance
+
+
+def test_fat_at_the_surface_is_cut_and_a_source_inside_stays():
+    mask, field, distance = _ball_with_field()
+    x, y, z = torch.meshgrid(*[torch.arange(52.0) - 25.5] * 3, indexing="ij")
+    fat = mask & ((x - 19).square() + y.square() + z.square() < 25)
+    bleeding = x.square() + y.square() + z.square() < 9
+    shifted = field + torch.where(fat, -3.5, 0.0) + torch.where(bleeding, 0.8, 0.0)
+    kept = masking.reliable_mask(
+        mask, (1.0,) * 3, reliability=mask.float(), field=shifted, erosion=0.0
+    )
+    assert not (kept & fat).any()
+    assert kept[bleeding].all()
+    assert kept[mask & (x < 5) & (distance < 17)].all()
+
+
+def test_a_smooth_field_costs_the_eroded_layer_only():
+    mask, field, distance = _ball_with_field()
+    kept = masking.reliable_mask(mask, (1.0,) * 3, reliability=mask.float(), field=field)
+    assert kept[distance < 17].all() and not kept[distance > 19].any()

@@ -59,12 +59,19 @@ def test_magnitude_brain_and_quality_masks(head):
     assert not good[z < -48].any() and good[brain & (z > -30)].mean() > 0.95
 
 
-def test_trim_leaves_out_what_does_not_fit(head):
+def test_trim_leaves_out_what_does_not_fit(head, tmp_path):
     files, brain, z = head
-    kept = load(masking.TrimMask(in_mask=files["brain"], in_residual=files["residual"]).run())
-    assert not kept[z < -40].any() and kept[brain & (z > -38)].all()
-    node = masking.TrimMask(in_mask=files["brain"], in_residual=files["residual"], limit=0.9)
-    assert np.array_equal(load(node.run()), brain)
+    like = nib.load(files["brain"])
+    reliability, field = tmp_path / "reliability.nii", tmp_path / "field.nii"
+    for path, data in ((reliability, z >= -40), (field, 0 * z)):
+        nib.save(nib.Nifti1Image(data.astype(np.float32), like.affine), path)
+    inputs = {"in_mask": files["brain"], "in_reliability": reliability, "in_field": field}
+    kept = load(masking.TrimMask(**inputs, erosion=0.0).run())
+    assert not kept[z < -40].any() and kept[brain & (z > -36)].mean() > 0.98
+    thinner = load(masking.TrimMask(**inputs, erosion=4.0).run())
+    assert thinner.sum() < kept.sum() and not (thinner & ~kept).any()
+    with pytest.raises(DataError, match="no voxel of the mask has a reliable field"):
+        masking.TrimMask(**inputs, erosion=200.0).run()
 
 
 def test_edit_intersects_and_applies_operations(head):

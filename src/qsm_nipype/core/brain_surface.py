@@ -189,7 +189,14 @@ def _neighbours(faces: Tensor, count: int) -> Tensor:
 def icosphere(subdivisions: int) -> tuple[Tensor, Tensor]:
     """Vertices `(V, 3)` on the unit sphere and outward faces `(F, 3)` of a divided icosahedron."""
     g = (1 + 5**0.5) / 2
-    corners = [(-1, g, 0), (1, g, 0), (-1, -g, 0), (1, -g, 0), (0, -1, g), (0, 1, g)]
+    corners: list[tuple[float, float, float]] = [
+        (-1, g, 0),
+        (1, g, 0),
+        (-1, -g, 0),
+        (1, -g, 0),
+        (0, -1, g),
+        (0, 1, g),
+    ]
     corners += [(0, -1, -g), (0, 1, -g), (g, 0, -1), (g, 0, 1), (-g, 0, -1), (-g, 0, 1)]
     vertices = torch.nn.functional.normalize(torch.tensor(corners, dtype=torch.float32), dim=1)
     faces = torch.combinations(torch.arange(12), 3)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -422,5 +423,7 @@ def _continue(omega: np.ndarray, inside: np.ndarray, shape: tuple[int, ...]) -> 
 def _to(result: FieldMap, device: torch.device) -> FieldMap:
     if device.type == "cpu":
         return result
-    moved = {k: v.to(device) for k, v in vars(result).items() if isinstance(v, Tensor)}
+    moved: dict[str, Any] = {
+        k: v.to(device) for k, v in vars(result).items() if isinstance(v, Tensor)
+    }
     return replace(result, **moved)

@@ -82,7 +82,7 @@ def working_grid(mask: Tensor, *, padding: int | Sequence[int] = 16) -> WorkingG
 
 
 def frequencies(shape: Sequence[int], voxel_size: Sequence[float], like: Tensor) -> list[Tensor]:
-    """Spatial frequencies (1/mm) of `rfftn`'s half grid, broadcastable; dtype and device of `like`."""
+    """Spatial frequencies (1/mm) of `rfftn`'s half grid, broadcastable; dtype of `like`."""
     axes = []
     for axis, (n, step) in enumerate(zip(shape, voxel_size, strict=True)):
         make = torch.fft.rfftfreq if axis == 2 else torch.fft.fftfreq
@@ -117,7 +117,7 @@ def distances(shape: Sequence[int], voxel_size: Sequence[float], like: Tensor) -
 def sphere_kernel(
     shape: Sequence[int], voxel_size: Sequence[float], radius: float, like: Tensor
 ) -> Tensor:
-    """Half-grid transform of a solid sphere of `radius` mm around the origin, sum normalised to 1."""
+    """Half-grid transform of a solid sphere of `radius` mm around the origin, of sum 1."""
     ball = (distances(shape, voxel_size, like) <= radius * (1 + 1e-6)).to(like.dtype)
     return rfft(ball / ball.sum()).real.contiguous()
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from qsm_nipype.core import morphology
 from qsm_nipype.core.brain_surface import brain_surface
+from qsm_nipype.core.fourier import irfft, rfft, sphere_kernel, working_grid
 from qsm_nipype.core.morphology import closing, fill_holes, largest_component
 from qsm_nipype.errors import UsageError
 
@@ -108,6 +109,45 @@ def trim_mask(
     good = mask & (residual <= limit)
     kept = closing(good, voxel_size, smallest_hole / 2) & mask
     return largest_component(kept)
+
+
+def reliable_mask(
+    mask: Tensor,
+    voxel_size: Sequence[float],
+    *,
+    reliability: Tensor,
+    field: Tensor,
+    threshold: float = 0.5,
+    jump: float = 0.3,
+    erosion: float = 2.0,
+) -> Tensor:
+    """The part of `mask` in which the total field is fit for background removal → bool.
+
+    Background removal spreads a wrong field at the surface over the whole brain, so the surface
+    must be right: left out are patches whose `reliability` (0 to 1) is below `threshold`, voxels
+    at the surface whose `field` (ppm) is more than `jump` off its mean within 5 mm (fat of orbit
+    and skull, shifted by 3.5 ppm), and the outer `erosion` mm. Strong sources inside the brain
+    stay in, such as a haemorrhage. The largest component is kept.
+    """
+    kept = trim_mask(mask, voxel_size, residual=1 - reliability, limit=1 - threshold)
+    off = (field - _ball_mean(field, mask, voxel_size, 5.0)).abs() > jump
+    kept &= ~morphology.dilate(off & mask, voxel_size, 1.5)
+    kept = fill_holes(kept) & mask
+    if erosion > 0:
+        kept &= morphology.erode(mask, voxel_size, erosion)
+    return fill_holes(largest_component(morphology.opening(kept, voxel_size, 3.0)))
+
+
+def _ball_mean(x: Tensor, mask: Tensor, voxel_size: Sequence[float], radius: float) -> Tensor:
+    """Mean of `x` over the part of a ball of `radius` mm that lies in `mask`."""
+    if not mask.any():
+        return torch.zeros_like(x)
+    grid = working_grid(mask, padding=[round(2 * radius / float(v)) + 2 for v in voxel_size])
+    weight = grid.embed(mask.to(x.dtype))
+    kernel = sphere_kernel(grid.shape, voxel_size, radius, x)
+    total = irfft(rfft(grid.embed(torch.where(mask, x, 0.0))) * kernel, grid.shape)
+    count = irfft(rfft(weight) * kernel, grid.shape)
+    return grid.restore(total / count.clamp_min(1e-6))
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def combine_coils(
     """
     combined = magnitude.square().sum(-1).sqrt()
     keep = signal_mask(combined) if mask is None else mask.bool()
-    real, imaginary = 0.0, 0.0
+    real, imaginary = torch.zeros(2, *phase.shape[:4]).to(magnitude).unbind(0)
     if phase.shape[3] > 1:
         step = phase[..., 1, :] - phase[..., 0, :]
         pair = magnitude[..., 1, :] * magnitude[..., 0, :]
@@ -159,7 +159,7 @@ def combine_coils(
         strength = magnitude[..., coil].square()
         real = real + strength * turned.cos()
         imaginary = imaginary + strength * turned.sin()
-    return torch.atan2(torch.as_tensor(imaginary), torch.as_tensor(real)), combined
+    return torch.atan2(imaginary, real), combined
 
 
 def smooth_phase(

@@ -35,7 +35,8 @@ def lbv(
     """
     grid = working_grid(mask, padding=2)
     inside = grid.embed(mask)
-    finest = Level(_interior(inside), tuple(float(v) for v in voxel_size))
+    hx, hy, hz = (float(v) for v in voxel_size)
+    finest = Level(_interior(inside), (hx, hy, hz))
     levels = _hierarchy(finest)
     source = finest.apply(finite_inside(grid.embed(field), inside), everywhere=True)
     local, iterations = conjugate_gradient(
@@ -99,8 +100,8 @@ def _hierarchy(finest: Level) -> list[Level]:
         level = levels[-1]
         factors = level.factors()
         share = _restrict(level.inside.float(), factors)
-        steps = tuple(h * f for h, f in zip(level.steps, factors, strict=True))
-        coarse = Level(share >= 0.5, steps)
+        hx, hy, hz = (h * f for h, f in zip(level.steps, factors, strict=True))
+        coarse = Level(share >= 0.5, (hx, hy, hz))
         if not coarse.inside.any():
             break
         levels.append(coarse)

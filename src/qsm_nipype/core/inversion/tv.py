@@ -98,6 +98,7 @@ class SplitProblem:
     shape: tuple[int, int, int]
     volume: tuple[int, int, int]
     box: tuple[slice, slice, slice]
+    outer: float | None = None
 
     @property
     def scale(self) -> float:

@@ -1,0 +1,113 @@
+"""The stages on the files of the QSM-CI contract: names, units, errors."""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from qsm_nipype import cli
+from qsm_nipype.core.dipole import dipole_field
+
+SHAPE, SIZE = (40, 44, 36), (1.0, 1.0, 1.5)
+B0_DIR = (0.0, 0.6, 0.8)
+TE = (0.005, 0.010, 0.015)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A ball of 0.1 ppm in a spherical brain, tilted B0 that the identity affine does not tell."""
+    axes = torch.meshgrid(
+        *[(torch.arange(n) - n / 2) * h for n, h in zip(SHAPE, SIZE, strict=True)], indexing="ij"
+    )
+    distance = torch.stack(axes).square().sum(0).sqrt()
+    chi = 0.1 * (distance < 6).float()
+    mask = distance < 16
+    field = dipole_field(chi, SIZE, B0_DIR, padding=1.0)
+    phase = 2 * np.pi * 42.577478 * 3 * field[..., None] * torch.tensor(TE)
+    phase = torch.atan2(phase.sin(), phase.cos())
+    root = tmp_path_factory.mktemp("stage")
+    images = {
+        "phase": phase,
+        "magnitude": torch.ones_like(phase) * mask[..., None] + 1e-3,
+        "mask": mask,
+        "totalfield": field,
+        "localfield": field * mask,
+        "truth": chi,
+    }
+    for name, data in images.items():
+        nib.save(nib.Nifti1Image(data.float().numpy(), np.eye(4)), root / f"{name}.nii.gz")
+    params = {"TE": TE, "B0": 3.0, "B0_dir": B0_DIR, "voxel_size": SIZE}
+    (root / "params.json").write_text(json.dumps(params))
+    return root
+
+
+def read(path: Path) -> np.ndarray:
+    """Data of an image."""
+    return nib.load(path).get_fdata()
+
+
+def test_field_mapping_gives_the_field_in_ppm(folder, tmp_path):
+    assert cli.main(["stage", "field-mapping", str(folder), str(tmp_path)]) == 0
+    mask = read(folder / "mask.nii.gz") > 0
+    found, true = read(tmp_path / "totalfield.nii.gz"), read(folder / "totalfield.nii.gz")
+    assert np.abs(found - true)[mask].max() < 0.02 * np.abs(true[mask]).max()
+    assert np.all(found[~mask] == 0)
+
+
+@pytest.mark.parametrize("method", ["tkd", "tv", "nltv"])
+def test_dipole_takes_direction_and_voxels_from_params(folder, tmp_path, method):
+    command = ["stage", "dipole", str(folder), str(tmp_path), "--method", method]
+    assert cli.main(command) == 0
+    chi, true = read(tmp_path / "chimap.nii.gz"), read(folder / "truth.nii.gz")
+    step = chi[true > 0].mean() - chi[(true == 0) & (read(folder / "mask.nii.gz") > 0)].mean()
+    assert step == pytest.approx(0.1, rel=0.25)
+
+
+def test_parameters_come_from_the_flag_and_from_config_json(folder, tmp_path):
+    command = ["stage", "dipole", str(folder), str(tmp_path), "--method", "tkd"]
+    assert cli.main([*command, "--set", "threshold=0.3"]) == 0
+    by_flag = read(tmp_path / "chimap.nii.gz")
+    (folder / "config.json").write_text('{"threshold": 0.3}')
+    assert cli.main(command) == 0
+    assert np.array_equal(read(tmp_path / "chimap.nii.gz"), by_flag)
+    (folder / "config.json").unlink()
+    assert cli.main(command) == 0
+    assert not np.array_equal(read(tmp_path / "chimap.nii.gz"), by_flag)
+
+
+def test_background_then_dipole_chain(folder, tmp_path):
+    span = ["stage", "bfr+dipole", str(folder), str(tmp_path / "a"), "--method", "vsharp", "tkd"]
+    assert cli.main(span) == 0
+    assert read(tmp_path / "a" / "chimap.nii.gz").std() > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda p: p.pop("B0_dir"), "params.json: B0_dir is missing; add it"),
+        (lambda p: p.update(TE=[0.005]), "3 echoes, magnitude.nii.gz: 3, params.json: 1 echo"),
+        (lambda p: p.update(B0_dir=[0, 0, 0]), "must be three numbers, not all zero"),
+    ],
+)
+def test_wrong_params_are_one_sentence(folder, tmp_path, capsys, change, words):
+    broken = tmp_path / "in"
+    broken.mkdir()
+    for path in folder.glob("*.nii.gz"):
+        (broken / path.name).symlink_to(path)
+    params = json.loads((folder / "params.json").read_text())
+    change(params)
+    (broken / "params.json").write_text(json.dumps(params))
+    assert cli.main(["stage", "field-mapping", str(broken), str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert words in error and "Traceback" not in error
+
+
+def test_unknown_method_and_parameter_are_refused(folder, tmp_path, capsys):
+    command = ["stage", "dipole", str(folder), str(tmp_path)]
+    assert cli.main([*command, "--method", "vsharp"]) == 2
+    assert "not a method of this stage; choose from tv" in capsys.readouterr().err
+    assert cli.main([*command, "--method", "tkd", "--set", "flavour=1"]) == 2
+    assert "no chosen method has a parameter 'flavour'" in capsys.readouterr().err
