@@ -115,6 +115,7 @@ def init_acquisition_wf(
         trim=settings.trim,
         mask_file=_own_file("masks", settings.derivatives, acquisition),
         operations=settings.mask_operations,
+        weights=_path(settings.mask_weights),
         **common,
     )
     background = init_background_wf(size, background=settings.background, **common)
@@ -126,6 +127,7 @@ def init_acquisition_wf(
         inversions=settings.inversion,
         reference=settings.reference,
         region=_own_file("reference", settings.derivatives, acquisition),
+        weights=_path(settings.inversion_weights),
         **common,
     )
     outputs = init_outputs_wf(
@@ -217,6 +219,10 @@ def _kinds(settings: Settings, decays: bool) -> list[str]:
         "unwrapped": settings.save_unwrapped,
     }
     return [*ALWAYS, *(kind for kind, wanted in extra.items() if wanted)]
+
+
+def _path(given: Path | None) -> str | None:
+    return None if given is None else str(given.absolute())
 
 
 def _own_file(kind: str, derivatives: Mapping[str, str], acquisition: Acquisition) -> str | None:

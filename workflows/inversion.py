@@ -17,7 +17,7 @@ from qsm_nipype.workflows.nodes import Resources, has_port, make, make_method
 _OPTIONAL = {"in_noise": "field_noise", "in_magnitude": "magnitude"}
 
 
-def init_inversion_wf(
+def init_inversion_wf(  # noqa: PLR0913  plain values, each named, so that it works in a notebook
     b0: float,
     echo_time: float,
     resources: Resources,
@@ -25,6 +25,7 @@ def init_inversion_wf(
     inversions: Sequence[str] = ("tv",),
     reference: str = "brain",
     region: str | None = None,
+    weights: str | None = None,
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     name: str = "inversion_wf",
 ) -> pe.Workflow:
@@ -36,7 +37,7 @@ def init_inversion_wf(
                                                inversion ─► reference ─► χ ─► agreement
 
     A method that works on the total field gets that and the trimmed mask instead. `region` is the
-    file of the reference region, where `reference` needs one.
+    file of the reference region, where `reference` needs one; `weights` is the file of a network.
 
     Inputs
     ------
@@ -82,6 +83,8 @@ def init_inversion_wf(
         invert = make_method(
             "inversion", method, resources, parameters=parameters, b0=b0, echo_time=echo_time
         )
+        if weights is not None and has_port(invert, "weights"):
+            invert.inputs.weights = weights
         refer = make(Reference(kind=reference), f"reference_{invert.name}", resources)
         if region is not None:
             refer.inputs.in_region = region

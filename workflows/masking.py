@@ -19,6 +19,7 @@ def init_masking_wf(
     trim: str = "reliable",
     mask_file: str | None = None,
     operations: str = "",
+    weights: str | None = None,
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     name: str = "masking_wf",
 ) -> pe.Workflow:
@@ -61,7 +62,13 @@ def init_masking_wf(
         wanted = [("total_field", "in_reference")]
     else:
         brain = make_method("mask", mask, resources, parameters=parameters)
-        wanted = [("magnitude", "in_file"), ("quality", "in_quality")]
+        wanted = [
+            ("magnitude", "in_file"),
+            ("magnitude", "in_magnitude"),
+            ("quality", "in_quality"),
+        ]
+        if weights is not None and has_port(brain, "weights"):
+            brain.inputs.weights = weights
     wanted = [(field, port) for field, port in wanted if has_port(brain, port)]
     # fmt: off
     workflow.connect([

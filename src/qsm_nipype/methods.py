@@ -22,7 +22,7 @@ SUPPLIED = frozenset(
     {
         *("field", "mask", "voxel_size", "b0_dir", "noise", "magnitude", "phase", "echo_times"),
         *("b0", "echo_time", "total_field", "quality", "reliability", "residual", "unwrapped"),
-        "csf",
+        *("csf", "generator", "network"),
     }
 )
 
@@ -43,6 +43,7 @@ class Method:
     memory: float
     per_echo: bool = False
     from_total_field: bool = False
+    network: str | None = None
 
     @property
     def key(self) -> str:
@@ -76,6 +77,7 @@ def _load() -> tuple[Method, ...]:
                 memory=float(row["memory"]),
                 per_echo=row.get("per_echo", False),
                 from_total_field=row.get("total", False),
+                network=row.get("network"),
             )
         )
     return tuple(rows)

@@ -96,6 +96,15 @@ class Settings:
     parameters: Mapping[str, Mapping[str, Any]] = _option(
         {}, _HOW, "a method's parameter, STEP.METHOD.NAME=VALUE; may be repeated", "--set"
     )
+    inversion_weights: Path | None = _option(
+        None,
+        _HOW,
+        "weights for --inversion qsmgan: a file or a published folder",
+        "--inversion-weights",
+    )
+    mask_weights: Path | None = _option(
+        None, _HOW, "weights for --mask net: a file", "--mask-weights"
+    )
     save_unwrapped: bool = _option(
         False, _HOW, "also write the unwrapped phase", "--save-unwrapped"
     )
@@ -171,6 +180,10 @@ class Settings:
                 found.append(methods.get(step, name))
         return found
 
+    def weights_of(self, method: methods.Method) -> Path | None:
+        """The user's weight file for a network; None: the shipped one."""
+        return self.mask_weights if method.step == "mask" else self.inversion_weights
+
     def parameters_of(self, method: methods.Method) -> dict[str, Any]:
         """What the user set for a method."""
         return dict(self.parameters.get(method.key, {}))
@@ -240,11 +253,7 @@ def coerce(option: Field[Any], value: Any, *, where: str) -> Any:
             if not isinstance(value, bool):
                 raise TypeError
             return value
-        if isinstance(start, Path) or option.name in (
-            "use_plugin",
-            "bids_database_dir",
-            "bids_filter_file",
-        ):
+        if "Path" in str(option.type):
             return None if value is None else Path(value)
         return value if value is None or start is None else type(start)(value)
     except (TypeError, ValueError) as exc:
@@ -277,6 +286,11 @@ def check(settings: Settings) -> None:
     if settings.reference in ("csf", "region") and "reference" not in settings.derivatives:
         raise UsageError(f"--reference {settings.reference}: give its mask by -d reference=PATH")
     methods.check_parameters(settings.parameters)
+    for method in settings.chosen():
+        if method.network is not None:
+            from qsm_nipype.models.registry import read_weights
+
+            read_weights(method.network, settings.weights_of(method))
     for option in options():
         allowed = option.metadata.get("choices")
         if allowed and getattr(settings, option.name) not in allowed:

@@ -62,6 +62,7 @@ class State:
     total: Tensor | None = None
     noise: Tensor | None = None
     local: Tensor | None = None
+    weights: Path | None = None
     chi: Tensor | None = None
 
 
@@ -74,6 +75,7 @@ def main(argv: Sequence[str]) -> int:
     chosen = _choose(options.stage, options.method)
     parameters = _distribute(given, chosen)
     state, like = _read(folder, steps)
+    state = replace(state, weights=options.weights)
     for method in chosen:
         state = _STEPS[method.step](state, method, parameters[method.key])
     result = {"totalfield": state.total, "localfield": state.local, "chimap": state.chi}[written]
@@ -99,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="parameters of the methods"
     )
+    parser.add_argument("--weights", type=Path, help="weight file of a network (qsmgan)")
     return parser
 
 
@@ -257,6 +260,11 @@ def _invert(state: State, method: Method, own: Mapping[str, Any]) -> State:
     optional = accepted(
         invert, noise=state.noise, magnitude=magnitude, b0=p.b0, echo_time=echo_time
     )
+    if method.network is not None:
+        from qsm_nipype.models.qsmgan import trained
+        from qsm_nipype.models.registry import read_weights
+
+        optional["generator"] = trained(read_weights(method.network, state.weights))
     field = state.total if method.from_total_field else state.local
     solution = invert(field, state.mask, p.voxel_size, p.b0_dir, **optional, **own)
     return replace(state, chi=solution.chi)

@@ -114,3 +114,17 @@ def test_every_method_is_listed_with_its_parameters(capsys):
     for method in methods.METHODS:
         assert method.label in text
         assert all(f"{method.key}.{name}" in text for name in method.parameters())
+
+
+def test_a_network_without_weights_is_refused_before_anything_runs(capsys, tmp_path):
+    from qsm_nipype.models import registry
+
+    for flags, name in ((["--inversion", "qsmgan"], "qsmgan"), (["--mask", "net"], "mask")):
+        if registry.shipped(name):
+            continue
+        assert cli.main([str(tmp_path), str(tmp_path / "out"), "participant", *flags]) == 2
+        error = capsys.readouterr().err
+        assert f"{name}: this version ships no weights; train them" in error
+    flags = ["--inversion", "qsmgan", "--inversion-weights", str(tmp_path / "none.safetensors")]
+    assert cli.main([str(tmp_path), str(tmp_path / "out"), "participant", *flags]) == 2
+    assert "none.safetensors" in capsys.readouterr().err
