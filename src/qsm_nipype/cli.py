@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments and arguments[0] in COMMANDS:
             module, name = COMMANDS[arguments[0]][0].split(":")
             return int(getattr(importlib.import_module(module), name)(arguments[1:]))
-        return _run(parse(arguments))
+        return _run(parse(arguments), arguments)
     except QSMError as exc:
         print(f"qsm-nipype: {exc}", file=sys.stderr)
         return 2
@@ -58,9 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _run(chosen: Settings) -> int:
+def _run(chosen: Settings, arguments: Sequence[str]) -> int:
     from qsm_nipype import group, run
 
+    if chosen.submit is not None:
+        return run.submit(chosen, arguments)
     return group.run(chosen) if chosen.analysis_level == "group" else run.run(chosen)
 
 

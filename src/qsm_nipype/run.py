@@ -224,7 +224,39 @@ def _validate(settings: Settings) -> None:
 def _digest(settings: Settings) -> str:
     from qsm_nipype.execution import state
 
-    return state.digest({"settings": configuration.to_yaml(settings), "version": __version__})
+    return state.digest({"settings": configuration.science(settings), "version": __version__})
+
+
+def submit(settings: Settings, arguments: Sequence[str]) -> int:
+    """Submit one job per participant and a group job; `arguments` are the command line's.
+
+    Returns 0. Raises UsageError when SLURM refuses or is not there.
+    """
+    from qsm_nipype.execution.resources import available_cpus
+    from qsm_nipype.execution.submit import Submission, task_arguments
+    from qsm_nipype.execution.submit import submit as submit_jobs
+
+    acquisitions, refusals = find(settings)
+    program = ("qsm-nipype",) if settings.container else (sys.executable, "-m", "qsm_nipype")
+    bids_dir, out = settings.bids_dir.absolute(), settings.output_dir.absolute()
+    request = Submission(
+        out_dir=out,
+        participants=tuple(sorted({a.subject for a in [*acquisitions, *refusals]})),
+        command=(*program, *task_arguments(arguments)),
+        group_command=(*program, str(bids_dir), str(out), "group"),
+        settings=_digest(settings),
+        n_procs=settings.nprocs or available_cpus(),
+        memory_gb=settings.mem or 8.0,
+        n_gpus=int(settings.device == "cuda"),
+        array_size=settings.array_size or None,
+        sbatch_args=settings.sbatch_args,
+        container=settings.container,
+        binds=(bids_dir, out, settings.work_dir.absolute()),
+    )
+    if not settings.dry_run:
+        prepare_output(settings)
+    submit_jobs(request, dry_run=settings.dry_run)
+    return 0
 
 
 # ---- the run --------------------------------------------------------------------------------

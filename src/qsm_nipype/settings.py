@@ -25,6 +25,7 @@ def _option(default: Any, group: str, help_text: str, *flags: str, **extra: Any)
 
 
 _WHAT, _HOW, _RUN, _SHOW = "what to process", "how to process it", "how to run", "what to see"
+_JOBS = "one SLURM job per participant"
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,17 @@ class Settings:
         False, _RUN, "record memory and CPU of every node", "--resource-monitor"
     )
 
+    submit: str | None = _option(
+        None, _JOBS, "submit a job array, then the group job", "--submit", choices=("slurm",)
+    )
+    array_size: int = _option(0, _JOBS, "most jobs at the same time; 0: no limit", "--array-size")
+    sbatch_args: str = _option(
+        "", _JOBS, "further options of sbatch, as one word", "--sbatch-args"
+    )
+    container: Path | None = _option(
+        None, _JOBS, "Apptainer image to run the jobs in", "--container"
+    )
+
     boilerplate_only: bool = _option(
         False,
         _SHOW,
@@ -193,6 +205,10 @@ class Settings:
 PLACES = ("bids_dir", "output_dir", "analysis_level")
 #: Fields of one invocation, which a saved settings file must not repeat.
 MOMENTARY = (
+    "submit",
+    "array_size",
+    "sbatch_args",
+    "container",
     "boilerplate_only",
     "reports_only",
     "dry_run",
@@ -293,7 +309,8 @@ def check(settings: Settings) -> None:
             read_weights(method.network, settings.weights_of(method))
     for option in options():
         allowed = option.metadata.get("choices")
-        if allowed and getattr(settings, option.name) not in allowed:
+        value = getattr(settings, option.name)
+        if allowed and value is not None and value not in allowed:
             raise UsageError(
                 f"{option.name} cannot be {getattr(settings, option.name)!r}; choose from "
                 f"{', '.join(allowed)}"
@@ -307,6 +324,12 @@ def to_yaml(settings: Settings) -> str:
         if option.name not in PLACES + MOMENTARY:
             content[option.name] = _plain(getattr(settings, option.name))
     return yaml.safe_dump(content, sort_keys=False)
+
+
+def science(settings: Settings) -> dict[str, Any]:
+    """The choices that change a result: what tells whether a participant is done with them."""
+    names = [o.name for o in options() if o.metadata["group"] == _HOW and o.name != "preset"]
+    return {name: _plain(getattr(settings, name)) for name in names}
 
 
 def _plain(value: Any) -> Any:
