@@ -1,6 +1,6 @@
 """The whole command on a simulated head: accuracy of each step, and its wall time, CPU and memory.
 
-python benchmarks/pipeline.py OUT --voxel-size 1 --b0 3 [--snr 40] [--seed 11] [-- --inversion rts]
+python benchmarks/pipeline.py OUT --voxel-size 1 --b0 3 [--snr 40] [--seed 11] [--anatomy colin] [-- --inversion rts]
 
 Everything printed was measured in this run, on simulated data. Scores by the package qsm-ci.
 """
@@ -25,8 +25,9 @@ def main() -> int:
     options, more = parser().parse_known_args()
     bids, out = options.out / "bids", options.out / "derivatives"
     simulation = ["--voxel-size", options.voxel_size, "--b0", options.b0, "--snr", options.snr]
+    simulation += ["--seed", options.seed, "--anatomy", options.anatomy]
     if not bids.exists():
-        cli.main(["simulate", str(bids), *map(str, simulation), "--seed", str(options.seed)])
+        cli.main(["simulate", str(bids), *map(str, simulation)])
     started = time.perf_counter()
     places = [str(bids), str(out), "participant", "-w", str(options.out / "work")]
     code = cli.main([*places, "--skip-bids-validation", *(m for m in more if m != "--")])
@@ -46,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--voxel-size", type=float, default=1.0, help="mm")
     made.add_argument("--b0", type=float, default=3.0, help="tesla")
     made.add_argument("--snr", type=float, default=100.0, help="of white matter in echo 1")
+    made.add_argument("--anatomy", default="procedural", choices=("procedural", "colin"))
     made.add_argument("--seed", type=int, default=11, help="which head")
     return made
 
