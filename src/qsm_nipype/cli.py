@@ -41,6 +41,7 @@ other commands (qsm-nipype COMMAND --help):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 fine, 1 some failed, 2 unusable input."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch starts its threads
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if arguments and arguments[0] in COMMANDS:
