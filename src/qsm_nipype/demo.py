@@ -77,7 +77,7 @@ def _show_scores(bids_dir: Path, out_dir: Path) -> None:
         load(result / f"{name}_Chimap.nii.gz").data,
         load(truth / f"{name}_Chimap.nii.gz").data,
         mask,
-        load(truth / f"{name}_dseg.nii.gz").data,
+        load(truth / f"{name}_desc-tissue_dseg.nii.gz").data,
     )
     print("\nsusceptibility against the simulated truth (scorer: qsm-ci)")
     for key, value in scores.items():
