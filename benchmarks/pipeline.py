@@ -1,6 +1,7 @@
 """The whole command on a simulated head: accuracy of each step, and its wall time, CPU and memory.
 
-python benchmarks/pipeline.py OUT --voxel-size 1 --b0 3 [--snr 40] [--seed 11] [--anatomy colin] [-- --inversion rts]
+python benchmarks/pipeline.py OUT --voxel-size 1 --b0 3 [--snr 40] [--seed 11] [--anatomy colin]
+    [-- --inversion rts]
 
 Everything printed was measured in this run, on simulated data. Scores by the package qsm-ci.
 """

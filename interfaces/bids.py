@@ -17,6 +17,7 @@ from nipype.interfaces.base import DynamicTraitedSpec, File, TraitedSpec, isdefi
 
 from qsm_nipype.bids import stem
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
+from qsm_nipype.interfaces.files import write_text
 
 
 @lru_cache(maxsize=1)
@@ -47,14 +48,6 @@ def derivative_path(
         parts.append(f"desc-{desc}")
     folders = [f"{key}-{entities[key]}" for key in ("sub", "ses") if key in entities]
     return Path(*folders, datatype, "_".join([*parts, row["suffix"]]))
-
-
-def write_atomically(path: Path, content: str) -> None:
-    """Write a text file that appears under its name only when complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    partial.write_text(content, encoding="utf-8")
-    os.replace(partial, path)
 
 
 class _SinkInputSpec(DynamicTraitedSpec, QSMInputSpec):
@@ -115,7 +108,7 @@ class DerivativesSink(QSMInterface):
                 compress(Path(source), target)
                 own = sidecar_of(kind, record, inversion=files.index(source))
                 sidecar = json.dumps(own, indent=2, ensure_ascii=False)
-                write_atomically(base / f"{name}.json", sidecar + "\n")
+                write_text(base / f"{name}.json", sidecar + "\n")
                 written.append(str(target))
         self._write_qc(base, record)
         return {"out_files": written}
@@ -123,9 +116,9 @@ class DerivativesSink(QSMInterface):
     def _write_qc(self, base: Path, record: Mapping[str, Any]) -> None:
         table, dictionary = qc_table(record)
         path = base / derivative_path("qc", self.inputs.entities, self.inputs.datatype)
-        write_atomically(path.with_name(f"{path.name}.tsv"), table)
+        write_text(path.with_name(f"{path.name}.tsv"), table)
         text = json.dumps(dictionary, indent=2, ensure_ascii=False)
-        write_atomically(path.with_name(f"{path.name}.json"), text + "\n")
+        write_text(path.with_name(f"{path.name}.json"), text + "\n")
 
 
 #: Columns that every row of a participant's table has.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
 from qsm_nipype.errors import DataError
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
+from qsm_nipype.interfaces.files import write_json
 from qsm_nipype.interfaces.volume import Volume, load, save
 
 
@@ -43,14 +42,6 @@ def _signal(inputs: Any, phase: Volume, device: str) -> Any:
 
 def _mask(inputs: Any, device: str) -> Any:
     return load(inputs.in_mask).mask(device) if isdefined(inputs.in_mask) else None
-
-
-def _record(path: Path, **content: Any) -> str:
-    """Write what was decided as JSON, complete or not at all."""
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    os.replace(partial, path)
-    return str(path)
 
 
 class _EchoInputSpec(QSMInputSpec):
@@ -127,13 +118,15 @@ class Romeo(QSMInterface):
             "out_unwrapped": save(cwd / "unwrapped.nii", result.phase, phase),
             "out_quality": save(cwd / "quality.nii", result.quality, phase),
             "out_mask": save(cwd / "unwrapped_mask.nii", result.mask, phase),
-            "out_record": _record(
+            "out_record": write_json(
                 cwd / "unwrapping.json",
-                method="ROMEO",
-                mode=result.mode,
-                template=result.template,
-                inconsistency=result.inconsistency,
-                regions=result.regions,
+                dict(
+                    method="ROMEO",
+                    mode=result.mode,
+                    template=result.template,
+                    inconsistency=result.inconsistency,
+                    regions=result.regions,
+                ),
             ),
         }
 
@@ -157,7 +150,9 @@ class LaplacianUnwrap(QSMInterface):
             "out_unwrapped": save(cwd / "unwrapped.nii", laplacian(wrapped, mask=mask), phase),
             "out_quality": save(cwd / "quality.nii", quality, phase),
             "out_mask": save(cwd / "unwrapped_mask.nii", mask, phase),
-            "out_record": _record(cwd / "unwrapping.json", method="Laplacian", mode="individual"),
+            "out_record": write_json(
+                cwd / "unwrapping.json", dict(method="Laplacian", mode="individual")
+            ),
         }
 
 
@@ -196,12 +191,14 @@ class _Fit(QSMInterface):
             "field_noise": save(cwd / "field_noise.nii", result.noise, phase),
             "residual": save(cwd / "residual.nii", result.residual, phase),
             "reliability": save(cwd / "reliability.nii", result.reliability, phase),
-            "out_record": _record(
+            "out_record": write_json(
                 cwd / "fieldmap.json",
-                method=self._method,
-                noise_of_signal=result.sigma,
-                repaired_voxels=result.repaired,
-                **self.parameters(),
+                dict(
+                    method=self._method,
+                    noise_of_signal=result.sigma,
+                    repaired_voxels=result.repaired,
+                    **self.parameters(),
+                ),
             ),
         }
 

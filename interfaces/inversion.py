@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, isdefine
 
 from qsm_nipype.errors import DataError
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, accepted, resolve
+from qsm_nipype.interfaces.files import write_json
 from qsm_nipype.interfaces.volume import Volume, load, same_grid, save
 
 
@@ -91,14 +90,6 @@ class DipoleInversion(QSMInterface):
 def _combined(volume: Any) -> Any:
     """Root of the sum of squares over the echoes, where there are echoes."""
     return volume if volume.ndim == 3 else volume.square().sum(-1).sqrt()
-
-
-def write_json(path: Path, content: dict[str, Any]) -> str:
-    """Write `content` under its name only when complete; returns the path."""
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    partial.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-    os.replace(partial, path)
-    return str(path)
 
 
 class _TKDInputSpec(_InversionInputSpec):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, isdefine
 
 from qsm_nipype.errors import DataError
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
+from qsm_nipype.interfaces.files import write_json
 from qsm_nipype.interfaces.volume import Volume, open_image, same_grid, save
 
 
@@ -65,7 +64,7 @@ class ReadPhase(QSMInterface):
         return {
             "out_phase": save(cwd / "phase.nii", result.phase, like),
             "out_magnitude": save(cwd / "magnitude.nii", result.magnitude, like),
-            "out_record": _write(cwd / "phase.json", result.record),
+            "out_record": write_json(cwd / "phase.json", result.record),
             "echo_times": list(result.echo_times),
         }
 
@@ -115,10 +114,3 @@ def _one_grid(images: Sequence[Volume]) -> Volume:
                 "give images of one acquisition"
             )
     return first
-
-
-def _write(path: Path, record: dict[str, Any]) -> str:
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    partial.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-    os.replace(partial, path)
-    return str(path)

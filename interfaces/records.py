@@ -9,6 +9,7 @@ from typing import Any
 from nipype.interfaces.base import DynamicTraitedSpec, File, TraitedSpec, isdefined, traits
 
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
+from qsm_nipype.interfaces.files import write_json
 from qsm_nipype.interfaces.volume import Volume, load
 from qsm_nipype.methods import STEPS
 
@@ -80,9 +81,7 @@ class AcquisitionRecord(QSMInterface):
         if "mask" in volumes:
             record["acquisition"] = {**record["acquisition"], **geometry(volumes["mask"])}
         record["numbers"] = self._numbers(volumes, next(iter(record["references"]), {}))
-        target = cwd / "acquisition.json"
-        target.write_text(json.dumps(record, indent=1, default=float), encoding="utf-8")
-        return {"out_record": str(target)}
+        return {"out_record": write_json(cwd / "acquisition.json", record)}
 
     def _beside(self, step: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         value = getattr(self.inputs, f"from_{step}")

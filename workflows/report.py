@@ -7,7 +7,7 @@ from pathlib import Path
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
-from qsm_nipype.interfaces.pictures import AcquisitionPictures
+from qsm_nipype.interfaces.reportlets import AcquisitionPictures
 from qsm_nipype.workflows.nodes import Resources, make
 
 _MAPS = ("raw_phase", "magnitude", "unwrapped", "residual", "total_field", "local_field")

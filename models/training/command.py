@@ -6,13 +6,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from qsm_nipype.errors import DataError, UsageError
+from qsm_nipype.errors import UsageError
 from qsm_nipype.models.training.loop import Plan, Task, run
 
-TEMPLATES = Path("/usr/share/mricron/templates")
 DESCRIPTION = """\
 Train a network on simulated data. The volumes are simulated into the cache folder first (those
 already there are kept); an interrupted training goes on from OUT's last checkpoint when the same
@@ -49,8 +47,11 @@ def _plan(options: argparse.Namespace, steps: int, rate: float) -> Plan:
 
 def _train_qsmgan(options: argparse.Namespace, cache: Path, device: torch.device) -> None:
     from qsm_nipype.models.training import qsmgan
+    from qsm_nipype.simulation.colin import TEMPLATES, brain_and_regions
 
-    anatomy = read_anatomy(options.anatomy)
+    anatomy = brain_and_regions(options.anatomy or TEMPLATES)
+    if anatomy is None:
+        print("mricron-data is not installed: training without the Colin27 brain", flush=True)
     qsmgan.make_cache(
         cache, options.volumes, seed=options.seed, edge=options.edge, anatomy=anatomy
     )
@@ -108,27 +109,6 @@ def _finish(options: argparse.Namespace, best: Path, stage: str) -> None:
     print(f"{path}: SHA-256 {checksum}", flush=True)
 
 
-def read_anatomy(folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
-    """Colin27's brain and its AAL labels, cut to the brain; None where they are not installed.
-
-    They are `ch2bet.nii.gz` and `aal.nii.gz` of Debian's package mricron-data.
-    """
-    paths = [folder / "ch2bet.nii.gz", folder / "aal.nii.gz"]
-    if not all(p.is_file() for p in paths):
-        if folder != TEMPLATES:
-            raise DataError(f"{folder}: no ch2bet.nii.gz and aal.nii.gz; install mricron-data")
-        print("mricron-data is not installed: training without the Colin27 brain", flush=True)
-        return None
-    import nibabel as nib  # only here: the networks themselves know no files
-
-    image, labels = (np.asarray(nib.Nifti1Image.from_filename(p).dataobj) for p in paths)
-    where = np.argwhere(image > 0)
-    box = tuple(
-        slice(max(0, a - 2), b + 3) for a, b in zip(where.min(0), where.max(0), strict=True)
-    )
-    return image[box].astype(np.float32), labels[box].astype(np.int16)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="qsm-nipype train", description=DESCRIPTION)
     parser.add_argument("network", choices=["qsmgan", "mask"])
@@ -137,9 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--volumes", type=int, default=64, help="how many to simulate (64)")
     parser.add_argument("--held-out", type=int, default=8, help="of them for validation (8)")
     parser.add_argument("--edge", type=int, default=112, help="qsmgan: edge of a volume (112)")
-    parser.add_argument(
-        "--anatomy", type=Path, default=TEMPLATES, help="qsmgan: folder of ch2bet and aal images"
-    )
+    parser.add_argument("--anatomy", type=Path, help="qsmgan: folder of ch2bet and aal images")
     parser.add_argument(
         "--voxel-size", type=float, default=1.5, help="mask: of the heads, mm (1.5)"
     )

@@ -11,7 +11,8 @@ from typing import Any
 
 from qsm_nipype import __version__
 from qsm_nipype.errors import UsageError
-from qsm_nipype.interfaces.bids import QC_COLUMNS, write_atomically
+from qsm_nipype.interfaces.bids import QC_COLUMNS
+from qsm_nipype.interfaces.files import write_text
 from qsm_nipype.settings import Settings
 
 #: Tables of the participants by the ending of their names.
@@ -36,9 +37,9 @@ def run(settings: Settings) -> int:
     with lock.output_lock(out, ["group"]):
         for kind, paths in found.items():
             rows, dictionary = join(paths)
-            write_atomically(out / f"group_{kind}.tsv", to_tsv(rows))
+            write_text(out / f"group_{kind}.tsv", to_tsv(rows))
             text = json.dumps(dictionary, indent=2, ensure_ascii=False)
-            write_atomically(out / f"group_{kind}.json", text + "\n")
+            write_text(out / f"group_{kind}.json", text + "\n")
             print(out / f"group_{kind}.tsv")
             if kind == "desc-qc_metrics":
                 print(write_overview(out, rows, dictionary))
@@ -80,5 +81,5 @@ def write_overview(
     from qsm_nipype.report.group import group_html, group_report
 
     page = group_html(group_report(rows, version=__version__, dictionary=dictionary))
-    write_atomically(out / "group.html", page)
+    write_text(out / "group.html", page)
     return out / "group.html"

@@ -185,7 +185,8 @@ def uses_gpu(settings: Settings) -> bool:
 
 def prepare_output(settings: Settings) -> None:
     """Make the derivatives dataset: its description, .bidsignore, and the settings used."""
-    from qsm_nipype.interfaces.bids import ignored, write_atomically
+    from qsm_nipype.interfaces.bids import ignored
+    from qsm_nipype.interfaces.files import write_text
 
     description = {
         "Name": "qsm-nipype: quantitative susceptibility maps",
@@ -197,10 +198,10 @@ def prepare_output(settings: Settings) -> None:
     }
     ignore = [*ignored(), "*.html", "sub-*/figures", "logs/", "group*"]
     out = settings.output_dir
-    write_atomically(out / "dataset_description.json", json.dumps(description, indent=2) + "\n")
-    write_atomically(out / ".bidsignore", "\n".join(ignore) + "\n")
-    write_atomically(out / "README", _README.format(version=__version__))
-    write_atomically(out / "logs" / "settings.yml", configuration.to_yaml(settings))
+    write_text(out / "dataset_description.json", json.dumps(description, indent=2) + "\n")
+    write_text(out / ".bidsignore", "\n".join(ignore) + "\n")
+    write_text(out / "README", _README.format(version=__version__))
+    write_text(out / "logs" / "settings.yml", configuration.to_yaml(settings))
     if not settings.skip_bids_validation:
         _validate(settings)
 

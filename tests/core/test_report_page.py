@@ -11,7 +11,7 @@ import pytest
 
 from qsm_nipype.report.page import duration, plain_number, subject_html, subject_report
 from qsm_nipype.report.publish import publish_subject
-from qsm_nipype.report.records import AcquisitionRecord, with_figures
+from qsm_nipype.report.records import AcquisitionRecord
 
 VOID = {"meta", "img", "br", "input", "link", "hr"}
 
@@ -276,13 +276,6 @@ def test_pictures_inside_the_dataset_stay_where_they_are(tmp_path):
     own = record(tmp_path, viewer={}, figures=[{"name": "x", "path": "sub-01/figures/x.png"}])
     published(tmp_path, own)
     assert [p.name for p in inside.parent.iterdir()] == ["x.png"]
-
-
-def test_figures_are_added_to_the_record_they_name(tmp_path):
-    extra = {"name": "lesions", "path": "l.png", "record": 1}
-    first, second = with_figures([record(tmp_path), record(tmp_path)], [extra])
-    assert [f.name for f in first.figures] == ["chi"]
-    assert [f.name for f in second.figures] == ["chi", "lesions"]
 
 
 @pytest.mark.parametrize(

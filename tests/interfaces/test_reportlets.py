@@ -11,87 +11,60 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qsm_nipype.interfaces.reportlets import EchoFigure, MapFigure, SubjectReport, ViewerSprites
+from qsm_nipype.interfaces.reportlets import AcquisitionPictures, SubjectReport
 
 SHAPE = (20, 24, 16)
 
 
 @pytest.fixture
-def images(tmp_path, monkeypatch):
-    """Paths of a map, a mask, labels and a 4-D phase; the node's folder is the current one."""
+def inputs(tmp_path, monkeypatch):
+    """Inputs of the pictures of a small acquisition; the node's folder is the current one."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     mask = np.zeros(SHAPE, np.uint8)
     mask[3:17, 3:21, 2:14] = 1
-    labels = np.zeros(SHAPE, np.uint8)
-    labels[8:12, 8:12, 6:10] = 2
+    phase = rng.uniform(-np.pi, np.pi, (*SHAPE, 3)).astype(np.float32)
     volumes = {
         "chi": (0.05 * rng.normal(size=SHAPE) * mask).astype(np.float32),
         "mask": mask,
-        "labels": labels,
-        "phase": rng.uniform(-np.pi, np.pi, (*SHAPE, 3)).astype(np.float32),
+        "phase": phase,
+        "magnitude": np.abs(phase),
     }
     paths = {}
     for name, data in volumes.items():
         paths[name] = str(tmp_path / f"{name}.nii.gz")
         nib.save(nib.Nifti1Image(data, np.diag([-1.0, 1.0, 2.0, 1.0])), paths[name])
-    return paths
+    record = {
+        "entities": {"sub": "01", "run": "2"},
+        "acquisition": {"echo_times": [0.004, 0.008, 0.012]},
+    }
+    (tmp_path / "record.json").write_text(json.dumps(record))
+    return {
+        "out_dir": str(tmp_path / "out"),
+        "in_record": str(tmp_path / "record.json"),
+        "label": "sub-01_run-2",
+        "in_magnitude": paths["magnitude"],
+        "in_raw_phase": paths["phase"],
+        "in_unwrapped": paths["phase"],
+        "in_chi": [paths["chi"]],
+        "in_mask": paths["mask"],
+        "in_mask_chi": paths["mask"],
+    }
 
 
-@pytest.mark.parametrize("layout", ["planes", "mosaic"])
-def test_map_figure(images, layout):
-    found = MapFigure(
-        in_file=images["chi"], in_mask=images["mask"], style="chi", layout=layout
-    ).run()
-    assert Image.open(found.outputs.out_file).width > 800
-
-
-def test_labels_over_a_background(images):
-    found = MapFigure(
-        in_file=images["labels"], in_background=images["chi"], in_mask=images["mask"], style="chi"
-    ).run()
-    pixels = np.asarray(Image.open(found.outputs.out_file).convert("RGB")).astype(int)
-    assert (np.ptp(pixels, axis=-1) > 60).any()  # a colour among the grays
-
-
-def test_own_window_changes_the_picture(images):
-    def drawn(**more):
-        spec = {"in_file": images["chi"], "in_mask": images["mask"], "style": "chi"}
-        with open(MapFigure(**spec, **more).run().outputs.out_file, "rb") as stream:
-            return stream.read()
-
-    assert drawn() == drawn(window=(-0.1, 0.1))
-    assert drawn() != drawn(window=(-0.2, 0.2))
-
-
-def test_echo_figure(images):
-    found = EchoFigure(
-        in_wrapped=images["phase"],
-        in_unwrapped=images["phase"],
-        in_mask=images["mask"],
-        echo_times=[0.004, 0.008, 0.012],
-    ).run()
-    assert Image.open(found.outputs.out_file).width > 800
-
-
-def test_page_with_viewer(images, tmp_path):
-    sprites = ViewerSprites(in_files=[images["chi"]], styles=["chi"], in_mask=images["mask"]).run()
-    figure = MapFigure(in_file=images["chi"], in_mask=images["mask"], style="chi").run()
-    record = tmp_path / "record.json"
-    record.write_text(
-        json.dumps({"entities": {"subject": "01"}, "viewer": sprites.outputs.viewer})
-    )
-    page = SubjectReport(
-        in_records=[str(record)],
-        figures=[{"name": "chi", "title": "χ", "path": figure.outputs.out_file}],
-        out_dir=str(tmp_path / "out"),
-        subject="01",
-    ).run()
+def test_pictures_lie_in_the_dataset_and_the_page_shows_them(inputs, tmp_path):
+    node = AcquisitionPictures(**inputs)
+    found = node.run().outputs.out_record
+    assert [str(t) for t in node.targets()] == [found]
+    record = json.loads((tmp_path / "out/logs/records/sub-01_run-2.json").read_text())
+    assert [f["name"] for f in record["figures"]] == ["phase", "magnitude", "chi"]
+    for figure in record["figures"]:
+        assert Image.open(tmp_path / "out" / figure["path"]).width > 800
+    page = SubjectReport(in_records=[found], out_dir=inputs["out_dir"], subject="01").run()
     html = (tmp_path / "out" / "sub-01.html").read_text(encoding="utf-8")
     assert page.outputs.out_file == str(tmp_path / "out" / "sub-01.html")
-    assert 'src="sub-01/figures/sub-01_desc-chi.png"' in html
-    assert (tmp_path / "out/sub-01/figures/sub-01_desc-chi.png").is_file()
-    assert (tmp_path / "out/sub-01/figures/sub-01_viewer/viewer-axial-chi.jpg").is_file()
+    assert 'src="sub-01/figures/sub-01_run-2_desc-chi_figure.png"' in html
+    assert (tmp_path / "out/sub-01/figures/sub-01_run-2_viewer/viewer-axial-chi.jpg").is_file()
 
 
 def test_records_may_be_dictionaries(tmp_path, monkeypatch):

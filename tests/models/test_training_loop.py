@@ -11,6 +11,7 @@ from qsm_nipype.errors import DataError, UsageError
 from qsm_nipype.models.training import command, mask, qsmgan
 from qsm_nipype.models.training.loop import Average, Plan, cosine_rate, run
 from qsm_nipype.models.weights import read
+from qsm_nipype.simulation import colin
 
 
 class _Fit:
@@ -121,7 +122,7 @@ def small(monkeypatch):
 
 @pytest.fixture
 def no_templates(monkeypatch, tmp_path):
-    monkeypatch.setattr(command, "TEMPLATES", tmp_path / "none")
+    monkeypatch.setattr(colin, "TEMPLATES", tmp_path / "none")
 
 
 def test_the_command_trains_both_stages_and_writes_weights(tmp_path, small, no_templates, capsys):

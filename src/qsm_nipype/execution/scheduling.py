@@ -25,7 +25,8 @@ class SchedulingPlugin(DistributedPluginBase):
         self.plugin_args.pop("status_callback", None)
 
     def _fits(self, node: Any) -> bool:
-        raise NotImplementedError
+        """Whether a node may start now; without limits of the plugin's own, it may."""
+        return True
 
     def _send_procs_to_workers(self, updatehash: bool = False, graph: Any = None) -> None:
         """Start every node that is ready and fits; pass through those that need no job."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -292,16 +292,3 @@ def _figure(found: Mapping[str, Any]) -> Figure:
         title=str(found.get("title") or name.replace("_", " ").capitalize()),
         caption=str(found.get("caption") or ""),
     )
-
-
-def with_figures(
-    records: Sequence[str | Path | Mapping[str, Any]], figures: Sequence[Mapping[str, Any]]
-) -> list[AcquisitionRecord]:
-    """Read `records` and append each figure to the record of its index `record` (default 0)."""
-    read = [AcquisitionRecord.from_json(r) for r in records]
-    for found in figures:
-        index = int(found.get("record", 0))
-        if _has_path(found) and 0 <= index < len(read):
-            old = read[index]
-            read[index] = replace(old, figures=(*old.figures, _figure(found)))
-    return read

@@ -195,3 +195,21 @@ def _air(smooth: np.ndarray, p: np.ndarray, m: np.ndarray, above: np.ndarray) ->
     ear = ellipsoid(m, (60, -28, -44), (22, 24, 20))
     place = np.minimum(np.minimum(frontal, centre), np.minimum(throat, ear))
     return dark & (place < 0)
+
+
+def brain_and_regions(folder: Path = TEMPLATES) -> tuple[np.ndarray, np.ndarray] | None:
+    """Colin27's brain and its AAL labels, cut to the brain; None where they are not installed.
+
+    They are `ch2bet.nii.gz` and `aal.nii.gz` of Debian's package mricron-data.
+    """
+    paths = [folder / "ch2bet.nii.gz", folder / "aal.nii.gz"]
+    if not all(p.is_file() for p in paths):
+        if folder != TEMPLATES:
+            raise DataError(f"{folder}: no ch2bet.nii.gz and aal.nii.gz; install mricron-data")
+        return None
+    image, labels = (np.asarray(nib.Nifti1Image.from_filename(p).dataobj) for p in paths)
+    where = np.argwhere(image > 0)
+    box = tuple(
+        slice(max(0, a - 2), b + 3) for a, b in zip(where.min(0), where.max(0), strict=True)
+    )
+    return image[box].astype(np.float32), labels[box].astype(np.int16)
