@@ -148,3 +148,15 @@ def test_single_echo_has_no_relaxometry(tmp_path):
 def test_the_same_settings_make_the_same_graph(tmp_path):
     first, second = (sorted(n.fullname for n in graph(tmp_path)._get_all_nodes()) for _ in "ab")
     assert first == second
+
+
+def test_the_users_masks_reach_their_nodes_by_absolute_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("masks").mkdir()
+    Path("masks/sub-01_run-2_mask.nii.gz").touch()
+    workflow = graph(tmp_path, derivatives={"masks": "masks", "reference": "masks"})
+    nodes = {node.name: node for node in workflow._get_all_nodes()}
+    wanted = str(tmp_path / "masks" / "sub-01_run-2_mask.nii.gz")
+    assert nodes["user"].inputs.in_file == wanted
+    assert nodes["reference_whtv"].inputs.in_region == wanted
+    assert "quality" not in nodes
