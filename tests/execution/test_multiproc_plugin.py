@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -193,8 +194,11 @@ def test_a_killed_fork_server_fails_what_runs_and_is_replaced(workflow, tmp_path
 
     made._get_result = kill_server_once
     start = time.monotonic()
-    with pytest.raises(RuntimeError, match=r"process of node wf\.\w+ ended with exit code"):
+    with pytest.raises(RuntimeError) as caught:
         workflow.graph.run(plugin=made)
+    # one node or two were running when the server died; of two, Nipype raises from the first
+    reason = str(caught.value.__cause__ or caught.value)
+    assert re.search(r"process of node wf\.\w+ ended with exit code", reason)
     assert time.monotonic() - start < 45
     assert wait_for(lambda: all(map(gone, pids.read_text().split())))
 
