@@ -58,30 +58,33 @@ def sliding_window(
     context: int = 0,
     where: Tensor | None = None,
 ) -> Tensor:
-    """Apply `network` `(B, 1, patch) → (B, 1, patch − 2·context)` to a volume `x` `(X, Y, Z)`.
+    """Apply `network` `(B, C, patch) → (B, 1, patch − 2·context)` to a volume `x`.
 
+    `x` is `(X, Y, Z)` or, with several channels, `(C, X, Y, Z)`; the result is `(X, Y, Z)`.
     Outputs share at least `overlap` voxels with their neighbours and are blended by weights that
     fall linearly to the faces and are normalised by their sum, so that a network that returns
     its input gives `x` back. The volume is continued by zeros. `where` (bool): tiles without a
     true voxel are left out, and stay zero. The computation runs on the device of `x`.
     """
     tile = tuple(p - 2 * context for p in patch)
-    starts = [tile_starts(n, t, o) for n, t, o in zip(x.shape, tile, overlap, strict=True)]
-    padding = [(context, context + max(0, t - n)) for n, t in zip(x.shape, tile, strict=True)]
+    shape = x.shape[-3:]
+    starts = [tile_starts(n, t, o) for n, t, o in zip(shape, tile, overlap, strict=True)]
+    padding = [(context, context + max(0, t - n)) for n, t in zip(shape, tile, strict=True)]
     padded = functional.pad(x, [p for pair in reversed(padding) for p in pair])
-    total = x.new_zeros([max(n, t) for n, t in zip(x.shape, tile, strict=True)])
+    padded = padded.reshape(-1, *padded.shape[-3:])
+    total = x.new_zeros([max(n, t) for n, t in zip(shape, tile, strict=True)])
     weights = torch.zeros_like(total)
     blend = blending(tile, overlap, x)
     places = [s for s in product(*starts) if where is None or bool(where[_box(s, tile)].any())]
     size = batch_size(patch[0] * patch[1] * patch[2], x.device)
     for first in range(0, len(places), size):
         chunk = places[first : first + size]
-        results = network(torch.stack([padded[_box(s, patch)] for s in chunk])[:, None])
+        results = network(torch.stack([padded[(slice(None), *_box(s, patch))] for s in chunk]))
         for start, result in zip(chunk, results, strict=True):
             total[_box(start, tile)] += blend * result[0].to(total.dtype)
             weights[_box(start, tile)] += blend
     blended = total / weights.clamp_min(torch.finfo(total.dtype).tiny)
-    return blended[tuple(slice(0, n) for n in x.shape)].clone()
+    return blended[tuple(slice(0, n) for n in shape)].clone()
 
 
 def _box(start: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:

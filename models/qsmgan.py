@@ -1,7 +1,9 @@
 """QSMGAN: a 3-D U-Net with context around its output, refined by a Wasserstein critic [Chen2020]_.
 
 Layers and their names are the published ones, so that the authors' checkpoints load. The input is
-the local field (ppm) times `INPUT_SCALE`, the output tanh(`OUTPUT_SCALE` · χ), χ in ppm.
+the local field (ppm) times `INPUT_SCALE`, the output tanh(`OUTPUT_SCALE` · χ), χ in ppm. Ours has
+a second input channel, the `first_guess` of the whole head, which the network corrects: it brings
+what lies beyond the patch, and learning starts from direct inversion instead of from nothing.
 """
 
 from __future__ import annotations
@@ -33,6 +35,10 @@ OVERLAP = 8
 STRIDE = 16
 #: Error (ppm) to expect of the network's map, against which the field's noise is weighed.
 PRIOR_ERROR = 0.02
+#: Spread of χ (ppm) that the first guess expects, against which the field's noise is weighed.
+GUESS_SPREAD = 0.04
+#: Iterations of the first guess: further ones change it by less than the network's error.
+GUESS_ITERATIONS = 10
 #: Noise of a local field (ppm) where none was measured.
 TYPICAL_NOISE = 0.002
 
@@ -65,15 +71,17 @@ class ConvBlock(nn.Module):
 class Generator(nn.Module):
     """The four-level U-Net: 2,686,803 parameters at the published 16 channels.
 
-    `forward` takes `(B, 1, X, Y, Z)` with edges divisible by 16 and returns the middle, `crop`
-    voxels smaller on each side.
+    `forward` takes `(B, inputs, X, Y, Z)` with edges divisible by 16 and returns the middle,
+    `crop` voxels smaller on each side. Of two inputs the second is a first guess of χ, scaled by
+    `OUTPUT_SCALE`, and the layers give the correction to it.
     """
 
-    def __init__(self, channels: int = 16, levels: int = 4) -> None:
+    def __init__(self, channels: int = 16, levels: int = 4, inputs: int = 1) -> None:
         super().__init__()
+        self.inputs = inputs
         widths = [channels * 2**i for i in range(levels)]
         self.down_sample_layers = nn.ModuleList(
-            ConvBlock(n, m) for n, m in zip([1, *widths[:-1]], widths, strict=True)
+            ConvBlock(n, m) for n, m in zip([inputs, *widths[:-1]], widths, strict=True)
         )
         self.conv = ConvBlock(widths[-1], widths[-1])
         ups = widths[::-1]
@@ -87,9 +95,11 @@ class Generator(nn.Module):
         for layer in self.modules():
             if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d):
                 nn.init.xavier_uniform_(layer.weight)
+        if inputs > 1:
+            nn.init.constant_(self.conv2[1].weight, 0.1)  # start near the first guess
 
     def forward(self, x: Tensor, crop: int = CONTEXT) -> Tensor:
-        skips = []
+        skips, guess = [], x[:, 1:]
         for down in self.down_sample_layers:
             x = down(x)
             skips.append(x)
@@ -97,9 +107,9 @@ class Generator(nn.Module):
         x = self.conv(x)
         for rise, up in zip(self.conv_transpose_layers, self.up_sample_layers, strict=True):
             x = up(torch.cat([rise(x), skips.pop()], dim=1))
-        if crop:
-            x = x[..., crop:-crop, crop:-crop, crop:-crop]
-        return self.conv2(x)
+        linear, last, squash = self.conv2
+        x = last(linear(middle(x, crop)))
+        return squash(x + middle(guess, crop) if self.inputs > 1 else x)
 
     def fused(self) -> Generator:
         """This network in evaluation mode with the normalisations folded in: same output, faster.
@@ -130,6 +140,11 @@ class Critic(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.score(self.layers(x)).mean(dim=(1, 2, 3, 4))
+
+
+def middle(x: Tensor, crop: int) -> Tensor:
+    """The volume without `crop` voxels at each side."""
+    return x[..., crop:-crop, crop:-crop, crop:-crop] if crop else x
 
 
 def scale_field(field: Tensor) -> Tensor:
@@ -169,7 +184,7 @@ def trained(weights: Weights) -> Trained:
             "give the file of the right network"
         )
     blocks = {n.split(".")[1] for n in weights.tensors if n.startswith("down_sample_layers.")}
-    network = Generator(first.shape[0], len(blocks))
+    network = Generator(first.shape[0], len(blocks), first.shape[1])
     fill(network, weights)
     sign = float(weights.about.get("field_sign", "1"))
     return Trained(
@@ -203,9 +218,14 @@ def qsmgan(
     frame = network_frame(field.shape, voxel_size, b0_dir)
     inside = field.new_zeros(field.shape).masked_fill(mask, 1.0)
     where = frame.enter(inside) > 0.5
+    sd = TYPICAL_NOISE if noise is None else float(noise[mask].median())
+    channels = [frame.enter(field * inside) * generator.input_scale]
+    if generator.network.inputs > 1:
+        guess = first_guess(field, mask, voxel_size, b0_dir, noise=sd)
+        channels.append(frame.enter(guess) * generator.output_scale)
     network = generator.network.to(field.device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     out = sliding_window(
-        frame.enter(field * inside) * where * generator.input_scale,
+        torch.stack(channels) * where,
         lambda x: network(x.contiguous(memory_format=torch.channels_last_3d)),
         patch=(patch,) * 3,
         overlap=(OVERLAP,) * 3,
@@ -214,7 +234,6 @@ def qsmgan(
     )
     limit = 1.0 - 1e-6
     prior = frame.leave(torch.atanh(out.clamp(-limit, limit)) / generator.output_scale)
-    sd = TYPICAL_NOISE if noise is None else float(noise[mask].median())
     weight = consistency_weight(sd) if consistency is None else consistency
     parameters = {"consistency": weight}
     if weight == float("inf"):
@@ -223,6 +242,25 @@ def qsmgan(
         prior, field, mask, voxel_size, b0_dir, weight=weight, confidence=_confidence(mask, noise)
     )
     return Solution(chi, iterations=steps, parameters=parameters)
+
+
+def first_guess(
+    field: Tensor,
+    mask: Tensor,
+    voxel_size: Sequence[float],
+    b0_dir: Sequence[float],
+    *,
+    noise: float,
+) -> Tensor:
+    """χ (ppm, `(X, Y, Z)`) of least norm that explains the `field` inside the `mask` only.
+
+    What the network starts from. Unlike division by the dipole kernel it knows that the field
+    outside the mask was not measured. `noise` is the field's SD in ppm.
+    """
+    weight = max(noise / GUESS_SPREAD, 0.01) ** 2
+    nothing = torch.zeros_like(field)
+    case = (nothing, field * mask, mask, voxel_size, b0_dir)
+    return consistent(*case, weight=weight, max_iterations=GUESS_ITERATIONS)[0]
 
 
 def consistency_weight(noise: float) -> float:

@@ -53,7 +53,12 @@ def _train_qsmgan(options: argparse.Namespace, cache: Path, device: torch.device
     if anatomy is None:
         print("mricron-data is not installed: training without the Colin27 brain", flush=True)
     qsmgan.make_cache(
-        cache, options.volumes, seed=options.seed, edge=options.edge, anatomy=anatomy
+        cache,
+        options.volumes,
+        seed=options.seed,
+        edge=options.edge,
+        held_out=options.held_out,
+        anatomy=anatomy,
     )
     train = qsmgan.Patches.load(cache, skip=options.held_out)
     held_out = qsmgan.Patches.load(cache, stop=options.held_out)

@@ -10,8 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qsm_nipype.core.dipole import dipole_field
 from qsm_nipype.core.inversion.direct import tikhonov, tkd
-from qsm_nipype.models.qsmgan import Trained, consistency_weight, consistent, qsmgan
+from qsm_nipype.models.qsmgan import (
+    Trained,
+    consistency_weight,
+    consistent,
+    first_guess,
+    qsmgan,
+)
 from qsm_nipype.models.training.sources import Sample
 
 VOXEL_SIZE, B0_DIR = (1.0, 1.0, 1.0), (0.0, 0.0, 1.0)
@@ -30,26 +37,26 @@ def compare(
 ) -> dict[str, float]:
     """NRMSE (%) of each method on one volume whose field gets noise of SD `noise` (ppm).
 
-    `zero, consistent` is the consistency step around zero instead of the network's map: what it
-    would achieve by itself.
+    `first guess` is what the network starts from.
     """
     rng = np.random.default_rng(seed)
     truth = torch.from_numpy(volume.chi.astype(np.float32))
     mask = torch.from_numpy(volume.mask)
-    noisy = volume.field + noise * rng.standard_normal(volume.field.shape, dtype=np.float32)
-    field = torch.from_numpy(noisy.astype(np.float32)) * mask
+    field = dipole_field(truth, VOXEL_SIZE, B0_DIR)
+    field += noise * torch.from_numpy(rng.standard_normal(field.shape, dtype=np.float32))
+    field *= mask
     sd = torch.full_like(field, noise)
     case = (field, mask, VOXEL_SIZE, B0_DIR)
-    alone = qsmgan(*case, generator=generator, consistency=float("inf")).chi
+    alone = qsmgan(*case, generator=generator, consistency=float("inf"), noise=sd).chi
     weight = consistency_weight(noise)
     combined, _ = consistent(alone, *case, weight=weight)
-    zero, _ = consistent(torch.zeros_like(field), *case, weight=weight)
+    guess = first_guess(*case, noise=noise)
     best = min(relative_error(tkd(*case, threshold=t).chi, truth, mask) for t in THRESHOLDS)
     return {
         "TKD": relative_error(tkd(*case).chi, truth, mask),
         "TKD, best threshold": best,
         "L2": relative_error(tikhonov(*case, noise=sd).chi, truth, mask),
-        "zero, consistent": relative_error(zero, truth, mask),
+        "first guess": relative_error(guess, truth, mask),
         "network alone": relative_error(alone, truth, mask),
         "network, consistent": relative_error(combined, truth, mask),
     }

@@ -11,15 +11,26 @@ import torch
 from torch import Tensor, nn
 
 from qsm_nipype.errors import UsageError
-from qsm_nipype.models.qsmgan import Critic, Generator, scale_chi, scale_field, unscale_chi
+from qsm_nipype.models.qsmgan import (
+    OUTPUT_SCALE,
+    Critic,
+    Generator,
+    first_guess,
+    middle,
+    scale_chi,
+    scale_field,
+    unscale_chi,
+)
 from qsm_nipype.models.training import losses
 from qsm_nipype.models.training.loop import Average, Plan, to_device
-from qsm_nipype.models.training.sources import Sample, families, sample
+from qsm_nipype.models.training.sources import Sample, families, log_uniform, sample
 
 #: (share of the schedule, edge of the input patch, batch, context cut off): cheap patches first.
 STAGES = ((0.55, 32, 8, 4), (0.9, 48, 4, 8), (1.0, 64, 2, 8))
 #: Edge of the held-out patches on which the error is measured.
 CHECK_EDGE = 64
+#: Their noise, ppm.
+CHECK_NOISE = 0.002
 #: Weight of voxels outside the mask in the loss: they are cut away afterwards.
 OUTSIDE = 0.05
 ADVERSARIAL_WEIGHT = 0.01
@@ -28,6 +39,9 @@ CRITIC_STEPS = 5
 #: Edge of the input patch, batch and context cut off in the adversarial stage.
 ADVERSARIAL_PATCH = (48, 4, 8)
 
+#: Field, first guess, χ and mask.
+Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+
 
 def make_cache(
     folder: Path,
@@ -35,10 +49,14 @@ def make_cache(
     *,
     seed: int = 0,
     edge: int = 96,
+    held_out: int = 0,
     anatomy: tuple[np.ndarray, np.ndarray] | None = None,
     report: Callable[[str], None] = print,
 ) -> None:
-    """Write `count` simulated volumes into `folder`, skipping those already there."""
+    """Write `count` simulated volumes into `folder`, skipping those already there.
+
+    The first `held_out` have 2 ppb of noise and nothing else wrong, the others are `disturbed`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     makers = families(*anatomy) if anatomy else families()
     for i in range(count):
@@ -46,17 +64,47 @@ def make_cache(
         if path.exists():
             continue
         rng = np.random.default_rng([seed, i])
-        volume = sample(*makers[i % len(makers)](rng, (edge, edge, edge)))
+        clean = sample(*makers[i % len(makers)](rng, (edge, edge, edge)))
+        volume = disturbed(rng, clean, noise=CHECK_NOISE if i < held_out else None)
+        assert volume.guess is not None
         partial = folder / f".partial-{path.name}"
         with partial.open("wb") as stream:
             np.savez(
                 stream,
                 chi=volume.chi.astype(np.float16),
                 field=volume.field.astype(np.float16),
+                guess=volume.guess.astype(np.float16),
                 mask=volume.mask,
             )
         partial.replace(path)
     report(f"{folder}: {count} volumes")
+
+
+def disturbed(rng: np.random.Generator, clean: Sample, *, noise: float | None = None) -> Sample:
+    """A volume as it would be measured, with its first guess.
+
+    The field gets noise of SD `noise` (ppm). None: 0.3-8 ppb, a gain and a sign, sometimes a
+    hole in the mask, and a first guess that takes the noise for up to 1.5 times what it is.
+    """
+    chi, field, mask, assumed = clean.chi, clean.field, clean.mask, noise
+    if noise is None:
+        gain = log_uniform(rng, 0.5, 2.0) * (-1 if rng.random() < 0.15 else 1)
+        chi, field = gain * chi, gain * field
+        noise = log_uniform(rng, 3e-4, 8e-3)
+        assumed = noise * log_uniform(rng, 0.67, 1.5)
+        for _ in range(rng.poisson(0.7)):
+            centre, radius = rng.uniform(0, mask.shape), rng.uniform(2, 12)
+            mask = mask & (_distance2(mask.shape, centre) > radius**2)
+    field = field + noise * rng.standard_normal(field.shape, dtype=np.float32)
+    field, chi = (np.where(mask, a, 0).astype(np.float32) for a in (field, chi))
+    guess = first_guess(
+        torch.from_numpy(field),
+        torch.from_numpy(mask),
+        (1.0, 1.0, 1.0),
+        (0.0, 0.0, 1.0),
+        noise=float(assumed or noise),
+    )
+    return Sample(chi, field, mask, guess.numpy())
 
 
 @dataclass(frozen=True)
@@ -74,36 +122,28 @@ class Patches:
         volumes = []
         for path in paths:
             with np.load(path) as data:
-                volumes.append(Sample(data["chi"], data["field"], data["mask"]))
+                parts = [data[name] for name in ("chi", "field", "mask", "guess")]
+            volumes.append(Sample(*parts))
         return cls(volumes)
 
-    def batch(
-        self, rng: np.random.Generator, edge: int, count: int, *, noise: float | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Field (ppm, noisy), χ (ppm) and mask, each `(count, 1, edge, edge, edge)`.
+    def batch(self, rng: np.random.Generator, edge: int, count: int) -> Batch:
+        """Field, first guess, χ (ppm) and mask, each `(count, 1, edge, edge, edge)`.
 
-        The centre lies in the mask; flips, exchange of x and y, gain, sign and wrong masks are
-        drawn at random, as is the noise (SD 0.3-8 ppb) unless `noise` (ppm) is given, which also
-        switches the other augmentations off.
+        The centre lies in the mask; flips and the exchange of x and y are drawn at random.
         """
-        triples = [self._patch(rng, edge, noise) for _ in range(count)]
-        stacked = [np.stack(part)[:, None] for part in zip(*triples, strict=True)]
-        field, chi, mask = (torch.from_numpy(np.ascontiguousarray(p)) for p in stacked)
-        return field, chi, mask
+        parts = [self._patch(rng, edge) for _ in range(count)]
+        stacked = [np.stack(part)[:, None].astype(np.float32) for part in zip(*parts, strict=True)]
+        field, guess, chi, mask = (torch.from_numpy(part) for part in stacked)
+        return field, guess, chi, mask
 
-    def _patch(
-        self, rng: np.random.Generator, edge: int, noise: float | None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _patch(self, rng: np.random.Generator, edge: int) -> list[np.ndarray]:
         volume = self.volumes[int(rng.integers(len(self.volumes)))]
+        assert volume.guess is not None
         box = _random_box(rng, volume.mask, edge)
-        field, chi, mask = (_cut(a, box, edge) for a in (volume.field, volume.chi, volume.mask))
-        field, chi = field.astype(np.float32), chi.astype(np.float32)
-        sd = noise
-        if sd is None:
-            field, chi, mask = _augment(rng, field, chi, mask)
-            sd = float(np.exp(rng.uniform(np.log(3e-4), np.log(8e-3))))
-        field = field + sd * rng.standard_normal(field.shape, dtype=np.float32)
-        return field * mask, chi * mask, mask.astype(np.float32)
+        axes = tuple(int(a) for a in np.flatnonzero(rng.random(3) < 0.5))
+        order = (1, 0, 2) if rng.random() < 0.5 else (0, 1, 2)
+        parts = (volume.field, volume.guess, volume.chi, volume.mask)
+        return [np.flip(_cut(part, box, edge), axes).transpose(order) for part in parts]
 
 
 def _random_box(rng: np.random.Generator, mask: np.ndarray, edge: int) -> list[int]:
@@ -127,19 +167,6 @@ def _cut(volume: np.ndarray, start: Sequence[int], edge: int) -> np.ndarray:
     return out
 
 
-def _augment(
-    rng: np.random.Generator, field: np.ndarray, chi: np.ndarray, mask: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    axes = tuple(int(a) for a in np.flatnonzero(rng.random(3) < 0.5))
-    order = (1, 0, 2) if rng.random() < 0.5 else (0, 1, 2)
-    field, chi, mask = (np.flip(a, axes).transpose(order) for a in (field, chi, mask))
-    gain = float(np.exp(rng.uniform(np.log(0.5), np.log(2)))) * (-1 if rng.random() < 0.15 else 1)
-    if rng.random() < 0.15:  # a hole or a bite in the mask
-        centre, radius = rng.uniform(0, mask.shape[0], 3), rng.uniform(2, 10)
-        mask = mask & (_distance2(mask.shape, centre) > radius**2)
-    return gain * field, gain * chi, mask
-
-
 def _distance2(shape: tuple[int, ...], centre: np.ndarray) -> np.ndarray:
     axes = np.ogrid[tuple(slice(0, n) for n in shape)]
     return sum((a - c) ** 2 for a, c in zip(axes, centre, strict=True))
@@ -153,7 +180,7 @@ class UNetTask:
     ) -> None:
         torch.manual_seed(plan.seed)
         self.plan, self.device, self.train = plan, device, train
-        self.network = Generator().to(device, memory_format=torch.channels_last_3d)
+        self.network = Generator(inputs=2).to(device, memory_format=torch.channels_last_3d)
         self.average = Average(self.network, plan.average)
         self.optimizer = torch.optim.Adam(self.network.parameters(), plan.learning_rate)
         self.state = {
@@ -162,7 +189,7 @@ class UNetTask:
             "optimizer": self.optimizer,
         }
         rng = np.random.default_rng([plan.seed, 1 << 30])
-        self.checks = [held_out.batch(rng, CHECK_EDGE, 2, noise=0.002) for _ in range(3)]
+        self.checks = [held_out.batch(rng, CHECK_EDGE, 2) for _ in range(4)]
 
     def step(self, step: int, rng: np.random.Generator, rate: float) -> dict[str, float]:
         """One update on a batch of the patch size due at this point of the schedule."""
@@ -170,9 +197,7 @@ class UNetTask:
         _, edge, count, crop = next(s for s in STAGES if progress <= s[0])
         return self.update(self.train.batch(rng, edge, count), crop, rate)
 
-    def update(
-        self, batch: tuple[Tensor, Tensor, Tensor], crop: int, rate: float
-    ) -> dict[str, float]:
+    def update(self, batch: Batch, crop: int, rate: float) -> dict[str, float]:
         """One step of the generator on L1 alone."""
         field, target, weight = prepare(batch, crop, self.device)
         set_rate(self.optimizer, rate)
@@ -185,8 +210,8 @@ class UNetTask:
     def validate(self) -> float:
         """NRMSE of χ inside the mask on fixed held-out patches with 2 ppb of noise."""
         error, power = 0.0, 0.0
-        for field, chi, mask in self.checks:
-            (x,) = to_device(self.device, scale_field(field))
+        for field, guess, chi, mask in self.checks:
+            (x,) = to_device(self.device, network_input(field, guess))
             found = unscale_chi(self.average.network(x)).cpu()
             truth, inside = middle(chi, 8), middle(mask, 8)
             error += float(((found - truth) * inside).square().sum())
@@ -263,18 +288,16 @@ def descend(optimizer: torch.optim.Optimizer, network: nn.Module, loss: Tensor) 
     optimizer.step()
 
 
-def middle(x: Tensor, crop: int) -> Tensor:
-    """The volume without `crop` voxels at each side."""
-    return x[..., crop:-crop, crop:-crop, crop:-crop]
+def network_input(field: Tensor, guess: Tensor) -> Tensor:
+    """Field and first guess of χ (ppm) as the two channels that the network takes."""
+    return torch.cat([scale_field(field), OUTPUT_SCALE * guess], dim=1)
 
 
-def prepare(
-    batch: tuple[Tensor, Tensor, Tensor], crop: int, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Field, χ, mask in ppm → network input, target, and weight of each voxel of the loss."""
-    field, chi, mask = to_device(device, *batch)
+def prepare(batch: Batch, crop: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Field, first guess, χ, mask in ppm → network input, target, weight of each voxel."""
+    field, guess, chi, mask = to_device(device, *batch)
     weight = OUTSIDE + (1 - OUTSIDE) * middle(mask, crop)
-    x = scale_field(field).contiguous(memory_format=torch.channels_last_3d)
+    x = network_input(field, guess).contiguous(memory_format=torch.channels_last_3d)
     return x, scale_chi(middle(chi, crop)), weight
 
 

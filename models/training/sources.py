@@ -22,11 +22,15 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Sample:
-    """A map `chi`, the `field` it makes (both ppm, zero outside `mask`), and the mask."""
+    """A map `chi`, its `field` (both ppm, zero outside `mask`), the mask, and a first guess of χ.
+
+    Without `guess` the field is free of noise.
+    """
 
     chi: np.ndarray
     field: np.ndarray
     mask: np.ndarray
+    guess: np.ndarray | None = None
 
 
 def smooth_noise(rng: np.random.Generator, shape: Shape, length: float) -> np.ndarray:
@@ -106,7 +110,8 @@ def add_vessel(
         chi[box] += cover * np.clip(value - chi[box], 0, None)
 
 
-def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """A number between `low` and `high`, every factor equally likely."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
@@ -117,27 +122,27 @@ def add_lesions(rng: np.random.Generator, chi: np.ndarray) -> None:
         value = rng.normal(0.06, 0.06)
         add_ellipsoid(rng, chi, value, rng.uniform(2, 10, 3), power=rng.uniform(1.6, 4))
     for _ in range(rng.poisson(22 * scale)):
-        value, radius = rng.uniform(0.05, 0.35), _log_uniform(rng, 0.4, 2.2)
+        value, radius = rng.uniform(0.05, 0.35), log_uniform(rng, 0.4, 2.2)
         add_vessel(rng, chi, value, radius, int(rng.uniform(15, 90)))
     for _ in range(rng.poisson(5 * scale)):
         sign = 1 if rng.random() < 0.7 else -1
-        radii = np.full(3, _log_uniform(rng, 0.8, 3.5)) * rng.uniform(0.8, 1.25, 3)
-        add_ellipsoid(rng, chi, sign * _log_uniform(rng, 0.1, 1.0), radii)
+        radii = np.full(3, log_uniform(rng, 0.8, 3.5)) * rng.uniform(0.8, 1.25, 3)
+        add_ellipsoid(rng, chi, sign * log_uniform(rng, 0.1, 1.0), radii)
     if rng.random() < 0.15 * scale:
-        add_ellipsoid(rng, chi, _log_uniform(rng, 0.1, 0.8), rng.uniform(4, 12, 3))
+        add_ellipsoid(rng, chi, log_uniform(rng, 0.1, 0.8), rng.uniform(4, 12, 3))
 
 
 def geometric(rng: np.random.Generator, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
     """Spheres, boxes, ellipsoids and tubes of random sizes and values, overlapping."""
     chi = np.zeros(shape, np.float32)
     scale = float(np.prod(shape)) / 96**3
-    spread = _log_uniform(rng, 0.02, 0.15)
+    spread = log_uniform(rng, 0.02, 0.15)
     for _ in range(rng.poisson(160 * scale)):
         power = rng.choice([2.0, 2.0, 8.0])
-        value, size = float(rng.normal(0, spread)), _log_uniform(rng, 1, 16)
+        value, size = float(rng.normal(0, spread)), log_uniform(rng, 1, 16)
         add_ellipsoid(rng, chi, value, size * rng.uniform(0.5, 1.5, 3), power=power)
     for _ in range(rng.poisson(20 * scale)):
-        add_vessel(rng, chi, rng.uniform(0.05, 0.3), _log_uniform(rng, 0.5, 3), 60)
+        add_vessel(rng, chi, rng.uniform(0.05, 0.3), log_uniform(rng, 0.5, 3), 60)
     return chi, brain_mask(rng, shape) if rng.random() < 0.7 else np.ones(shape, bool)
 
 
@@ -152,7 +157,7 @@ def tissue(rng: np.random.Generator, shape: Shape) -> tuple[np.ndarray, np.ndarr
     """Folded compartments: level sets of random fields, with texture, nuclei, veins, bleeds."""
     chi = _texture(rng, shape)
     for _ in range(rng.integers(1, 4)):
-        folds = smooth_noise(rng, shape, _log_uniform(rng, 1.0, 6))
+        folds = smooth_noise(rng, shape, log_uniform(rng, 1.0, 6))
         folds += rng.uniform(0, 0.8) * smooth_noise(rng, shape, rng.uniform(5, 15))
         level, width = rng.normal(0, 0.7), rng.uniform(0.1, 0.4)
         inside = np.clip((folds - level) / width + 0.5, 0, 1)
@@ -209,4 +214,4 @@ def families(
     def brain(rng: np.random.Generator, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
         return anatomy(rng, image, labels)
 
-    return [tissue, brain, tissue, geometric]
+    return [tissue, brain, brain, geometric]

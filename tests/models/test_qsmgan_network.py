@@ -6,10 +6,12 @@ import torch
 from qsm_nipype.core.dipole import dipole_field
 from qsm_nipype.errors import WeightsError
 from qsm_nipype.models.qsmgan import (
+    TYPICAL_NOISE,
     Critic,
     Generator,
     Trained,
     consistent,
+    first_guess,
     qsmgan,
     scale_chi,
     trained,
@@ -98,6 +100,8 @@ def test_weights_of_another_network_are_refused():
 class _Linear(torch.nn.Module):
     """In place of a trained generator: tanh(x / 100), so that χ_net is a tenth of the field."""
 
+    inputs = 1
+
     def forward(self, x):
         return torch.tanh(x[..., 8:-8, 8:-8, 8:-8] / 100)
 
@@ -121,6 +125,20 @@ def test_without_consistency_the_network_has_the_word():
     turned = Trained(_Linear(), input_scale=-100)
     opposite = qsmgan(chi, mask, (1, 1, 1), generator=turned, consistency=float("inf"))
     assert torch.allclose(opposite.chi, -found.chi, atol=1e-6)
+
+
+def test_with_two_inputs_the_network_corrects_the_first_guess():
+    chi, mask = _phantom()
+    field = dipole_field(chi, (1, 1, 1), (0, 0, 1)) * mask
+    network = Generator(2, 1, inputs=2).eval()
+    torch.nn.init.zeros_(network.conv2[1].weight)
+    torch.nn.init.zeros_(network.conv2[1].bias)
+    net = trained(Weights(network.state_dict(), {}, "w.pt"))
+    assert net.network.inputs == 2
+    found = qsmgan(field, mask, (1, 1, 1), generator=net, consistency=float("inf"))
+    guess = first_guess(field, mask, (1, 1, 1), (0, 0, 1), noise=TYPICAL_NOISE)
+    assert torch.allclose(found.chi, guess, atol=1e-5)
+    assert (guess - chi)[mask].norm() < 0.6 * chi[mask].norm()
 
 
 def test_consistency_approaches_the_truth_from_a_poor_prior():

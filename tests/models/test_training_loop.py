@@ -147,7 +147,8 @@ def test_the_command_trains_both_stages_and_writes_weights(tmp_path, small, no_t
 def test_generator_learns_a_single_batch(small):
     rng = np.random.default_rng(0)
     chi = 0.1 * rng.standard_normal((32, 32, 32)).astype(np.float32)
-    volumes = qsmgan.Patches([qsmgan.Sample(chi, chi / 3, np.ones(chi.shape, bool))])
+    everywhere = np.ones(chi.shape, bool)
+    volumes = qsmgan.Patches([qsmgan.Sample(chi, chi / 3, everywhere, np.zeros_like(chi))])
     plan = Plan(steps=12, learning_rate=3e-3)
     task = qsmgan.UNetTask(volumes, volumes, plan, torch.device("cpu"))
     batch = volumes.batch(np.random.default_rng(1), 16, 2)

@@ -6,7 +6,7 @@ import torch
 
 from qsm_nipype.core.dipole import dipole_field
 from qsm_nipype.errors import UsageError
-from qsm_nipype.models.training.qsmgan import Patches, make_cache
+from qsm_nipype.models.training.qsmgan import Patches, disturbed, make_cache
 from qsm_nipype.models.training.sources import Sample, families, sample, smooth_noise
 
 SHAPE = (40, 40, 40)
@@ -48,28 +48,54 @@ def test_the_seed_decides_and_finished_volumes_are_kept(tmp_path):
     assert len(Patches.load(tmp_path / "a").volumes) == 3
 
 
-def test_augmentation_keeps_field_and_chi_a_dipole_pair():
-    """A compact source explains its (noisy) field after any flip, exchange, gain and sign."""
+def _source():
     chi = np.zeros((48, 48, 48), np.float32)
     chi[21:26, 20:25, 22:28] = 0.3
     field = dipole_field(torch.from_numpy(chi), (1, 1, 1), (0, 0, 1), padding=1.0).numpy()
     mask = np.zeros(chi.shape, bool)
     mask[18:29, 17:28, 19:31] = True
-    patches = Patches([Sample(chi, field, mask)])
+    return Sample(chi, field * mask, mask)
+
+
+def _alike(a, b, mask):
+    return float(torch.corrcoef(torch.stack([a[mask], b[mask]]))[0, 1])
+
+
+def test_flips_and_exchange_keep_field_guess_and_chi_together():
+    volume = disturbed(np.random.default_rng(0), _source(), noise=0.002)
+    patches = Patches([volume])
     for seed in range(8):
-        f, x, m = (t[0, 0] for t in patches.batch(np.random.default_rng(seed), 48, 1))
-        if x.abs().sum() < 0.9 * 150 * 0.15:  # bitten off by the wrong mask
-            continue
-        expected = dipole_field(x, (1, 1, 1), (0, 0, 1), padding=1.0) * m
-        both = torch.stack([f[m > 0], expected[m > 0]])
-        assert torch.corrcoef(both)[0, 1] > 0.9
+        field, guess, chi, mask = (p[0, 0] for p in patches.batch(_rng(seed), 48, 1))
+        inside = mask > 0
+        expected = dipole_field(chi, (1, 1, 1), (0, 0, 1), padding=1.0)
+        assert _alike(field, expected, inside) > 0.9
+        assert _alike(guess, chi, inside) > 0.7
 
 
-def test_validation_patches_have_the_noise_asked_for():
+def _rng(seed):
+    return np.random.default_rng(seed)
+
+
+def test_disturbed_volumes_have_noise_gain_and_wrong_masks():
+    source = _source()
+    clean = Sample(source.chi, source.field, np.ones_like(source.mask))
+    gains, holes = [], 0
+    for seed in range(12):
+        volume = disturbed(_rng(seed), clean)
+        kept = volume.mask & (clean.chi > 0.2)
+        gains.append(float(volume.chi[kept].mean()) / 0.3 if kept.any() else np.nan)
+        holes += bool((clean.mask & ~volume.mask).any())
+        assert not (volume.mask & ~clean.mask).any()
+        assert np.abs(volume.field[~volume.mask]).max(initial=0) == 0
+    sizes = np.abs(np.array(gains))[~np.isnan(gains)]
+    assert sizes.min() > 0.49 and sizes.max() < 2.01 and sizes.max() > 1.3 * sizes.min()
+    assert holes > 0
+
+
+def test_held_out_volumes_have_the_noise_asked_for():
     chi = np.zeros((40, 40, 40), np.float32)
-    patches = Patches([Sample(chi, chi, chi == 0)])
-    f, _, m = patches.batch(np.random.default_rng(0), 32, 2, noise=0.002)
-    assert f[m > 0].std().item() == pytest.approx(0.002, rel=0.03)
+    volume = disturbed(_rng(0), Sample(chi, chi, chi == 0), noise=0.002)
+    assert volume.field.std() == pytest.approx(0.002, rel=0.03)
 
 
 def test_an_empty_cache_says_how_to_fill_it(tmp_path):
