@@ -31,7 +31,8 @@ def register(fixed: Volume, moving: Volume, *, threads: int = 1) -> Rigid:
     if not found.trusted:
         raise DataError(
             f"{moving.path}: could not be aligned with {fixed.path} (mutual information "
-            f"{found.similarity:.3f}, of 1 to 2); check that both show the same head, or give it in GRE space"
+            f"{found.similarity:.3f}, of 1 to 2); check that both show the same head, or give it "
+            "in GRE space"
         )
     return found
 
