@@ -85,7 +85,7 @@ class AcquisitionRecord(QSMInterface):
 
     def _beside(self, step: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         value = getattr(self.inputs, f"from_{step}")
-        if not isdefined(value):
+        if value is None or not isdefined(value):  # an Either's default is None
             return []
         files = [value] if isinstance(value, str) else value
         return [(_own_record(Path(f)), _timing(Path(f))) for f in files]

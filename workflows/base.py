@@ -99,6 +99,7 @@ def init_acquisition_wf(
         acquisition.echo_times,
         size,
         offset=settings.offset,
+        coils=acquisition.coils,
         **common,
     )
     fieldmap = init_fieldmap_wf(

@@ -19,6 +19,7 @@ def init_phase_wf(
     resources: Resources,
     *,
     offset: str = "mcpc3ds",
+    coils: int = 1,
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     name: str = "phase_wf",
 ) -> pe.Workflow:
@@ -30,7 +31,8 @@ def init_phase_wf(
 
     Inputs
     ------
-    none: `files` (phase, magnitude, real, imaginary → paths by echo) and `metadata` are fixed.
+    none: `files` (phase, magnitude, real, imaginary → paths by echo, then by coil) and
+    `metadata` are fixed.
 
     Outputs
     -------
@@ -53,8 +55,9 @@ def init_phase_wf(
     reader = ReadPhase(
         **{f"{part}_files": list(paths) for part, paths in files.items() if paths},
         metadata=[dict(entry) for entry in metadata],
+        coils=coils,
     )
-    read = make(reader, "read", resources, bytes_per_voxel=24, per_echo=True)
+    read = make(reader, "read", resources, bytes_per_voxel=24 * coils, per_echo=True)
     remove = make_method(
         "offset", offset, resources, parameters=parameters, echo_times=list(echo_times)
     )

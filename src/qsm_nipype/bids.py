@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from qsm_nipype import phasediff
 from qsm_nipype.core import GYROMAGNETIC_RATIO
 from qsm_nipype.errors import DataError, UsageError
 
@@ -28,7 +29,9 @@ ORDER = ("sub", "ses", "sample", "task", "acq", "ce", "rec", "dir", "run", "flip
 class Acquisition:
     """One gradient-echo acquisition; files are ordered by echo, and one 4-D file may hold all.
 
-    `entities` is ordered as in the file name; times in s, `b0` in tesla, lengths in mm.
+    `entities` is ordered as in the file name; times in s, `b0` in tesla, lengths in mm. Of
+    uncombined data, the files (or the volumes of one file per echo) run over the `coils` of the
+    first echo, then of the second. A phase difference is one echo at TE₂ − TE₁.
     """
 
     entities: Mapping[str, str]
@@ -44,6 +47,7 @@ class Acquisition:
     imaginary: tuple[str, ...] = ()
     metadata: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
+    coils: int = 1
 
     @property
     def subject(self) -> str:
@@ -116,11 +120,13 @@ def find_acquisitions(
 ) -> tuple[list[Acquisition], list[Refusal]]:
     """Every gradient-echo acquisition of the selected participants.
 
+    Where a participant's session has none, its field maps (fmap/, phase difference or two
+    phases with magnitudes) are taken; a BIDS filter that asks for them takes them anyway.
     A faulty one does not disturb the others: it comes back as a Refusal. Raises UsageError when
     the dataset or the selection itself is unusable.
     """
     groups: dict[tuple[Any, ...], list[Path]] = {}
-    for path in _images(bids_dir, selection):
+    for path in _without_spare_field_maps(_images(bids_dir, selection)):
         groups.setdefault(_group_key(path), []).append(path)
     good: list[Acquisition] = []
     bad: list[Refusal] = []
@@ -209,13 +215,25 @@ def _images(bids_dir: Path, selection: Selection) -> list[Path]:
             f"{bids_dir}: no participant {', '.join(missing)}; there are "
             f"{', '.join(sorted(present)) or 'none'}"
         )
-    query: dict[str, Any] = {"suffix": list(SUFFIXES), "extension": [".nii", ".nii.gz"]}
+    wanted_suffixes = [*SUFFIXES, *phasediff.SUFFIXES]
+    query: dict[str, Any] = {"suffix": wanted_suffixes, "extension": [".nii", ".nii.gz"]}
     if wanted:
         query["subject"] = wanted
     if selection.sessions:
         query["session"] = [label.removeprefix("ses-") for label in selection.sessions]
     query.update(_filter(selection.filters))
     return [Path(file.path) for file in layout.get(**query) if _is_gre(Path(file.path))]
+
+
+def _without_spare_field_maps(paths: Sequence[Path]) -> list[Path]:
+    """`paths` less the field maps of sessions that have a gradient-echo acquisition."""
+
+    def visit(path: Path) -> tuple[str | None, str | None]:
+        entities, _ = parse_name(path)
+        return entities.get("sub"), entities.get("ses")
+
+    served = {visit(path) for path in paths if parse_name(path)[1] in SUFFIXES}
+    return [p for p in paths if parse_name(p)[1] in SUFFIXES or visit(p) not in served]
 
 
 def _layout(bids_dir: Path, database: Path | None) -> Any:
@@ -259,25 +277,61 @@ def _group_key(path: Path) -> tuple[Any, ...]:
 
 
 def _acquisition(bids_dir: Path, entities: dict[str, str], paths: Sequence[Path]) -> Acquisition:
-    files = _files_by_part(paths)
+    suffix, datatype, notes = parse_name(paths[0])[1], paths[0].parent.name, []
+    if suffix in phasediff.SUFFIXES:
+        files = phasediff.files_of(paths[0])
+        datatype, notes = "anat", [phasediff.NOTE]  # χ is an anatomical map wherever it came from
+    else:
+        files = _files_by_part(paths)
     main = files["phase"] or files["real"]
     sidecars = [sidecar(bids_dir, path) for path in main]
-    notes: list[str] = []
-    shape, voxel_size, n_echoes = _check_grids([p for part in files.values() for p in part])
-    echo_times = _echo_times(main, sidecars, n_echoes)
+    shape, voxel_size, volumes = _check_grids([p for part in files.values() for p in part])
+    coils, echo_times = 1, ()
+    if suffix == "phasediff":
+        sidecars = [
+            phasediff.difference_sidecar(main[0], sidecars[0], lambda p: sidecar(bids_dir, p))
+        ]
+        echo_times = (float(sidecars[0]["EchoTime2"] - sidecars[0]["EchoTime1"]),)
+    else:
+        coils = _coils(main, volumes)
+        step = coils if volumes == 1 else 1
+        echo_times = _echo_times(main[::step], sidecars[::step], volumes)
+        if volumes > 1 and coils > 1:  # a sidecar for each volume, as ReadPhase takes them
+            sidecars = [s for s in sidecars for _ in range(coils)]
     b0 = _field_strength(main[0], sidecars[0], notes)
     return Acquisition(
         entities=MappingProxyType(entities),
-        suffix=parse_name(paths[0])[1],
-        datatype=paths[0].parent.name,
+        suffix=suffix,
+        datatype=datatype,
         echo_times=echo_times,
         b0=b0,
         shape=shape,
         voxel_size=voxel_size,
         metadata=tuple(MappingProxyType(s) for s in sidecars),
         notes=tuple(notes),
+        coils=coils,
         **{part: tuple(str(p) for p in found) for part, found in files.items()},  # type: ignore[arg-type]
     )
+
+
+def _coils(main: Sequence[Path], volumes: int) -> int:
+    """Coils of uncombined data: of `coil-` or `ch-` files, or volumes of each echo's file."""
+    if volumes > 1:
+        return volumes if len(main) > 1 else 1
+    echoes: dict[str, list[str]] = {}
+    for path in main:
+        entities = parse_name(path)[0]
+        coil = entities.get("coil", entities.get("ch"))
+        if coil is not None:
+            echoes.setdefault(entities.get("echo", "1"), []).append(coil)
+    if not echoes:
+        return 1
+    first = next(iter(echoes.values()))
+    if any(coils != first for coils in echoes.values()) or len(first) * len(echoes) != len(main):
+        raise DataError(
+            f"{main[0].name}: not every echo has the same coils; add the missing files"
+        )
+    return len(first)
 
 
 def _files_by_part(paths: Sequence[Path]) -> dict[str, list[Path]]:
@@ -305,9 +359,10 @@ def _files_by_part(paths: Sequence[Path]) -> dict[str, list[Path]]:
     return files
 
 
-def _echo_order(path: Path) -> tuple[int, str]:
-    echo = parse_name(path)[0].get("echo", "1")
-    return (int(echo) if echo.isdigit() else 0, path.name)
+def _echo_order(path: Path) -> tuple[int, int, str]:
+    entities = parse_name(path)[0]
+    echo, coil = entities.get("echo", "1"), entities.get("coil", entities.get("ch", "0"))
+    return (int(echo) if echo.isdigit() else 0, int(coil) if coil.isdigit() else 0, path.name)
 
 
 def _check_grids(

@@ -86,7 +86,8 @@ def find(settings: Settings) -> tuple[list[Acquisition], list[Refusal]]:
     if not acquisitions and not refusals:
         raise UsageError(
             f"{settings.bids_dir}: no gradient-echo images with the suffixes "
-            f"{', '.join(bids.SUFFIXES)}; name others by --bids-filter-file"
+            f"{', '.join(bids.SUFFIXES)}, and no phasediff or phase1 field map; name others by "
+            f"--bids-filter-file"
         )
     return _with_masks(settings, acquisitions, refusals)
 

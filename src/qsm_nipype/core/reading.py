@@ -49,7 +49,7 @@ def read_acquisition(
     if _is_difference(source, parts):
         pair = [float(source[0].metadata[f"EchoTime{n}"]) for n in (1, 2)]
         times = (pair[1] - pair[0],)
-        magnitude = magnitude.prod(dim=-1, keepdim=True).clamp_min(0).sqrt()
+        magnitude = magnitude.log().mean(dim=-1, keepdim=True).exp()  # geometric mean
         record["kind"] = "phase difference of two echoes: used as one echo at TE2 − TE1"
     if phase.shape != magnitude.shape:
         raise DataError(
@@ -126,7 +126,7 @@ def _is_difference(source: Sequence[StoredEcho], parts: Mapping[str, Any]) -> bo
     sidecar = source[0].metadata
     return (
         len(source) == 1
-        and len(parts.get("magnitude", ())) == 2
+        and len(parts.get("magnitude", ())) in (1, 2)
         and "EchoTime1" in sidecar
         and "EchoTime2" in sidecar
     )
