@@ -31,8 +31,7 @@ def init_phase_wf(
 
     Inputs
     ------
-    none: `files` (phase, magnitude, real, imaginary → paths by echo, then by coil) and
-    `metadata` are fixed.
+    none: `files` (part → paths by echo, then by coil) and `metadata` are fixed.
 
     Outputs
     -------

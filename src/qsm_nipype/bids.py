@@ -286,7 +286,8 @@ def _acquisition(bids_dir: Path, entities: dict[str, str], paths: Sequence[Path]
     main = files["phase"] or files["real"]
     sidecars = [sidecar(bids_dir, path) for path in main]
     shape, voxel_size, volumes = _check_grids([p for part in files.values() for p in part])
-    coils, echo_times = 1, ()
+    coils = 1
+    echo_times: tuple[float, ...]
     if suffix == "phasediff":
         sidecars = [
             phasediff.difference_sidecar(main[0], sidecars[0], lambda p: sidecar(bids_dir, p))
