@@ -62,18 +62,18 @@ class QSMMaskNet(QSMInterface):
     def _run(self, cwd: Path) -> dict[str, Any]:
         import torch
 
-        from qsm_nipype.models.mask import MaskNet, segment
-        from qsm_nipype.models.weights import fill
+        from qsm_nipype.models.mask import segment, trained
 
         magnitude = load(self.inputs.in_magnitude)
-        turned, back = _to_ras(magnitude)
-        network = fill(MaskNet(), _weights("mask", self.inputs)).to(self.device)
-        mask = segment(torch.as_tensor(turned, device=self.device), network, **self.parameters())
+        turned, step, back = _to_ras(magnitude)
+        network, edge = trained(_weights("mask", self.inputs))
+        image = torch.as_tensor(turned, device=self.device)
+        mask = segment(image, step, network.to(self.device), edge, **self.parameters())
         return {"out_mask": save(cwd / "mask.nii", back(mask.cpu().numpy()), magnitude)}
 
 
-def _to_ras(volume: Volume) -> tuple[Any, Any]:
-    """The combined echoes with axes to the right, front, top, and the function that undoes it."""
+def _to_ras(volume: Volume) -> tuple[Any, list[float], Any]:
+    """The combined echoes with axes to the right, front, top, their voxels, and the way back."""
     import numpy as np
     from nibabel import orientations
 
@@ -82,7 +82,10 @@ def _to_ras(volume: Volume) -> tuple[Any, Any]:
     there = orientations.ornt_transform(here, ras)
     data = volume.data if volume.data.ndim == 3 else np.sqrt(np.square(volume.data).sum(-1))
     turned = orientations.apply_orientation(data, there)
+    step = [volume.voxel_size[i] for i in np.argsort(here[:, 0])]
     home = orientations.ornt_transform(ras, here)
-    return np.ascontiguousarray(
-        turned, dtype=np.float32
-    ), lambda a: orientations.apply_orientation(a, home)
+    return (
+        np.ascontiguousarray(turned, dtype=np.float32),
+        step,
+        lambda a: orientations.apply_orientation(a, home),
+    )

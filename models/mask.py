@@ -6,6 +6,8 @@ The five-level U-Net of the paper, MONAI's `BasicUNet` layout with MONAI's param
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from scipy import ndimage
@@ -13,10 +15,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from qsm_nipype.models.inference import sliding_window
+from qsm_nipype.models.resize import resize
+from qsm_nipype.models.weights import Weights, fill
 
 #: Share of the volume that one window covers, along x, y, z.
 WINDOW = (0.7, 0.7, 0.5)
 OVERLAP = 0.5
+#: Edge of the voxels, mm, on which weights trained here work.
+NETWORK_VOXEL = 2.5
+#: Longest edge of a window there, voxels, and the share of voxels that are clipped.
+LARGEST = 112
+BRIGHTEST = 0.0005
 STRIDE = 16
 FEATURES = (16, 32, 64, 128, 256, 32)
 
@@ -103,20 +112,44 @@ def scale_magnitude(magnitude: Tensor) -> Tensor:
     return (magnitude - low) / (high - low).clamp_min(1e-12)
 
 
-def segment(magnitude: Tensor, network: nn.Module, *, threshold: float = 0.5) -> Tensor:
-    """Brain mask (bool) of a whole-head `magnitude` `(X, Y, Z)` in any unit.
+def segment(
+    magnitude: Tensor,
+    voxel_size: Sequence[float],
+    network: nn.Module,
+    network_voxel: float | None = None,
+    *,
+    threshold: float = 0.5,
+) -> Tensor:
+    """Brain mask (bool) of a whole-head `magnitude` `(X, Y, Z)` in any unit, RAS+.
 
-    Sliding window of (0.7, 0.7, 0.5) of the volume with half overlap, sigmoid, threshold, holes
-    filled, largest component. The image must be in the orientation of training (see registry).
+    With `network_voxel` (mm) the image is brought to voxels of that edge, and the logits come
+    back by linear interpolation; its brightest voxels (0.05 %) are clipped. Without, the network
+    sees the image as it is, in a sliding window of (0.7, 0.7, 0.5) of the volume with half
+    overlap, as published. Then sigmoid, threshold, holes filled, largest component.
     """
-    window = [_rounded(w * n) for w, n in zip(WINDOW, magnitude.shape, strict=True)]
-    logits = sliding_window(
-        scale_magnitude(magnitude),
-        network,
-        patch=window,
-        overlap=[int(OVERLAP * w) for w in window],
-    )
+    if network_voxel is None:
+        window = [_rounded(w * n) for w, n in zip(WINDOW, magnitude.shape, strict=True)]
+        logits = _windows(scale_magnitude(magnitude), network, window)
+    else:
+        edges = zip(magnitude.shape, voxel_size, strict=True)
+        image = resize(magnitude, [max(1, round(n * v / network_voxel)) for n, v in edges])
+        brightest = max(1, round(BRIGHTEST * image.numel()))
+        limit = image.flatten().topk(brightest).values[-1]
+        window = [min(LARGEST, STRIDE * -(-n // STRIDE)) for n in image.shape]
+        logits = _windows(scale_magnitude(image.clamp_max(limit)), network, window)
+        logits = resize(logits, magnitude.shape)
     return tidy(functional.sigmoid(logits) > threshold)
+
+
+def _windows(image: Tensor, network: nn.Module, window: Sequence[int]) -> Tensor:
+    overlap = [int(OVERLAP * w) for w in window]
+    return sliding_window(image, network, patch=window, overlap=overlap)
+
+
+def trained(weights: Weights) -> tuple[nn.Module, float | None]:
+    """The network with `weights`, and the voxel (mm) that they were trained on, if they say."""
+    edge = weights.about.get("voxel_size")
+    return fill(MaskNet(), weights), float(edge) if edge else None
 
 
 def tidy(mask: Tensor) -> Tensor:

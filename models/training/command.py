@@ -83,16 +83,20 @@ def _train_qsmgan(options: argparse.Namespace, cache: Path, device: torch.device
 
 
 def _train_mask(options: argparse.Namespace, cache: Path, device: torch.device) -> None:
-    from qsm_nipype.models.training import mask
+    from qsm_nipype.models.training import heads, mask
+    from qsm_nipype.simulation.colin import TEMPLATES
 
-    mask.make_cache(cache, options.volumes, seed=options.seed, voxel_size=options.voxel_size)
+    templates = options.anatomy or TEMPLATES
+    if not (templates / "ch2.nii.gz").is_file():
+        print("mricron-data is not installed: training without the Colin27 head", flush=True)
+        templates = None
+    heads.make_cache(cache, options.volumes, seed=options.seed, templates=templates)
     plan = _plan(options, options.steps, options.learning_rate)
     task = mask.MaskTask(
-        mask.Heads.load(cache, skip=options.held_out),
-        mask.Heads.load(cache, stop=options.held_out),
+        heads.cached(cache, skip=options.held_out),
+        heads.cached(cache, stop=options.held_out),
         plan,
         device,
-        patch=options.patch,
     )
     _finish(options, run(task, options.out / "mask", plan), "mask")
 
@@ -110,6 +114,10 @@ def _finish(options: argparse.Namespace, best: Path, stage: str) -> None:
         "seed": str(options.seed),
         "data": "simulated only",
     }
+    if options.network == "mask":
+        from qsm_nipype.models.mask import NETWORK_VOXEL
+
+        about["voxel_size"] = str(NETWORK_VOXEL)
     checksum = save(path, torch.load(best, weights_only=True, map_location="cpu"), about)
     print(f"{path}: SHA-256 {checksum}", flush=True)
 
@@ -122,13 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--volumes", type=int, default=64, help="how many to simulate (64)")
     parser.add_argument("--held-out", type=int, default=8, help="of them for validation (8)")
     parser.add_argument("--edge", type=int, default=112, help="qsmgan: edge of a volume (112)")
-    parser.add_argument("--anatomy", type=Path, help="qsmgan: folder of ch2bet and aal images")
-    parser.add_argument(
-        "--voxel-size", type=float, default=1.5, help="mask: of the heads, mm (1.5)"
-    )
-    parser.add_argument(
-        "--patch", type=int, nargs=3, default=(128, 128, 64), help="mask: crop, voxels"
-    )
+    parser.add_argument("--anatomy", type=Path, help="folder of the images ch2, ch2bet and aal")
     parser.add_argument("--steps", type=int, default=20000, help="of the U-Net or mask stage")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="its peak (1e-3)")
     parser.add_argument("--refine-steps", type=int, default=0, help="qsmgan: WGAN-GP steps (0)")

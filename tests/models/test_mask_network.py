@@ -1,8 +1,10 @@
 """QSMmask-net: MONAI's layout and names; a mask without holes and islands."""
 
+import pytest
 import torch
 
 from qsm_nipype.models.mask import MaskNet, scale_magnitude, segment, tidy
+from qsm_nipype.models.resize import resize
 
 
 def test_has_the_published_number_of_parameters_and_monai_names():
@@ -43,9 +45,48 @@ def test_tidy_fills_holes_and_drops_islands():
     assert not tidy(torch.zeros(4, 4, 4, dtype=torch.bool)).any()
 
 
-def test_segment_thresholds_what_the_network_sees():
-    """A network that answers with its input above one half finds the bright block exactly."""
-    magnitude = torch.full((50, 44, 38), 10.0)
+def _head(shape=(50, 44, 38)):
+    """A bright block in a dark surrounding."""
+    magnitude = torch.full(shape, 10.0)
     magnitude[10:40, 8:36, 5:30] = 900.0
-    mask = segment(magnitude, lambda x: 20 * (x - 0.5))
-    assert mask.dtype == torch.bool and torch.equal(mask, magnitude > 100)
+    return magnitude
+
+
+def _answer(x):
+    """A network that answers with its input above one half."""
+    return 20 * (x - 0.5)
+
+
+def test_segment_finds_the_bright_block_exactly_on_the_own_grid():
+    mask = segment(_head(), (1, 1, 1), _answer)
+    assert mask.dtype == torch.bool and torch.equal(mask, _head() > 100)
+
+
+@pytest.mark.parametrize("voxel_size", [(1.0, 1.0, 1.0), (0.8, 0.8, 3.0), (3.0, 2.0, 2.5)])
+def test_segment_finds_it_through_the_voxels_of_the_network(voxel_size):
+    """Half a network voxel at most is lost or gained at each face."""
+    seen = []
+    mask = segment(_head(), voxel_size, lambda x: seen.append(x.shape) or _answer(x), 2.0)
+    box = mask.nonzero()
+    for axis, (low, high) in enumerate([(10, 39), (8, 35), (5, 29)]):
+        slack = max(1.0, 1.0 / voxel_size[axis])
+        assert abs(int(box[:, axis].min()) - low) <= slack
+        assert abs(int(box[:, axis].max()) - high) <= slack
+    assert all(edge % 16 == 0 for edge in seen[0][2:])
+
+
+def test_a_single_hot_voxel_changes_nothing():
+    magnitude = _head((60, 60, 60))
+    clean = segment(magnitude, (1, 1, 1), _answer, 1.0)
+    magnitude[20, 20, 20] = 1e6
+    assert torch.equal(clean, segment(magnitude, (1, 1, 1), _answer, 1.0))
+
+
+def test_resizing_keeps_constants_means_and_lines():
+    assert resize(torch.full((7, 5, 9), 3.0), (3, 8, 4)).sub(3).abs().max() < 1e-6
+    volume = torch.rand(12, 12, 12, generator=torch.Generator().manual_seed(0))
+    assert resize(volume, (4, 12, 6)).mean() == pytest.approx(float(volume.mean()), abs=0.02)
+    line = torch.arange(10.0).view(10, 1, 1).expand(10, 4, 4)
+    fine = resize(line, (20, 4, 4))[:, 0, 0]
+    assert torch.allclose(fine[1:-1], torch.arange(1, 19) / 2 - 0.25, atol=1e-5)
+    assert torch.equal(resize(volume, (12, 12, 12)), volume)

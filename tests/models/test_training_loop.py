@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from qsm_nipype.errors import DataError, UsageError
-from qsm_nipype.models.training import command, mask, qsmgan
+from qsm_nipype.models.training import command, qsmgan
 from qsm_nipype.models.training.loop import Average, Plan, cosine_rate, run
 from qsm_nipype.models.weights import read
 from qsm_nipype.simulation import colin
@@ -163,38 +163,3 @@ def test_generator_learns_a_single_batch(small):
 def test_nonsense_is_refused(tmp_path, extra, match):
     with pytest.raises(UsageError, match=match):
         command.main(["qsmgan", str(tmp_path), *extra])
-
-
-def _heads():
-    rng = np.random.default_rng(0)
-    image = rng.random((40, 36, 30), dtype=np.float32)
-    inside = np.zeros(image.shape, bool)
-    inside[10:30, 8:28, 8:22] = True
-    return mask.Heads([(image + 3 * inside, inside)])
-
-
-def test_mask_batches_are_scaled_and_alternate_between_brain_and_outside():
-    image, truth = _heads().batch(np.random.default_rng(0), (8, 8, 8), 24, augment=False)
-    assert image.shape == truth.shape == (24, 1, 8, 8, 8)
-    assert image.amin((1, 2, 3, 4)).eq(0).all() and image.amax((1, 2, 3, 4)).eq(1).all()
-    assert truth[::2].mean() > 0.5 > truth[1::2].mean()
-
-
-def test_a_crop_larger_than_the_head_is_filled_with_zeros():
-    image, truth = _heads().batch(np.random.default_rng(0), (48, 48, 48), 2, augment=False)
-    assert image.shape == (2, 1, 48, 48, 48) and truth[..., 36:, :].sum() == 0
-
-
-def test_augmented_masks_still_lie_on_the_bright_block():
-    for seed in range(10):
-        image, truth = _heads().batch(np.random.default_rng(seed), (32, 32, 16), 1)
-        brain, rest = image[truth > 0.5], image[truth < 0.5]
-        assert brain.mean() > rest.mean() + 0.2
-
-
-def test_mask_network_trains_a_step_and_validates():
-    heads = _heads()
-    plan = Plan(steps=1, learning_rate=1e-4)
-    task = mask.MaskTask(heads, heads, plan, torch.device("cpu"), patch=(32, 32, 32))
-    row = task.step(0, np.random.default_rng(0), 1e-4)
-    assert 0 < row["loss"] < 1 and 0 <= task.validate() <= 1
