@@ -39,14 +39,35 @@ class QSMGAN(DipoleInversion):
         return super()._optional(field) | {"generator": trained(_weights("qsmgan", self.inputs))}
 
 
-class _QSMMaskNetInputSpec(QSMInputSpec):
-    weights = Str(desc=_WEIGHTS)
+class _DeepbetInputSpec(QSMInputSpec):
     in_magnitude = File(exists=True, mandatory=True, desc="whole-head magnitude, echoes last")
     threshold = traits.Float(parameter=True, desc="probability above which a voxel is brain")
 
 
-class _QSMMaskNetOutputSpec(TraitedSpec):
+class _QSMMaskNetInputSpec(_DeepbetInputSpec):
+    weights = Str(desc=_WEIGHTS)
+
+
+class _BrainOutputSpec(TraitedSpec):
     out_mask = File(exists=True, desc="brain mask")
+
+
+class Deepbet(QSMInterface):
+    """Magnitude → brain mask by the public networks of deepbet, turned to RAS+ for them."""
+
+    input_spec = _DeepbetInputSpec
+    output_spec = _BrainOutputSpec
+
+    def _run(self, cwd: Path) -> dict[str, Any]:
+        import torch
+
+        from qsm_nipype.models.deepbet import deepbet_mask
+
+        magnitude = load(self.inputs.in_magnitude)
+        turned, step, back = _to_ras(magnitude)
+        image = torch.as_tensor(turned, device=self.device)
+        mask = deepbet_mask(image, step, **self.parameters())
+        return {"out_mask": save(cwd / "mask.nii", back(mask.cpu().numpy()), magnitude)}
 
 
 class QSMMaskNet(QSMInterface):
@@ -57,7 +78,7 @@ class QSMMaskNet(QSMInterface):
     """
 
     input_spec = _QSMMaskNetInputSpec
-    output_spec = _QSMMaskNetOutputSpec
+    output_spec = _BrainOutputSpec
 
     def _run(self, cwd: Path) -> dict[str, Any]:
         import torch

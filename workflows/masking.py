@@ -11,6 +11,14 @@ from nipype.pipeline import engine as pe
 from qsm_nipype.interfaces.masking import EditMask, UserMask
 from qsm_nipype.workflows.nodes import Resources, has_port, make, make_method
 
+#: What a mask method may take: field of `inputnode`, port of the method.
+_PORTS = (
+    ("magnitude", "in_file"),
+    ("magnitude", "in_magnitude"),
+    ("quality", "in_quality"),
+    ("total_field", "in_reference"),
+)
+
 
 def init_masking_wf(
     resources: Resources,
@@ -24,6 +32,8 @@ def init_masking_wf(
     name: str = "masking_wf",
 ) -> pe.Workflow:
     """Find the brain, or take the user's mask, and leave out voxels without a reliable field.
+
+    `mask` may join several by `&`, as in `net&quality`: their intersection is edited and trimmed.
 
     ::
 
@@ -58,23 +68,23 @@ def init_masking_wf(
     edit = make(EditMask(operations=operations), "edit", resources)
     edit.run_without_submitting = not operations
     if mask_file is not None:
-        brain = make(UserMask(in_file=mask_file), "user", resources)
-        wanted = [("total_field", "in_reference")]
+        brains = [make(UserMask(in_file=mask_file), "user", resources)]
     else:
-        brain = make_method("mask", mask, resources, parameters=parameters)
-        wanted = [
-            ("magnitude", "in_file"),
-            ("magnitude", "in_magnitude"),
-            ("quality", "in_quality"),
+        brains = [
+            make_method("mask", m, resources, parameters=parameters) for m in mask.split("&")
         ]
+    join = pe.Node(niu.Merge(len(brains)), name="join", run_without_submitting=True)
+    for number, brain in enumerate(brains, start=1):
         if weights is not None and has_port(brain, "weights"):
             brain.inputs.weights = weights
-    wanted = [(field, port) for field, port in wanted if has_port(brain, port)]
+        wanted = [(field, port) for field, port in _PORTS if has_port(brain, port)]
+        workflow.connect(
+            [(inputnode, brain, wanted), (brain, join, [("out_mask", f"in{number}")])]
+        )
     # fmt: off
     workflow.connect([
-        (inputnode, brain, wanted),
         (inputnode, trimmed, [("reliability", "in_reliability"), ("total_field", "in_field")]),
-        (brain, edit, [("out_mask", "in_masks")]),
+        (join, edit, [("out", "in_masks")]),
         (edit, trimmed, [("out_mask", "in_mask")]),
         (edit, outputnode, [("out_mask", "mask")]),
         (trimmed, outputnode, [("out_mask", "trimmed")]),

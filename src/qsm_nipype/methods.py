@@ -32,7 +32,8 @@ class Method:
     """One way to do one step.
 
     `function` and `interface` are `module:name`, imported when needed; `memory` is the peak in
-    bytes per voxel of one echo (per voxel and echo where `per_echo`), beyond the interpreter's.
+    bytes per voxel of one echo (per voxel and echo where `per_echo`), beyond the interpreter's;
+    `extra` the optional package that it needs.
     """
 
     step: str
@@ -44,6 +45,7 @@ class Method:
     per_echo: bool = False
     from_total_field: bool = False
     network: str | None = None
+    extra: str | None = None
 
     @property
     def key(self) -> str:
@@ -78,6 +80,7 @@ def _load() -> tuple[Method, ...]:
                 per_echo=row.get("per_echo", False),
                 from_total_field=row.get("total", False),
                 network=row.get("network"),
+                extra=row.get("extra"),
             )
         )
     return tuple(rows)

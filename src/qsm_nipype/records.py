@@ -44,9 +44,9 @@ def steps(settings: Settings, *, decays: bool = True) -> list[dict[str, Any]]:
         if method.step == "relaxometry" and not decays:
             continue
         if method.step == "mask" and "masks" in settings.derivatives:
-            found.append(
-                {"step": "mask", "method": "user", "label": "User's mask", "parameters": {}}
-            )
+            users = {"step": "mask", "method": "user", "label": "User's mask", "parameters": {}}
+            if users not in found:
+                found.append(users)
             continue
         parameters = {**method.parameters(), **settings.parameters_of(method)}
         found.append(

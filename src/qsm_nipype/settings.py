@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
@@ -67,7 +68,9 @@ class Settings:
     offset: str = _option("mcpc3ds", _HOW, "phase offset removal", "--offset", step="offset")
     unwrapping: str = _option("romeo", _HOW, "phase unwrapping", "--unwrapping", step="unwrapping")
     fit: str = _option("linear", _HOW, "field fit over the echoes", "--fit", step="fit")
-    mask: str = _option("quality", _HOW, "brain mask", "--mask", step="mask")
+    mask: str = _option(
+        "quality", _HOW, "brain mask; several joined by & intersect", "--mask", step="mask"
+    )
     trim: str = _option(
         "reliable", _HOW, "which voxels of the mask are kept", "--trim", step="trim"
     )
@@ -188,6 +191,8 @@ class Settings:
         found = []
         for step in methods.STEPS:
             value = getattr(self, step)
+            if step == "mask":
+                value = tuple(value.split("&"))
             for name in value if isinstance(value, tuple) else (value,):
                 found.append(methods.get(step, name))
         return found
@@ -303,6 +308,11 @@ def check(settings: Settings) -> None:
         raise UsageError(f"--reference {settings.reference}: give its mask by -d reference=PATH")
     methods.check_parameters(settings.parameters)
     for method in settings.chosen():
+        if method.extra is not None and importlib.util.find_spec(method.extra) is None:
+            raise UsageError(
+                f"{method.key} needs the package {method.extra}; "
+                f"pip install 'qsm-nipype[{method.extra}]'"
+            )
         if method.network is not None:
             from qsm_nipype.models.registry import read_weights
 

@@ -4,10 +4,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from nibabel import orientations
 
 from qsm_nipype.errors import DataError, WeightsError
-from qsm_nipype.interfaces.networks import QSMGAN, QSMMaskNet
-from qsm_nipype.models import registry
+from qsm_nipype.interfaces.networks import QSMGAN, Deepbet, QSMMaskNet
+from qsm_nipype.models import mask, registry
 from qsm_nipype.models.mask import MaskNet
 from qsm_nipype.models.qsmgan import Generator
 from qsm_nipype.models.weights import save
@@ -95,3 +96,56 @@ def test_mask_does_not_depend_on_how_the_axes_are_stored(case):
         assert np.allclose(out.affine, image.affine)
         masks.append(nib.as_closest_canonical(out).get_fdata())
     assert np.array_equal(masks[0], masks[1])
+
+
+def test_deepbet_returns_to_the_geometry_of_the_input(case, monkeypatch):
+    """Its network replaced by a threshold: whatever the orientation, the same voxels."""
+    deepbet = pytest.importorskip("deepbet")
+    seen = []
+
+    class Threshold:
+        def __init__(self, no_gpu):
+            assert no_gpu
+
+        def run_model(self, image):
+            seen.append(image.shape)
+            return (image > 50).astype(np.float32)
+
+    monkeypatch.setattr(deepbet, "BrainExtraction", Threshold)
+    image = np.zeros((24, 20, 28), np.float32)
+    image[5:19, 5:15, 3:20] = 100
+    affine = np.array([[0, 0, -1.0, 4], [2.0, 0, 0, 1], [0, 3.0, 0, -2], [0, 0, 0, 1]])
+    path = _write(case["tmp"] / "mag.nii", image, affine)
+    out = nib.load(Deepbet(in_magnitude=path).run().outputs.out_mask)
+    assert np.array_equal(out.get_fdata() > 0, image > 0) and np.allclose(out.affine, affine)
+    assert seen == [(28, 24, 20)]
+
+
+def test_the_mask_does_not_depend_on_the_stored_orientation(case, monkeypatch):
+    """Turned and mirrored storage of anisotropic voxels gives the same voxels of the body."""
+    monkeypatch.setattr(mask, "trained", lambda weights: (_Brightness(), 2.0))
+    rng = np.random.default_rng(1)
+    image = rng.random((24, 20, 30)).astype(np.float32)
+    image[5:19, 5:15, 3:24] += 8
+    reference = nib.Nifti1Image(image, np.diag([1.5, 2.0, 3.0, 1.0]))
+    masks = []
+    for axes in ("RAS", "LPI", "SRA", "PIL"):
+        turn = orientations.ornt_transform(
+            orientations.io_orientation(reference.affine), orientations.axcodes2ornt(axes)
+        )
+        turned = reference.as_reoriented(turn)
+        path = str(case["tmp"] / f"{axes}.nii")
+        nib.save(turned, path)
+        node = QSMMaskNet(in_magnitude=path, weights=case["mask_weights"])
+        found = nib.load(node.run().outputs.out_mask)
+        assert np.allclose(found.affine, turned.affine)
+        masks.append(nib.as_closest_canonical(found).get_fdata() > 0)
+    assert masks[0].any() and all(np.array_equal(masks[0], m) for m in masks[1:])
+
+
+class _Brightness(torch.nn.Module):
+    """Answers with its input above one half, weighted towards the right, front and top."""
+
+    def forward(self, x):
+        ramps = torch.meshgrid(*(torch.linspace(0, 1, n) for n in x.shape[2:]), indexing="ij")
+        return 20 * (x - 0.5) - 12 * (ramps[0] + 2 * ramps[1] + 3 * ramps[2] - 3).clamp_min(0)

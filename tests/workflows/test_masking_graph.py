@@ -1,0 +1,41 @@
+"""Masks by name and joined: which nodes the graph gets, and early refusals."""
+
+import importlib.util
+
+import pytest
+
+from qsm_nipype.errors import UsageError
+from qsm_nipype.settings import Settings, check
+from qsm_nipype.workflows.masking import init_masking_wf
+from qsm_nipype.workflows.nodes import Resources
+
+SIZE = Resources(32**3, 3)
+
+
+def test_joined_masks_are_intersected():
+    workflow = init_masking_wf(SIZE, mask="brain&quality")
+    join, edit = workflow.get_node("join"), workflow.get_node("edit")
+    ports = dict(workflow._graph.get_edge_data(join, edit)["connect"])
+    assert ports == {"out": "in_masks"}
+    makers = {node.name for node in workflow._graph.predecessors(join)}
+    assert makers == {"brain", "quality"}
+
+
+def test_unknown_parts_are_refused():
+    with pytest.raises(UsageError, match="choose from"):
+        init_masking_wf(SIZE, mask="brain&nothing")
+
+
+def test_joined_masks_are_all_in_the_record(tmp_path):
+    settings = Settings(bids_dir=tmp_path, output_dir=tmp_path, mask="brain&quality")
+    assert [m.name for m in settings.chosen() if m.step == "mask"] == ["brain", "quality"]
+
+
+def test_a_missing_extra_is_refused_with_its_cure(tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "deepbet" else find(name)
+    )
+    settings = Settings(bids_dir=tmp_path, output_dir=tmp_path, mask="deepbet")
+    with pytest.raises(UsageError, match=r"pip install 'qsm-nipype\[deepbet\]'"):
+        check(settings)
