@@ -16,6 +16,7 @@ import yaml
 
 from qsm_nipype import __version__, methods, settings
 from qsm_nipype.errors import QSMError, UsageError
+from qsm_nipype.execution.resources import use_numba_cache
 from qsm_nipype.settings import Settings
 
 #: First arguments that are commands; anything else is the BIDS folder (`./demo` is a path).
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments and arguments[0] in COMMANDS:
             module, name = COMMANDS[arguments[0]][0].split(":")
+            use_numba_cache()
             return int(getattr(importlib.import_module(module), name)(arguments[1:]))
         return _run(parse(arguments), arguments)
     except QSMError as exc:

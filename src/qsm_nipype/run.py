@@ -266,12 +266,10 @@ def submit(settings: Settings, arguments: Sequence[str]) -> int:
 
 def execute(settings: Settings, acquisitions: Sequence[Acquisition]) -> list[Failure]:
     """Build the graph and run it; returns what failed."""
-    from qsm_nipype.execution.resources import available_cpus, numba_cache_dir, plugin_settings
+    from qsm_nipype.execution.resources import available_cpus, plugin_settings, use_numba_cache
     from qsm_nipype.execution.worker import warm_up
 
-    cache = numba_cache_dir(settings.work_dir.absolute())
-    if cache is not None:
-        os.environ.setdefault("NUMBA_CACHE_DIR", str(cache))
+    use_numba_cache(settings.work_dir.absolute())
     nprocs = settings.nprocs or available_cpus()
     threads = settings.omp_nthreads or max(1, min(8, nprocs // len(acquisitions)))
     configure_nipype(settings)

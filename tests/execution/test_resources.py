@@ -1,5 +1,6 @@
 """Limits come from whoever set one; plugin files are understood or refused in one sentence."""
 
+import os
 import sys
 import textwrap
 from pathlib import Path
@@ -201,6 +202,25 @@ def test_numba_caches_in_the_work_folder_of_a_read_only_container(monkeypatch, t
     monkeypatch.setattr(resources, "_writable", read_only_root)
     assert resources.numba_cache_dir(tmp_path) == tmp_path / "numba"
     assert (tmp_path / "numba").is_dir()
+
+
+def test_what_the_image_compiled_is_copied_from_its_read_only_cache(monkeypatch, tmp_path):
+    image, work = tmp_path / "image", tmp_path / "work"
+    (image / "core_ab12").mkdir(parents=True)
+    for name in ("romeo.f-1.py311.nbi", "romeo.f-1.py311.1.nbc"):
+        (image / "core_ab12" / name).write_text("from the image")
+    (work / "numba" / "core_ab12").mkdir(parents=True)
+    (work / "numba" / "core_ab12" / "romeo.f-1.py311.nbi").write_text("newer")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(image))
+    really = resources._writable
+    monkeypatch.setattr(resources, "_writable", lambda f: work in f.parents and really(f))
+    resources.use_numba_cache(work)
+    assert os.environ["NUMBA_CACHE_DIR"] == str(work / "numba")
+    copies = {p.name: p.read_text() for p in (work / "numba" / "core_ab12").iterdir()}
+    assert copies == {
+        "romeo.f-1.py311.nbi": "newer",
+        "romeo.f-1.py311.1.nbc": "from the image",
+    }
 
 
 def test_nowhere_to_cache_is_said(monkeypatch, tmp_path):

@@ -223,11 +223,19 @@ def _count_gpus() -> int:
     return sum(line.startswith("GPU ") for line in answer.stdout.splitlines())
 
 
+def use_numba_cache(work_dir: Path | str | None = None) -> None:
+    """Point numba (before it is imported) to a cache that can be written; see numba_cache_dir."""
+    folder = numba_cache_dir(work_dir)
+    if folder is not None:
+        os.environ["NUMBA_CACHE_DIR"] = str(folder)
+
+
 def numba_cache_dir(work_dir: Path | str | None = None) -> Path | None:
     """A folder for compiled functions where numba's own choice is read-only, else None.
 
-    Set it as NUMBA_CACHE_DIR before numba is imported: in a container with a read-only root,
-    numba otherwise refuses to import functions that it should cache.
+    In a container with a read-only root, numba otherwise refuses to import functions that it
+    should cache. What a read-only NUMBA_CACHE_DIR holds (the image's, filled when it was built)
+    is copied into the folder.
     """
     import qsm_nipype
 
@@ -240,10 +248,24 @@ def numba_cache_dir(work_dir: Path | str | None = None) -> Path | None:
     candidates.append(Path(tempfile.gettempdir()) / f"qsm-nipype-numba-{os.getuid()}")
     for folder in candidates:
         if _writable(folder):
+            if chosen:
+                _copy_missing(Path(chosen), folder)
             return folder
     raise UsageError(
         f"{candidates[0]}: cannot be written; set NUMBA_CACHE_DIR to a folder that can."
     )
+
+
+def _copy_missing(source: Path, target: Path) -> None:
+    """Copy numba's files that `target` lacks: data (.nbc), then the index (.nbi) that names them."""
+    files = [f for pattern in ("*/*.nbc", "*/*.nbi") for f in sorted(source.glob(pattern))]
+    for file in files:
+        copy = target / file.relative_to(source)
+        if not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            partial = copy.with_name(f".partial-{os.getpid()}-{copy.name}")
+            shutil.copyfile(file, partial)
+            os.replace(partial, copy)
 
 
 def _writable(folder: Path) -> bool:
