@@ -6,9 +6,7 @@ import hashlib
 import importlib
 import inspect
 import json
-import os
 import resource
-import sys
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -18,6 +16,7 @@ from typing import Any
 from nipype.interfaces.base import BaseInterface, BaseInterfaceInputSpec, isdefined, traits
 
 from qsm_nipype import __version__
+from qsm_nipype.threads import limit_threads
 
 
 @lru_cache(maxsize=1)
@@ -58,12 +57,8 @@ class QSMInterface(BaseInterface):
     input_spec = QSMInputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        import torch
-
-        threads = max(1, self.inputs.num_threads)
-        torch.set_num_threads(threads)
-        if "numba" not in sys.modules:
-            os.environ["NUMBA_NUM_THREADS"] = str(threads)
+        importlib.import_module("torch")  # before its threads can be held
+        limit_threads(self.inputs.num_threads)
         started = time.perf_counter(), time.process_time()
         self._results = self._run(Path(runtime.cwd))
         _write_timing(Path(runtime.cwd), *started)

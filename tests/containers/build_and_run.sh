@@ -44,6 +44,7 @@ for file in /etc/ssl/certs/ca-certificates.crt /etc/pip.conf /etc/xdg/pip /opt/w
   /opt/pypi-more; do
   if [ -e "$file" ]; then mounts+=(-v "$file:$file:ro"); fi
 done
+if [ -d ~/.config/pip ]; then mounts+=(-v ~/.config/pip:/root/.config/pip:ro); fi
 index=()
 if [ -n "${TORCH_INDEX+given}" ]; then index=(--build-arg "TORCH_INDEX=$TORCH_INDEX"); fi
 timed nice -n 10 buildah bud --layers --isolation chroot --pull-never "${mounts[@]}" "${index[@]}" \

@@ -88,8 +88,16 @@ def threads(names):
     import numba
     import torch
 
+    @numba.njit(parallel=True)
+    def total(n):
+        found = 0.0
+        for i in numba.prange(n):
+            found += i
+        return found
+
+    total(100)  # starts numba's threads, whose number torch follows
     variables = [os.environ[name] for name in names]
-    return [torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS, *map(int, variables)]
+    return [torch.get_num_threads(), numba.get_num_threads(), *map(int, variables)]
 
 
 def gone(pid):

@@ -257,7 +257,7 @@ def numba_cache_dir(work_dir: Path | str | None = None) -> Path | None:
 
 
 def _copy_missing(source: Path, target: Path) -> None:
-    """Copy numba's files that `target` lacks: data (.nbc), then the index (.nbi) that names them."""
+    """Copy numba's files that `target` lacks: data (.nbc) before the index (.nbi) naming them."""
     files = [f for pattern in ("*/*.nbc", "*/*.nbi") for f in sorted(source.glob(pattern))]
     for file in files:
         copy = target / file.relative_to(source)

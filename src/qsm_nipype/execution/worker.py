@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,13 +14,8 @@ from multiprocessing import connection
 from traceback import format_exception
 from typing import Any
 
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
-)
+from qsm_nipype.threads import VARIABLES, limit_threads
+
 PRELOAD = ("qsm_nipype.execution.preload",)
 EXIT_GRACE = 10.0  # s a worker may take to end after its last word
 
@@ -42,7 +36,7 @@ def warm_up(modules: Sequence[str] = PRELOAD) -> Any:
 def thread_environment(n_threads: int) -> dict[str, str]:
     """Variables that hold numerical libraries to `n_threads` threads, which sleep, not spin."""
     wait = os.environ.get("OMP_WAIT_POLICY", "passive")
-    return {**dict.fromkeys(THREAD_VARIABLES, str(max(1, n_threads))), "OMP_WAIT_POLICY": wait}
+    return {**dict.fromkeys(VARIABLES, str(max(1, n_threads))), "OMP_WAIT_POLICY": wait}
 
 
 @dataclass
@@ -141,14 +135,6 @@ def _end_with_master() -> None:
     if master is not None:
         connection.wait([master.sentinel])
         os.killpg(os.getpgrp(), signal.SIGKILL)
-
-
-def limit_threads(n_threads: int) -> None:
-    """Hold libraries that were imported before the variables were set to `n_threads` threads."""
-    if (torch := sys.modules.get("torch")) is not None:
-        torch.set_num_threads(n_threads)
-    if (numba := sys.modules.get("numba")) is not None:
-        numba.config.reload_config()
 
 
 def _execute(payload: bytes) -> list[str]:

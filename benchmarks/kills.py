@@ -1,0 +1,116 @@
+"""Kill the main process at random moments of a real run, go on, and compare the maps' bytes.
+
+python benchmarks/kills.py OUT [--kills 20] [--voxel-size 4] [--seed 8] [-- --inversion tkd]
+
+Simulates a head and runs the whole command on it once undisturbed. Then, `--kills` times and each
+time from nothing: SIGKILL to the main process at a random moment of that run's length, and the
+same command again. Prints the moment, how many nodes had finished, how many processes were left
+over three seconds later (0 is right), how long the rest took and whether every map is the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+OWN = (sys.executable, "-m", "qsm_nipype")
+GRACE = 3.0  # s in which workers must have ended after their master
+
+
+def main() -> int:
+    """Run, kill, go on, print the table. Returns 1 where a map differs or a process is left."""
+    options, more = parser().parse_known_args()
+    out = options.out.absolute()
+    bids = out / "bids"
+    if not bids.exists():
+        size = ["--voxel-size", str(options.voxel_size), "--seed", "1"]
+        subprocess.run([*OWN, "simulate", str(bids), *size], check=True)
+    command = [*OWN, str(bids), str(out / "out"), "participant", "-w", str(out / "work")]
+    command += ["--skip-bids-validation", "--nprocs", "2", "--omp-nthreads", "1", "--mem", "6"]
+    command += [word for word in more if word != "--"]
+    run(command, out)  # compiles what is not compiled yet
+    clean(out)
+    length = run(command, out)
+    expected, total = maps(out), finished(out)
+    print(f"undisturbed: {length:.1f} s, {total} nodes, {len(expected)} maps")
+    print(f"{'kill':>4}{'at s':>8}{'nodes done':>12}{'left over':>11}{'rest s':>8}  identical")
+    moments, wrong = random.Random(options.seed), 0
+    for number in range(1, options.kills + 1):
+        clean(out)
+        moment = moments.uniform(0.2, length)
+        left = kill_after(moment, command)
+        done = finished(out)
+        rest = run(command, out)
+        same = maps(out) == expected
+        wrong += not same or left > 0
+        print(
+            f"{number:>4}{moment:>8.1f}{done:>9}/{total:<2}{left:>11}{rest:>8.1f}"
+            f"  {'yes' if same else 'NO'}",
+            flush=True,
+        )
+    return int(wrong > 0)
+
+
+def parser() -> argparse.ArgumentParser:
+    """How many kills, of what, and the seed of their moments."""
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("out", type=Path)
+    made.add_argument("--kills", type=int, default=20)
+    made.add_argument("--voxel-size", type=float, default=4.0, help="mm")
+    made.add_argument("--seed", type=int, default=8)
+    return made
+
+
+def clean(out: Path) -> None:
+    """Forget all results, final and intermediate; what numba compiled stays."""
+    for name in ("out", "work"):
+        shutil.rmtree(out / name, ignore_errors=True)
+
+
+def run(command: list[str], out: Path) -> float:
+    """Run to the end; its wall time (s). Raises SystemExit when it fails."""
+    started = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"the run in {out} failed:\n{done.stdout}{done.stderr}")
+    return time.perf_counter() - started
+
+
+def kill_after(seconds: float, command: list[str]) -> int:
+    """SIGKILL to the main process after so long; how many of its processes outlive it."""
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(command, stdout=quiet, stderr=quiet)
+    time.sleep(seconds)
+    try:
+        family = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        family = []
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(family, timeout=GRACE)
+    return len(alive)
+
+
+def finished(out: Path) -> int:
+    """Nodes whose result is complete."""
+    return len(list((out / "work").glob("qsm_nipype_*/**/result_*.pklz")))
+
+
+def maps(out: Path) -> dict[str, str]:
+    """SHA-256 of every map that was written."""
+    files = sorted((out / "out").rglob("*.nii.gz"))
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

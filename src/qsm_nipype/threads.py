@@ -1,0 +1,35 @@
+"""Hold the numerical libraries of this process to a number of threads."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+)
+
+
+def limit_threads(n_threads: int) -> None:
+    """Hold torch and numba to `n_threads`, whether they are imported already or not yet.
+
+    numba fixes its number when it is imported, and on its first parallel function starts that
+    many through OpenMP, whose number torch then follows, too: 2 where 1 was asked for. Once its
+    threads run, they can be made fewer, not more.
+    """
+    n_threads = max(1, n_threads)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(n_threads)
+    parallel = sys.modules.get("numba.np.ufunc.parallel")
+    if parallel is None:
+        os.environ["NUMBA_NUM_THREADS"] = str(n_threads)
+    elif parallel._is_initialized:
+        parallel.set_num_threads(min(n_threads, parallel.NUM_THREADS))
+    else:
+        os.environ["NUMBA_NUM_THREADS"] = str(n_threads)
+        sys.modules["numba"].config.reload_config()
+        parallel.NUM_THREADS = n_threads
