@@ -29,8 +29,8 @@ def main(argv: Sequence[str]) -> int:
     torch.set_num_threads(max(1, options.threads))
     options.out.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if options.use_gpu else "cpu")
-    train = _train_mask if options.network == "mask" else _train_qsmgan
-    train(options, options.cache or options.out / "cache", device)
+    train = {"mask": _train_mask, "qsmgan": _train_qsmgan, "dentate": _train_dentate}
+    train[options.network](options, options.cache or options.out / "cache", device)
     return 0
 
 
@@ -101,6 +101,12 @@ def _train_mask(options: argparse.Namespace, cache: Path, device: torch.device) 
     _finish(options, run(task, options.out / "mask", plan), "mask")
 
 
+def _train_dentate(options: argparse.Namespace, cache: Path, device: torch.device) -> None:
+    from qsm_nipype.models.training import dentate
+
+    dentate.run(options, cache, device)
+
+
 def _finish(options: argparse.Namespace, best: Path, stage: str) -> None:
     """Write the best weights as safetensors, with what a model card must say."""
     from qsm_nipype.models.weights import save
@@ -124,7 +130,7 @@ def _finish(options: argparse.Namespace, best: Path, stage: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="qsm-nipype train", description=DESCRIPTION)
-    parser.add_argument("network", choices=["qsmgan", "mask"])
+    parser.add_argument("network", choices=["qsmgan", "mask", "dentate"])
     parser.add_argument("out", type=Path, help="folder for checkpoints, logs and weights")
     parser.add_argument("--cache", type=Path, help="folder of simulated volumes (OUT/cache)")
     parser.add_argument("--volumes", type=int, default=64, help="how many to simulate (64)")

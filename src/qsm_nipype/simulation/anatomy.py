@@ -71,7 +71,7 @@ def paint_head(points: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray
 def brain_hull(p: np.ndarray) -> np.ndarray:
     """Signed distance to the smooth surface over cerebrum, cerebellum and brainstem."""
     mirrored = np.concatenate([np.abs(p[:1]), p[1:]])
-    return join([_cerebrum(mirrored), _cerebellum(mirrored), _brainstem(p)], 6.0)
+    return join([_cerebrum(mirrored), cerebellum(mirrored), _brainstem(p)], 6.0)
 
 
 def _cerebrum(m: np.ndarray) -> np.ndarray:
@@ -84,7 +84,8 @@ def _cerebrum(m: np.ndarray) -> np.ndarray:
     return join([frontal, parietal, temporal, occipital, middle], 7.0)
 
 
-def _cerebellum(m: np.ndarray) -> np.ndarray:
+def cerebellum(m: np.ndarray) -> np.ndarray:
+    """Signed distance to the cerebellum; `m` has |x| as first coordinate."""
     lobe = ellipsoid(m, (24.0, -63.0, -36.0), (28.0, 27.0, 21.0))
     vermis = ellipsoid(m, (0.0, -63.0, -30.0), (14.0, 21.0, 20.0))
     return join([lobe, vermis], 6.0)
@@ -190,15 +191,15 @@ def _claustrum(m: np.ndarray) -> np.ndarray:
 
 def _paint_hindbrain(labels: np.ndarray, p: np.ndarray, folding: Folding) -> None:
     m = np.concatenate([np.abs(p[:1]), p[1:]])
-    cerebellum = _cerebellum(m)
+    lobes = cerebellum(m)
     stem = _brainstem(p)
-    inside = (cerebellum < 0) & (_cerebrum(m) > -1.0)
+    inside = (lobes < 0) & (_cerebrum(m) > -1.0)
     wobble = folding.warp.at(p)
     # folia: fissures at constant angle round a left-right axis, deep into the white matter
     y, z = -(p[1] + 46.0) + 1.0 * wobble[0], p[2] + 36.0 + 1.0 * wobble[1]
     radius = np.sqrt(y**2 + z**2 + 1.0)
     angle = np.arctan2(z, y) + 0.010 * m[0]
-    depth = -cerebellum
+    depth = -lobes
     pial = depth.copy()
     for period, reach, width in ((0.62, 13.0, 0.7), (0.155, 4.5, 0.35)):
         turn = np.abs(np.mod(angle / period + 0.5, 1.0) - 0.5) * period

@@ -64,12 +64,13 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Colin:
-    """The template at 1 mm: labels, T1 intensity, and signed distances to brain and ventricles."""
+    """The template at 1 mm: labels, T1 intensity, signed distances to brain and its parts."""
 
     labels: Sampled
     t1: Sampled
     hull: Sampled
     ventricle: Sampled
+    cerebellum: Sampled
 
 
 @lru_cache(maxsize=2)
@@ -97,6 +98,7 @@ def load_colin(folder: Path = TEMPLATES) -> Colin:
         Sampled(t1, affine),
         Sampled(hull.astype(np.float32), affine),
         Sampled(ventricle.astype(np.float32), affine),
+        Sampled(_cerebellum_distance(aal), affine),
     )
 
 
@@ -148,6 +150,14 @@ def _ventricle_distance(t1: np.ndarray, hull: np.ndarray) -> np.ndarray:
     sizes[0] = 0
     large = np.isin(parts, np.flatnonzero(sizes > 400))
     return ndi.distance_transform_edt(~large) - ndi.distance_transform_edt(large)
+
+
+def _cerebellum_distance(aal: np.ndarray) -> np.ndarray:
+    """Signed distance to AAL's cerebellum and vermis, gaps between their folia closed."""
+    near = ndi.distance_transform_edt(~((aal >= 91) & (aal <= 116))) <= 5
+    inside = ndi.distance_transform_edt(ndi.binary_fill_holes(near)) > 5
+    signed = ndi.distance_transform_edt(~inside) - ndi.distance_transform_edt(inside)
+    return signed.astype(np.float32)
 
 
 def _head_labels(t1: np.ndarray, hull: np.ndarray, affine: np.ndarray) -> np.ndarray:

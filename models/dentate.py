@@ -1,0 +1,265 @@
+"""Dentate nuclei on a susceptibility map in two steps, as in DentateSeg.
+
+A first nnU-Net finds the cerebellum on a coarse map, a second one segments both nuclei at its own
+resolution in a box around their usual place. Arrays in, arrays out; axes are RAS+.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import ndimage
+
+from qsm_nipype.errors import DataError, WeightsError
+from qsm_nipype.models.nnunet import Model, predict
+
+LEFT, RIGHT = 1, 2
+#: Box around both nuclei (mm), and its middle seen from the cerebellum's centre of mass.
+BOX = (96.0, 72.0, 64.0)
+OFFSET = (0.0, 6.0, 1.0)
+#: Less cerebellum than this (mm³) is none; adults have 110 000 to 150 000.
+LEAST_CEREBELLUM = 15_000.0
+#: Less of a nucleus than this (mm³) is noise; adults have 400 to 1300.
+LEAST_NUCLEUS = 60.0
+#: A map whose middle values are beyond this is not in ppm.
+LARGEST_SPREAD = 2.0
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """`labels` (uint8; 1 left, 2 right) and `cerebellum` (bool), both `(X, Y, Z)`.
+
+    `box` holds the first voxel and the size of the searched box. `status` is "found",
+    "not covered" (no cerebellum in the field of view), "not found" or "reversed sign"; `notes`
+    say in a sentence each what a reader must know.
+    """
+
+    labels: np.ndarray
+    cerebellum: np.ndarray
+    status: str
+    box: tuple[tuple[int, int, int], tuple[int, int, int]] | None = None
+    notes: tuple[str, ...] = field(default=())
+
+
+def segment(
+    chi: np.ndarray,
+    mask: np.ndarray,
+    voxel_size: Sequence[float],
+    *,
+    localiser: Model,
+    segmenter: Model,
+    device: str = "cpu",
+) -> Segmentation:
+    """Find and label the dentate nuclei on `chi` `(X, Y, Z)` in ppm, paramagnetic positive.
+
+    `mask` are the voxels with susceptibility, `voxel_size` in mm, axes RAS+. Raises DataError
+    when the values cannot be ppm, WeightsError when a model has other labels than it should.
+    """
+    check_unit(chi, mask)
+    chi = np.where(mask, np.nan_to_num(chi), 0).astype(np.float32)
+    cerebellum, centre = locate(chi, mask, voxel_size, localiser, device)
+    empty = np.zeros(chi.shape, np.uint8)
+    if centre is None:
+        note = "The field of view holds no cerebellum, so the dentate nuclei were not looked for."
+        return Segmentation(empty, cerebellum, "not covered", notes=(note,))
+    extent = np.maximum(BOX, segmenter.extent)
+    middle = centre + np.array(OFFSET) / voxel_size
+    labels = label_box(chi, middle, extent, voxel_size, segmenter, device)
+    box = _box(middle, extent, voxel_size, chi.shape)
+    found = keep_nuclei(labels * mask, voxel_size)
+    sides = set(np.unique(found).tolist()) - {0}
+    if not sides:
+        opposite = label_box(-chi, middle, extent, voxel_size, segmenter, device)
+        if len(np.unique(keep_nuclei(opposite * mask, voxel_size))) == 3:
+            note = (
+                "The dentate nuclei are seen only with the opposite sign of susceptibility: check "
+                "the sign of the phase."
+            )
+            return Segmentation(empty, cerebellum, "reversed sign", box, (note,))
+        note = "The cerebellum is in the field of view, but no dentate nucleus was found in it."
+        return Segmentation(empty, cerebellum, "not found", box, (note,))
+    return Segmentation(found, cerebellum, "found", box, _remarks(found, mask))
+
+
+def check_unit(chi: np.ndarray, mask: np.ndarray) -> None:
+    """Raise DataError for a map whose spread says that it is in ppb."""
+    values = chi[mask & np.isfinite(chi)]
+    if values.size == 0:
+        return
+    spread = float(np.percentile(np.abs(values - np.median(values)), 68))
+    if spread > LARGEST_SPREAD:
+        raise DataError(
+            f"susceptibility spreads by {spread:.3g} in the brain, which cannot be ppm; divide a "
+            "map in ppb by 1000"
+        )
+
+
+def locate(
+    chi: np.ndarray, mask: np.ndarray, voxel_size: Sequence[float], localiser: Model, device: str
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Mask of the cerebellum, and its centre of mass in voxels; None where there is none."""
+    spacing = localiser.spacing
+    size = np.asarray(voxel_size, dtype=float)
+    coarse, actual = chi, size.copy()
+    for axis in range(3):
+        count = max(1, round(chi.shape[axis] * size[axis] / spacing[axis]))
+        coarse = area_mean(coarse, axis, count)
+        actual[axis] = chi.shape[axis] * size[axis] / count
+    nothing = np.zeros(chi.shape, dtype=bool)
+    if not mask.any():
+        return nothing, None
+    share = predict(localiser, coarse, actual, device=device)[1]
+    inside = _largest(share > 0.5)
+    if inside.sum() * actual.prod() < LEAST_CEREBELLUM:
+        return nothing, None
+    near = ndimage.binary_dilation(inside, iterations=1)
+    ratio = actual / size
+    centre = (np.argwhere(inside).mean(0) + 0.5) * ratio - 0.5
+    fine = ndimage.affine_transform(
+        share * near, 1 / ratio, 0.5 / ratio - 0.5, output_shape=chi.shape, order=1, mode="nearest"
+    )
+    return (fine > 0.5) & mask, centre
+
+
+def area_mean(volume: np.ndarray, axis: int, count: int) -> np.ndarray:
+    """`volume` averaged into `count` equal cells along `axis`; finer cells are interpolated."""
+    n = volume.shape[axis]
+    if count == n:
+        return volume
+    total = np.cumsum(volume, axis, dtype=np.float64)
+    total = np.concatenate([np.zeros_like(np.take(total, [0], axis)), total], axis)
+    at = np.linspace(0, n, count + 1)
+    low = np.minimum(at.astype(int), n - 1)
+    weight = (at - low).reshape([-1 if a == axis else 1 for a in range(3)])
+    edges = np.take(total, low, axis) * (1 - weight) + np.take(total, low + 1, axis) * weight
+    return (np.diff(edges, axis=axis) * (count / n)).astype(np.float32)
+
+
+def label_box(
+    chi: np.ndarray,
+    middle: np.ndarray,
+    extent: np.ndarray,
+    voxel_size: Sequence[float],
+    segmenter: Model,
+    device: str,
+) -> np.ndarray:
+    """Labels (1 left, 2 right) of the whole grid, from the network's look at one box.
+
+    The box of `extent` (mm) around the voxel `middle` is read at the network's spacing; its
+    probabilities are read back at the voxels.
+    """
+    step = np.asarray(segmenter.spacing)
+    size = np.asarray(voxel_size, dtype=float)
+    ratio = step / size  # voxels per sample
+    same = np.abs(ratio - 1) < 0.02
+    ratio = np.where(same, 1.0, ratio)
+    shape = np.ceil(extent / step).astype(int)
+    first = middle - ratio * (shape - 1) / 2
+    first = np.where(same, np.round(first), first)
+    start, stop = _around(first, ratio, shape, chi.shape)
+    part = chi[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
+    blur = np.where(ratio > 1.05, 0.35 * np.sqrt(np.maximum(ratio**2 - 1, 0)), 0.0)
+    part = ndimage.gaussian_filter(part, blur) if blur.any() else part
+    order = 0 if same.all() else 3
+    box = ndimage.affine_transform(
+        part, ratio, first - start, output_shape=tuple(shape), order=order, mode="constant"
+    )
+    if not box.any():
+        return np.zeros(chi.shape, np.uint8)
+    found = predict(segmenter, box, step, device=device)
+    sides = _sides(found, segmenter)
+    back = [
+        ndimage.affine_transform(
+            share, 1 / ratio, (start - first) / ratio, output_shape=part.shape, order=order and 1
+        )
+        for share in sides
+    ]
+    labels = np.zeros(chi.shape, np.uint8)
+    window = labels[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
+    inside = sum(back) > 0.5
+    window[inside] = np.where(back[0] >= back[1], LEFT, RIGHT)[inside]
+    return labels
+
+
+def _around(
+    first: np.ndarray, ratio: np.ndarray, shape: np.ndarray, whole: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The voxels that a box touches, with a margin for interpolation, inside the volume."""
+    low = np.floor(first).astype(int) - 4
+    high = np.ceil(first + ratio * (shape - 1)).astype(int) + 5
+    return np.clip(low, 0, np.array(whole) - 1), np.clip(high, 1, whole)
+
+
+def _sides(found: np.ndarray, segmenter: Model) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of left and right: labels by name, else 1 and 2, else one label by halves."""
+    labels = segmenter.labels
+    left = [v for k, v in labels.items() if "left" in k.lower()]
+    right = [v for k, v in labels.items() if "right" in k.lower()]
+    if len(left) == 1 and len(right) == 1:
+        return found[left[0]], found[right[0]]
+    if len(labels) == 2:
+        return found[LEFT], found[RIGHT]
+    if len(labels) == 1:
+        share = found[next(iter(labels.values()))]
+        where = np.argwhere(share > 0.5)
+        half = (
+            share.shape[0] / 2 if len(where) == 0 else np.ptp(where[:, 0]) / 2 + where[:, 0].min()
+        )
+        leftward = (np.arange(share.shape[0]) < half)[:, None, None]
+        return share * leftward, share * ~leftward
+    raise WeightsError(
+        f"{segmenter.path}: segments {', '.join(labels)}; give a model of the left and the right "
+        "dentate nucleus"
+    )
+
+
+def keep_nuclei(labels: np.ndarray, voxel_size: Sequence[float]) -> np.ndarray:
+    """Of each side the largest part (gaps of one voxel don't divide), when it is large enough."""
+    kept = np.zeros_like(labels)
+    for side in (LEFT, RIGHT):
+        where = labels == side
+        if not where.any():
+            continue
+        box = ndimage.find_objects(where)[0]
+        near = ndimage.binary_dilation(np.pad(where[box], 1))
+        part = where[box] & _largest(near)[1:-1, 1:-1, 1:-1]
+        if part.sum() * np.prod(voxel_size) >= LEAST_NUCLEUS:
+            kept[box][part] = side
+    return kept
+
+
+def _largest(mask: np.ndarray) -> np.ndarray:
+    parts, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    if count < 2:
+        return mask
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    return parts == sizes.argmax()
+
+
+def _box(
+    middle: np.ndarray, extent: np.ndarray, voxel_size: Sequence[float], shape: Sequence[int]
+) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    half = extent / np.asarray(voxel_size) / 2
+    low = np.clip(np.round(middle - half).astype(int), 0, shape)
+    high = np.clip(np.round(middle + half).astype(int), 0, shape)
+    return tuple(low.tolist()), tuple((high - low).tolist())  # type: ignore[return-value]
+
+
+def _remarks(labels: np.ndarray, mask: np.ndarray) -> tuple[str, ...]:
+    """What makes the volumes doubtful: a missing side, or a nucleus cut by the field of view."""
+    notes = []
+    seen = np.pad(mask, 1)  # what the field of view cuts counts as outside
+    inner = ndimage.binary_erosion(seen, np.ones((3, 3, 3)))[1:-1, 1:-1, 1:-1]
+    for side, name in ((LEFT, "left"), (RIGHT, "right")):
+        where = labels == side
+        if not where.any():
+            notes.append(f"The {name} dentate nucleus was not found.")
+        elif (where & ~inner).sum() > 0.02 * where.sum():
+            notes.append(
+                f"The {name} dentate nucleus touches the border of the map: its volume is too "
+                "small by an unknown amount."
+            )
+    return tuple(notes)

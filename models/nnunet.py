@@ -1,0 +1,290 @@
+"""nnU-Net v2 models [Isensee2021]_ as they are shared: folders or zip files, read without trust.
+
+Nothing in a model is executed: checkpoints are opened with `weights_only`, a zip file is read
+where it lies and never unpacked, and a plan may name layers of PyTorch and nnU-Net only.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import re
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qsm_nipype.errors import WeightsError
+
+#: Checkpoints of a fold, best first.
+CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
+#: Where the layers that a plan names may come from.
+_TRUSTED = ("torch.nn.", "dynamic_network_architectures.")
+_LARGEST = 4 << 30  # bytes of one file in a zip
+
+Reader = Callable[[str], bytes]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained nnU-Net: its plan and description, and the weights of every fold."""
+
+    plans: Mapping[str, Any]
+    description: Mapping[str, Any]
+    configuration: str
+    folds: tuple[Mapping[str, Tensor], ...]
+    path: str = ""
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """Name → value of the foreground labels."""
+        return {
+            str(name): int(value)
+            for name, value in self.description["labels"].items()
+            if isinstance(value, int) and value > 0
+        }
+
+    @property
+    def _plan(self) -> Mapping[str, Any]:
+        plan = dict(self.plans["configurations"][self.configuration])
+        while "inherits_from" in plan:
+            parent = plan.pop("inherits_from")
+            plan = {**self.plans["configurations"][parent], **plan}
+        return plan
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Voxel size (mm) along x, y, z that the network works at."""
+        return tuple(float(v) for v in self._in_xyz(self._plan["spacing"]))
+
+    @property
+    def extent(self) -> tuple[float, ...]:
+        """What one patch covers (mm) along x, y, z."""
+        patch = self._in_xyz(self._plan["patch_size"])
+        return tuple(float(n) * s for n, s in zip(patch, self.spacing, strict=True))
+
+    def _in_xyz(self, values: Sequence[Any]) -> Sequence[Any]:
+        back = self.plans.get("transpose_backward", [0, 1, 2])
+        return [values[i] for i in back][::-1]
+
+
+def read_model(path: str | Path) -> Model:
+    """The model in a folder, or in a zip file of `nnUNetv2_export_model_to_zip`.
+
+    The folder holds `plans.json`, `dataset.json` and `fold_*/checkpoint_final.pth`, or such a
+    folder somewhere below it. All numbered folds are taken, else `fold_all`. Raises WeightsError
+    in one sentence.
+    """
+    source = Path(path)
+    if not source.exists():
+        raise WeightsError(f"{source}: no such model; give an nnU-Net v2 folder or its zip file")
+    if source.is_dir():
+        names = [p.relative_to(source).as_posix() for p in sorted(source.rglob("*.*"))]
+        return _read(source, names, lambda name: (source / name).read_bytes())
+    try:
+        with zipfile.ZipFile(source) as archive:
+            names = archive.namelist()
+            _check_names(source, archive)
+            return _read(source, names, archive.read)
+    except zipfile.BadZipFile as exc:
+        raise WeightsError(
+            f"{source}: neither a folder nor a zip file; give an nnU-Net v2 model"
+        ) from exc
+
+
+def _check_names(source: Path, archive: zipfile.ZipFile) -> None:
+    """Refuse archives that would write elsewhere when unpacked, or are bombs."""
+    for entry in archive.infolist():
+        name = entry.filename.replace("\\", "/")
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name):
+            raise WeightsError(
+                f"{source}: the entry {entry.filename!r} points outside the archive; don't use it"
+            )
+        if entry.file_size > _LARGEST:
+            raise WeightsError(f"{source}: {entry.filename!r} is larger than 4 GB; not a model")
+
+
+def _read(source: Path, names: Sequence[str], read: Reader) -> Model:
+    plans = [n for n in names if PurePosixPath(n).name == "plans.json"]
+    folders = [n.removesuffix("plans.json") for n in plans]
+    folders = [f for f in folders if f"{f}dataset.json" in names]
+    if not folders:
+        raise WeightsError(f"{source}: no plans.json with a dataset.json; not an nnU-Net v2 model")
+    found = [(f, c) for f in folders if (c := _checkpoints(f, names))]
+    if len(found) != 1:
+        raise WeightsError(
+            f"{source}: {len(found)} trained models in it, where one is needed; give the folder "
+            "with plans.json and fold_*/checkpoint_final.pth"
+        )
+    (folder, checkpoints) = found[0]
+    try:
+        plan = json.loads(read(f"{folder}plans.json"))
+        description = json.loads(read(f"{folder}dataset.json"))
+    except ValueError as exc:
+        raise WeightsError(f"{source}: its JSON files are damaged; copy it again") from exc
+    contents = [checkpoint(read(name), f"{source}/{name}") for name in checkpoints]
+    try:
+        configuration = str(contents[0]["init_args"]["configuration"])
+        folds = tuple(content["network_weights"] for content in contents)
+        model = Model(plan, description, configuration, folds, str(source))
+        _ = model.labels, model.spacing, model.extent
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as exc:
+        raise WeightsError(f"{source}: not the plan or checkpoint of an nnU-Net v2 model") from exc
+    return model
+
+
+def _checkpoints(folder: str, names: Sequence[str]) -> list[str]:
+    """The best checkpoint of every fold."""
+    folds: dict[str, str] = {}
+    for kind in reversed(CHECKPOINTS):
+        for name in names:
+            match = re.fullmatch(re.escape(folder) + rf"fold_(\d+|all)/{kind}", name)
+            if match:
+                folds[match[1]] = name
+    numbered = sorted(f for f in folds if f != "all")
+    return [folds[f] for f in numbered or folds]
+
+
+def checkpoint(data: bytes, name: str) -> Mapping[str, Any]:
+    """A checkpoint's content, opened so that nothing in it is executed.
+
+    NumPy's numbers, which nnU-Net's log holds, are let through. Raises WeightsError.
+    """
+    try:
+        with torch.serialization.safe_globals(_numbers()):
+            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as exc:
+        raise WeightsError(
+            f"{name}: holds more than tensors and numbers, and code in a model is not run; ask "
+            "its authors for a plain checkpoint"
+        ) from exc
+    weights = content.get("network_weights") if isinstance(content, Mapping) else None
+    if not isinstance(weights, Mapping) or not all(
+        isinstance(v, Tensor) for v in weights.values()
+    ):
+        raise WeightsError(f"{name}: no network_weights in it; not an nnU-Net v2 checkpoint")
+    return content
+
+
+def _numbers() -> list[Any]:
+    """What NumPy's scalars and arrays are made of when pickled, by both of its module names."""
+    core = np._core.multiarray  # type: ignore[attr-defined]
+    allowed: list[Any] = [np.dtype, np.ndarray, core.scalar, core._reconstruct]
+    allowed += [(core.scalar, "numpy.core.multiarray.scalar")]
+    allowed += [(core._reconstruct, "numpy.core.multiarray._reconstruct")]
+    kinds = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")
+    return [*allowed, *(type(np.dtype(kind)) for kind in kinds)]
+
+
+def _check_layers(source: Path, plan: Mapping[str, Any]) -> None:
+    """A plan names classes that nnU-Net imports and calls: only layers are let through."""
+    from pydoc import locate
+
+    from qsm_nipype.models.torchvision import importable
+
+    importable()
+    architecture = plan.get("architecture", {})
+    arguments = architecture.get("arch_kwargs", {})
+    names = [architecture.get("network_class_name")]
+    names += [arguments.get(key) for key in architecture.get("_kw_requires_import", [])]
+    for name in names:
+        if name is None:
+            continue
+        found = locate(str(name)) if str(name).startswith(_TRUSTED) else None
+        if not (
+            isinstance(found, type)
+            and issubclass(found, torch.nn.Module)
+            and found.__module__.startswith(_TRUSTED)
+        ):
+            raise WeightsError(
+                f"{source}: its plan names {name!r}, which is no layer of PyTorch or nnU-Net; "
+                "don't use it"
+            )
+
+
+def predict(
+    model: Model, volume: np.ndarray, voxel_size: Sequence[float], *, device: str = "cpu"
+) -> np.ndarray:
+    """Probabilities `(labels, X, Y, Z)` of `volume` `(X, Y, Z)`, background first.
+
+    Axes are RAS+, `voxel_size` in mm; nnU-Net brings the volume to its spacing and back. Folds
+    are averaged; there is no test-time mirroring, since it would exchange left and right. Raises
+    WeightsError when the weights don't fit the plan.
+    """
+    from qsm_nipype.models.torchvision import importable
+
+    importable()
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    spoken = io.StringIO()  # nnU-Net prints; a node's log shall not
+    with redirect_stdout(spoken), _threads_kept():
+        predictor = nnUNetPredictor(
+            use_mirroring=False,
+            perform_everything_on_device=device != "cpu",
+            device=torch.device(device),
+            allow_tqdm=False,
+        )
+        _initialise(predictor, model)
+        _, found = predictor.predict_single_npy_array(
+            np.ascontiguousarray(volume.transpose(2, 1, 0), dtype=np.float32)[None],
+            {"spacing": [float(v) for v in reversed(voxel_size)]},
+            None,
+            None,
+            True,
+        )
+    return np.ascontiguousarray(np.asarray(found, dtype=np.float32).transpose(0, 3, 2, 1))
+
+
+@contextmanager
+def _threads_kept() -> Any:
+    """nnU-Net changes the number of threads."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _initialise(predictor: Any, model: Model) -> None:
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    _check_layers(Path(model.path), model._plan)
+    manager = PlansManager(dict(model.plans))
+    configuration = manager.get_configuration(model.configuration)
+    description = dict(model.description)
+    channels = determine_num_input_channels(manager, configuration, description)
+    if channels != 1:
+        raise WeightsError(f"{model.path}: wants {channels} images; give a model of QSM alone")
+    network = get_network_from_plans(
+        configuration.network_arch_class_name,
+        configuration.network_arch_init_kwargs,
+        configuration.network_arch_init_kwargs_req_import,
+        channels,
+        manager.get_label_manager(description).num_segmentation_heads,
+        allow_init=False,
+        deep_supervision=False,
+    )
+    folds = [{k: v.float() for k, v in fold.items()} for fold in model.folds]
+    try:
+        for fold in folds:
+            network.load_state_dict(fold)
+    except RuntimeError as exc:
+        raise WeightsError(
+            f"{model.path}: the weights don't fit the plan's network; it needs its own trainer, "
+            "which is not run"
+        ) from exc
+    if not all(bool(torch.isfinite(v).all()) for fold in folds for v in fold.values()):
+        raise WeightsError(f"{model.path}: some weights are not finite; train or copy it again")
+    predictor.manual_initialization(
+        network, manager, configuration, folds, description, "nnUNetTrainer", None
+    )
