@@ -83,7 +83,9 @@ class DerivativesSink(QSMInterface):
         """The images that this node writes, as far as its static inputs tell."""
         base = Path(self.inputs.base_directory)
         return [
-            base / f"{stem_}.nii.gz" for kind in self.kinds for stem_ in self._stems(kind, None)
+            base / f"{stem_}{'.tsv' if table()[kind].get('kind') == 'table' else '.nii.gz'}"
+            for kind in self.kinds
+            for stem_ in self._stems(kind, None)
         ]
 
     def _stems(self, kind: str, count: int | None) -> list[Path]:
@@ -103,15 +105,26 @@ class DerivativesSink(QSMInterface):
             if not isdefined(value):
                 continue
             files = [value] if isinstance(value, str) else value
+            if table()[kind].get("kind") == "table":
+                self._write_table(base, kind, Path(files[0]))
+                continue
             for source, name in zip(files, self._stems(kind, len(files)), strict=True):
                 target = base / f"{name}.nii.gz"
                 compress(Path(source), target)
                 own = sidecar_of(kind, record, inversion=files.index(source))
                 sidecar = json.dumps(own, indent=2, ensure_ascii=False)
                 write_text(base / f"{name}.json", sidecar + "\n")
+                if "labels" in table()[kind]:
+                    write_text(base / f"{name}.tsv", look_up(table()[kind]["labels"]))
                 written.append(str(target))
         self._write_qc(base, record)
         return {"out_files": written}
+
+    def _write_table(self, base: Path, kind: str, source: Path) -> None:
+        """A node's table with the data dictionary `columns.json` beside it."""
+        path = base / derivative_path(kind, self.inputs.entities, self.inputs.datatype)
+        for file, ending in ((source, ".tsv"), (source.with_name("columns.json"), ".json")):
+            write_text(path.with_name(path.name + ending), file.read_text(encoding="utf-8"))
 
     def _write_qc(self, base: Path, record: Mapping[str, Any]) -> None:
         table, dictionary = qc_table(record)
@@ -119,6 +132,11 @@ class DerivativesSink(QSMInterface):
         write_text(path.with_name(f"{path.name}.tsv"), table)
         text = json.dumps(dictionary, indent=2, ensure_ascii=False)
         write_text(path.with_name(f"{path.name}.json"), text + "\n")
+
+
+def look_up(labels: Mapping[int, str]) -> str:
+    """The look-up table of a segmentation (TSV)."""
+    return "index\tname\n" + "".join(f"{index}\t{name}\n" for index, name in labels.items())
 
 
 #: Columns that every row of a participant's table has.
@@ -168,6 +186,11 @@ def sidecar_of(kind: str, record: Mapping[str, Any], *, inversion: int = 0) -> d
     steps = [step for step in every[:last] if step["step"] != "inversion" or step in own]
     if row["until"] == "relaxometry":
         steps = [step for step in every if step["step"] == "relaxometry"]
+    elif row["until"] == "read":
+        steps = []
+    elif row["until"] == "segmentation":
+        steps = [step for step in steps if step["step"] != "relaxometry"]
+        sidecar.update(record.get("segmentation", {}))
     sidecar["ProcessingSteps"] = [
         {key: step[key] for key in ("step", "method", "parameters") if key in step}
         for step in steps

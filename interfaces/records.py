@@ -81,6 +81,9 @@ class AcquisitionRecord(QSMInterface):
         if "mask" in volumes:
             record["acquisition"] = {**record["acquisition"], **geometry(volumes["mask"])}
         record["numbers"] = self._numbers(volumes, next(iter(record["references"]), {}))
+        for own, _ in found["segmentation"]:
+            record["numbers"] |= own.get("numbers", {})
+            record["segmentation"] = segmentation_fields(own)
         return {"out_record": write_json(cwd / "acquisition.json", record)}
 
     def _beside(self, step: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -108,6 +111,14 @@ class AcquisitionRecord(QSMInterface):
             sd = reference["ReferenceStandardDeviation"]
             found["reference"] = reference_number(region, mean, sd)
         return found
+
+
+def segmentation_fields(own: dict[str, Any]) -> dict[str, Any]:
+    """Sidecar fields of a segmentation: whether it was found, and the box that was searched."""
+    box = own.get("box", {})
+    fields = {"Status": own.get("status"), "Notes": own.get("warnings") or None}
+    fields |= {"BoxFirstVoxel": box.get("first"), "BoxSize": box.get("size")}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def geometry(volume: Volume) -> dict[str, Any]:

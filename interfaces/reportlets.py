@@ -35,6 +35,8 @@ class _PicturesInputSpec(QSMInputSpec):
     in_local_field = File(exists=True, desc="(ppm)")
     in_agreement = File(exists=True, desc="SD over the inversions (ppm)")
     in_r2star = File(exists=True, desc="(1/s)")
+    in_dentate = File(exists=True, desc="dentate nuclei, 1 left, 2 right")
+    in_dentate_box = File(exists=True, desc="box that was searched for them")
     label = traits.Str(mandatory=True, desc="of the acquisition")
 
 
@@ -71,8 +73,14 @@ class AcquisitionPictures(QSMInterface):
             magnitude.affine,
             record["acquisition"]["echo_times"],
         )
+        drawn = [phase, *gallery.draw(maps, magnitude.affine)]
+        if isdefined(self.inputs.in_dentate):
+            nuclei, box = load(self.inputs.in_dentate), load(self.inputs.in_dentate_box)
+            drawn.append(
+                gallery.draw_dentate(nuclei.data, box.data, maps["chi"], magnitude.affine)
+            )
         pictures = []
-        for name, title, caption, png in [phase, *gallery.draw(maps, magnitude.affine)]:
+        for name, title, caption, png in drawn:
             path = folder / f"{stem(record['entities'])}_desc-{name.replace('_', '')}_figure.png"
             write_bytes(path, png)
             pictures.append(

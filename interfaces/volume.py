@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,20 @@ class Volume:
         import torch
 
         return torch.as_tensor(np.ascontiguousarray(self.data > 0.5), device=device)
+
+
+def canonical(volume: Volume) -> tuple[Volume, Callable[[np.ndarray], np.ndarray]]:
+    """The volume with axes to the right, front and top (RAS+), and what turns arrays back.
+
+    Axes are exchanged and flipped only; an oblique slab stays oblique.
+    """
+    from nibabel import orientations as turn
+
+    here, ras = turn.io_orientation(volume.affine), turn.axcodes2ornt("RAS")
+    there, home = turn.ornt_transform(here, ras), turn.ornt_transform(ras, here)
+    affine = volume.affine @ turn.inv_ornt_aff(there, volume.data.shape[:3])
+    turned = np.ascontiguousarray(turn.apply_orientation(volume.data, there))
+    return Volume(turned, affine, volume.path), lambda a: turn.apply_orientation(a, home)
 
 
 def b0_direction(affine: np.ndarray) -> tuple[float, float, float]:

@@ -6,16 +6,21 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from qsm_nipype.errors import UsageError, WeightsError
 from qsm_nipype.models import weights as store
 
+if TYPE_CHECKING:
+    from qsm_nipype.models.nnunet import Model
+
 
 @dataclass(frozen=True)
 class Network:
-    """A network's contract; `module` is `package.module:Class`.
+    """A network's contract; `module` is `package.module:Class`, "" for an nnU-Net model.
 
     `patch` in voxels of `voxel_size` (mm; None: the acquisition's own), `checksum` the SHA-256
     of the shipped weight file `file` (None: none is shipped), `option` how the user names
@@ -73,6 +78,34 @@ NETWORKS = {
             citation="Lee2025",
             training="simulated data only, see the model card",
         ),
+        Network(
+            name="cerebellum",
+            module="",
+            inputs="susceptibility, ppm; zero outside the mask",
+            outputs="1: cerebellum",
+            voxel_size=4.0,
+            orientation="RAS+: axes to the right, to the front, upwards",
+            patch=(48, 56, 48),
+            file="cerebellum.zip",
+            checksum=None,
+            option="--dentate-model",
+            citation="Shiraishi2025",
+            training="simulated data only, see the model card",
+        ),
+        Network(
+            name="dentate",
+            module="",
+            inputs="susceptibility around the dentate nuclei, ppm",
+            outputs="1: left, 2: right dentate nucleus",
+            voxel_size=1.0,
+            orientation="RAS+: axes to the right, to the front, upwards",
+            patch=(72, 48, 40),
+            file="dentate.zip",
+            checksum=None,
+            option="--dentate-model",
+            citation="Shiraishi2025",
+            training="simulated data only, see the model card",
+        ),
     )
 }
 
@@ -100,9 +133,42 @@ def read_weights(name: str, path: str | os.PathLike[str] | None = None) -> store
     entry = find(name)
     if path is not None:
         return store.read(path)
-    if not shipped(name):
+    return store.read(_shipped_file(entry), entry.checksum)
+
+
+def read_nnunet(name: str, path: str | os.PathLike[str] | None = None) -> Model:
+    """The user's nnU-Net model at `path`, or the shipped one after its checksum was compared.
+
+    Raises WeightsError, also when none is shipped, with how to get one.
+    """
+    from qsm_nipype.models.nnunet import read_model
+
+    if path is not None:
+        return read_model(Path(path))
+    entry = find(name)
+    source = _shipped_file(entry)
+    if store.digest(source) != entry.checksum:
         raise WeightsError(
-            f"{name}: this version ships no weights; train them with 'qsm-nipype train {name} OUT'"
-            f" or give a weight file with {entry.option}"
+            f"{source}: the checksum is not that of the model card; install it again"
         )
-    return store.read(store.FOLDER / entry.file, entry.checksum)
+    return read_model(source)
+
+
+def check(name: str, path: str | os.PathLike[str] | None = None) -> None:
+    """Raise WeightsError now where a network's weights could not be read later."""
+    if find(name).module:
+        read_weights(name, path)
+        return
+    read_nnunet(name, path)
+    if name == "dentate":
+        read_nnunet("cerebellum")
+
+
+def _shipped_file(entry: Network) -> Path:
+    if not shipped(entry.name):
+        command = "dentate" if entry.name == "cerebellum" else entry.name
+        raise WeightsError(
+            f"{entry.name}: this version ships no weights; train them with 'qsm-nipype train "
+            f"{command} OUT' or give a weight file with {entry.option}"
+        )
+    return store.FOLDER / entry.file

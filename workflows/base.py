@@ -10,6 +10,7 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
 from qsm_nipype import bids, records
+from qsm_nipype.atlases import Atlas, find_atlases
 from qsm_nipype.bids import Acquisition
 from qsm_nipype.interfaces.reportlets import SubjectReport
 from qsm_nipype.settings import Settings
@@ -22,6 +23,7 @@ from qsm_nipype.workflows.outputs import ALWAYS, init_outputs_wf
 from qsm_nipype.workflows.phase import init_phase_wf
 from qsm_nipype.workflows.relaxometry import init_relaxometry_wf
 from qsm_nipype.workflows.report import init_report_wf
+from qsm_nipype.workflows.segmentation import init_segmentation_wf
 
 
 def init_qsm_nipype_wf(
@@ -73,8 +75,8 @@ def init_acquisition_wf(
     ::
 
         phase ─► fieldmap ─► background ─► inversion ─► outputs ─► report
-          └► masking ───────────┘
-          └► relaxometry ──────────────────────────────────┘
+          └► masking ───────────┘              ├► segmentation ─┤
+          └► relaxometry ─────────────────────┴───────────┘
 
     Inputs
     ------
@@ -138,6 +140,7 @@ def init_acquisition_wf(
         size,
         kinds=kinds,
         inversions=settings.inversion,
+        atlases=[atlas.name for atlas in _atlases(settings, acquisition)],
     )
     report = init_report_wf(settings.output_dir.absolute(), acquisition.label, size)
     # fmt: off
@@ -180,6 +183,7 @@ def init_acquisition_wf(
         (report, outputnode, [("outputnode.record", "record")]),
     ])
     # fmt: on
+    _add_segmentation(workflow, settings, acquisition, size)
     if "agreement" in kinds:
         for place in (outputs, report):
             workflow.connect(inversion, "outputnode.agreement", place, "inputnode.agreement")
@@ -198,7 +202,8 @@ def _add_relaxometry(
         parameters=settings.parameters,
     )
     nodes = {
-        part: workflow.get_node(f"{part}_wf") for part in ("phase", "masking", "outputs", "report")
+        part: workflow.get_node(f"{part}_wf")
+        for part in ("phase", "masking", "outputs", "report", "segmentation")
     }
     # fmt: off
     workflow.connect([
@@ -207,19 +212,65 @@ def _add_relaxometry(
         (relaxometry, nodes["outputs"], [("outputnode.r2star", "inputnode.r2star"),
                                          ("outputnode.t2star", "inputnode.t2star")]),
         (relaxometry, nodes["report"], [("outputnode.r2star", "inputnode.r2star")]),
+        (relaxometry, nodes["segmentation"], [("outputnode.r2star", "inputnode.r2star"),
+                                              ("outputnode.t2star", "inputnode.t2star")]),
     ])
     # fmt: on
 
 
+def _add_segmentation(
+    workflow: pe.Workflow, settings: Settings, acquisition: Acquisition, size: Resources
+) -> None:
+    segmentation = init_segmentation_wf(
+        acquisition.entities,
+        size,
+        segmentations=settings.segmentation,
+        atlases=_atlases(settings, acquisition),
+        inversions=settings.inversion,
+        weights=_path(settings.dentate_model),
+    )
+    parts = ("phase", "masking", "background", "inversion", "outputs", "report")
+    nodes = {part: workflow.get_node(f"{part}_wf") for part in parts}
+    written = ["regions"] + ["aligned"] * ("segmentation" in settings.derivatives)
+    nuclei = ["dentate", "dentate_box"] if settings.segmentation else []
+    written += [*nuclei, "cerebellum"] if nuclei else []
+    # fmt: off
+    workflow.connect([
+        (nodes["phase"], segmentation, [("outputnode.magnitude", "inputnode.magnitude")]),
+        (nodes["masking"], segmentation, [("outputnode.mask", "inputnode.mask")]),
+        (nodes["background"], segmentation, [("outputnode.mask", "inputnode.mask_chi")]),
+        (nodes["inversion"], segmentation, [("outputnode.chi", "inputnode.chi")]),
+        (segmentation, nodes["outputs"], [(f"outputnode.{f}", f"inputnode.{f}") for f in written]),
+    ])
+    # fmt: on
+    if nuclei:
+        ports = [(f"outputnode.{field}", f"inputnode.{field}") for field in nuclei]
+        workflow.connect([(segmentation, nodes["report"], ports)])
+
+
 def _kinds(settings: Settings, decays: bool) -> list[str]:
     """What an acquisition's sink writes."""
+    nuclei = bool(settings.segmentation)
     extra = {
+        "regions": True,
+        "dentate": nuclei,
+        "cerebellum": nuclei,
+        "dentate_box": nuclei,
+        "aligned": "segmentation" in settings.derivatives,
         "agreement": len(settings.inversion) > 1,
         "r2star": decays,
         "t2star": decays,
         "unwrapped": settings.save_unwrapped,
     }
     return [*ALWAYS, *(kind for kind, wanted in extra.items() if wanted)]
+
+
+def _atlases(settings: Settings, acquisition: Acquisition) -> list[Atlas]:
+    """The user's segmentations of an acquisition's head (`-d segmentation=PATH`)."""
+    place = settings.derivatives.get("segmentation")
+    if place is None:
+        return []
+    return find_atlases(Path(place).absolute(), acquisition, settings.bids_dir.absolute())
 
 
 def _path(given: Path | None) -> str | None:

@@ -37,6 +37,7 @@ def init_outputs_wf(
     *,
     kinds: Sequence[str],
     inversions: Sequence[str] = ("tv",),
+    atlases: Sequence[str] = (),
     name: str = "outputs_wf",
 ) -> pe.Workflow:
     """Write down what was done, and the maps of `kinds` under their BIDS names.
@@ -60,6 +61,10 @@ def init_outputs_wf(
         standard deviation over the inversions (ppm)
     r2star, t2star
         (1/s), (s); only where there are several echoes
+    dentate, cerebellum, dentate_box, aligned
+        labels; masks; the user's labels
+    regions
+        statistics of the maps in regions (TSV)
 
     Outputs
     -------
@@ -70,7 +75,7 @@ def init_outputs_wf(
     """
     workflow = pe.Workflow(name=name)
     fields = [*_BESIDE.values(), "mask_chi", "residual", "field_noise", "chi", "agreement"]
-    fields += ["r2star", "t2star"]
+    fields += ["r2star", "t2star", "dentate", "cerebellum", "dentate_box", "aligned", "regions"]
     inputnode = pe.Node(niu.IdentityInterface(fields=fields), name="inputnode")
     outputnode = pe.Node(niu.IdentityInterface(fields=["record", "out_files"]), name="outputnode")
     collect = AcquisitionRecord(acquisition=dict(static), steps=[dict(step) for step in steps])
@@ -81,10 +86,14 @@ def init_outputs_wf(
         entities=dict(static["entities"]),
         datatype=static["datatype"],
     )
+    descriptions = {"aligned": list(atlases)} if atlases else {}
     if len(inversions) > 1:
-        sink.inputs.descriptions = {"chi": [None, *inversions[1:]]}
+        descriptions["chi"] = [None, *inversions[1:]]
+    if descriptions:
+        sink.inputs.descriptions = descriptions
     ds_maps = make(sink, "ds_maps", resources, bytes_per_voxel=8, threads=1)
     decays = {"r2star"} & set(kinds)
+    nuclei = {"dentate"} & set(kinds)
     numbers = ["mask", "mask_chi", "chi", *decays]
     # fmt: off
     workflow.connect([
@@ -92,6 +101,7 @@ def init_outputs_wf(
         (inputnode, record, [(source, f"in_{source}") for source in numbers]),
         (inputnode, record, [("field_noise", "in_noise"), ("residual", "in_residual")]),
         (inputnode, record, [(source, "from_relaxometry") for source in decays]),
+        (inputnode, record, [(source, "from_segmentation") for source in nuclei]),
         (record, ds_maps, [("out_record", "in_record")]),
         (inputnode, ds_maps, [(kind, kind) for kind in kinds]),
         (record, outputnode, [("out_record", "record")]),

@@ -43,6 +43,8 @@ def init_report_wf(
         (1/s)
     mask, mask_chi
         of the brain; where susceptibility was computed
+    dentate, dentate_box
+        nuclei (1 left, 2 right); box that was searched for them
 
     Outputs
     -------
@@ -50,7 +52,7 @@ def init_report_wf(
         of the acquisition with its pictures (JSON)
     """
     workflow = pe.Workflow(name=name)
-    fields = [*_MAPS, *_MASKS, "chi", "agreement", "r2star"]
+    fields = [*_MAPS, *_MASKS, "chi", "agreement", "r2star", "dentate", "dentate_box"]
     inputnode = pe.Node(
         niu.IdentityInterface(fields=["record", "written", *fields]), name="inputnode"
     )

@@ -16,7 +16,7 @@ from qsm_nipype.interfaces.files import write_text
 from qsm_nipype.settings import Settings
 
 #: Tables of the participants by the ending of their names.
-KINDS = ("desc-qc_metrics",)
+KINDS = ("desc-qc_metrics", "desc-regions_stats")
 
 
 def run(settings: Settings) -> int:
@@ -35,7 +35,7 @@ def run(settings: Settings) -> int:
     from qsm_nipype.execution import lock
 
     with lock.output_lock(out, ["group"]):
-        for kind, paths in found.items():
+        for kind, paths in ((k, p) for k, p in found.items() if p):
             rows, dictionary = join(paths)
             write_text(out / f"group_{kind}.tsv", to_tsv(rows))
             text = json.dumps(dictionary, indent=2, ensure_ascii=False)

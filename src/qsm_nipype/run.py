@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from qsm_nipype import __version__, bids, records
+from qsm_nipype import __version__, atlases, bids, records
 from qsm_nipype import settings as configuration
 from qsm_nipype.bids import Acquisition, Refusal
 from qsm_nipype.errors import DataError, UsageError
@@ -99,8 +99,11 @@ def _with_masks(
     good = []
     for acquisition in acquisitions:
         try:
-            for place in settings.derivatives.values():
-                bids.find_mask(Path(place), acquisition)
+            for kind, place in settings.derivatives.items():
+                if kind == "segmentation":
+                    atlases.find_atlases(Path(place), acquisition, settings.bids_dir)
+                else:
+                    bids.find_mask(Path(place), acquisition)
             good.append(acquisition)
         except DataError as exc:
             refusals.append(Refusal(acquisition.entities, str(exc)))

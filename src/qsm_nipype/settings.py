@@ -53,7 +53,8 @@ class Settings:
     derivatives: Mapping[str, str] = _option(
         {},
         _WHAT,
-        "your own masks, NAME=PATH: masks=PATH of the brain, reference=PATH of the reference",
+        "your own files, NAME=PATH: masks of the brain, reference region, segmentation (labels of "
+        "any space of the head)",
         "-d",
         "--derivatives",
     )
@@ -87,6 +88,14 @@ class Settings:
     relaxometry: str = _option(
         "loglinear", _HOW, "R2* and T2* mapping", "--relaxometry", step="relaxometry"
     )
+    segmentation: tuple[str, ...] = _option(
+        (),
+        _HOW,
+        "what is segmented on the map; none: nothing",
+        "--segmentation",
+        step="segmentation",
+        optional=True,
+    )
     reference: str = _option(
         "brain",
         _HOW,
@@ -108,6 +117,9 @@ class Settings:
     )
     mask_weights: Path | None = _option(
         None, _HOW, "weights for --mask net: a file", "--mask-weights"
+    )
+    dentate_model: Path | None = _option(
+        None, _HOW, "another nnU-Net v2 model of the dentate: folder or zip", "--dentate-model"
     )
     save_unwrapped: bool = _option(
         False, _HOW, "also write the unwrapped phase", "--save-unwrapped"
@@ -199,7 +211,8 @@ class Settings:
 
     def weights_of(self, method: methods.Method) -> Path | None:
         """The user's weight file for a network; None: the shipped one."""
-        return self.mask_weights if method.step == "mask" else self.inversion_weights
+        given = {"mask": self.mask_weights, "segmentation": self.dentate_model}
+        return given.get(method.step, self.inversion_weights)
 
     def parameters_of(self, method: methods.Method) -> dict[str, Any]:
         """What the user set for a method."""
@@ -293,7 +306,7 @@ def combine(base: Settings, changes: Mapping[str, Any]) -> Settings:
 
 
 #: What `-d NAME=PATH` may name.
-DERIVATIVES = ("masks", "reference")
+DERIVATIVES = ("masks", "reference", "segmentation")
 
 
 def check(settings: Settings) -> None:
@@ -314,9 +327,9 @@ def check(settings: Settings) -> None:
                 f"pip install 'qsm-nipype[{method.extra}]'"
             )
         if method.network is not None:
-            from qsm_nipype.models.registry import read_weights
+            from qsm_nipype.models import registry
 
-            read_weights(method.network, settings.weights_of(method))
+            registry.check(method.network, settings.weights_of(method))
     for option in options():
         allowed = option.metadata.get("choices")
         value = getattr(settings, option.name)

@@ -23,6 +23,7 @@ from qsm_nipype.workflows import (
     phase,
     relaxometry,
     report,
+    segmentation,
 )
 from qsm_nipype.workflows.nodes import Resources
 
@@ -30,6 +31,7 @@ SIZE = Resources(1_000_000, 3)
 TE = (0.004, 0.012, 0.02)
 STATIC = {"entities": {"sub": "01"}, "datatype": "anat"}
 KINDS = [*outputs.ALWAYS, "agreement", "r2star", "t2star", "unwrapped"]
+KINDS += ["regions", "aligned", "dentate", "cerebellum", "dentate_box"]
 
 FACTORIES = {
     phase.init_phase_wf: ({"phase": [], "magnitude": []}, [], TE, SIZE),
@@ -40,6 +42,7 @@ FACTORIES = {
     relaxometry.init_relaxometry_wf: (TE, SIZE),
     outputs.init_outputs_wf: (STATIC, [], Path("out"), SIZE),
     report.init_report_wf: (Path("out"), "sub-01", SIZE),
+    segmentation.init_segmentation_wf: ({"sub": "01"}, SIZE),
 }
 
 
@@ -97,7 +100,8 @@ def graph(tmp_path: Path, echoes: int = 3, **changes):
 
 VARIANTS = [{}, {"inversion": ("tv", "tkd")}, {"save_unwrapped": True}, {"reference": "none"}]
 VARIANTS += [
-    {m.step: (m.name,) if m.step == "inversion" else m.name} for m in methods.METHODS
+    {m.step: (m.name,) if m.step in ("inversion", "segmentation") else m.name}
+    for m in methods.METHODS
 ]  # fmt: skip
 
 

@@ -24,7 +24,7 @@ class Rigid:
     """Where a point of the fixed image lies in the moving one.
 
     `matrix` (4, 4) maps fixed scanner mm (RAS) onto moving scanner mm. `similarity` is the
-    normalised mutual information [Studholme1999]_ of the two images after, `before` without
+    normalised mutual information (Studholme 1999) of the two images after, `before` without
     registration: 1 means unrelated. `overlap` is the share of the fixed image's bright voxels
     that the moving image covers.
     """
@@ -56,7 +56,7 @@ def rigid(
     threads: int = 1,
     max_iterations: int = 80,
 ) -> Rigid:
-    """Rotation and shift that bring `moving` onto `fixed` by mutual information [Mattes2003]_.
+    """Rotation and shift that bring `moving` onto `fixed` by mutual information (Mattes 2003).
 
     Both `(X, Y, Z)` of any contrast; affines voxel → scanner mm (RAS). The search starts from
     `start` (default: same scanner coordinates, as in one session) and, where the centres of mass

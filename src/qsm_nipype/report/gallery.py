@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from scipy import ndimage
 
-from qsm_nipype.report.figures import echoes, png, three_planes
+from qsm_nipype.report.figures import echoes, mosaic, png, three_planes
 from qsm_nipype.report.sprites import Layer, Viewer, render_viewer
 from qsm_nipype.report.styles import style_of
 
@@ -71,6 +72,29 @@ def draw_phase(
     figure = echoes(wrapped, affine, unwrapped=unwrapped, mask=mask, echo_times=echo_times)
     caption = "Above as measured, below unwrapped: no jump of 2π may be left inside the brain."
     return "phase", "Phase of the echoes", caption, png(figure)
+
+
+def draw_dentate(
+    labels: np.ndarray, box: np.ndarray, chi: np.ndarray, affine: np.ndarray
+) -> tuple[str, str, str, bytes]:
+    """The dentate nuclei (1 left, 2 right) on the map, inside the box that was searched."""
+    near = labels > 0 if labels.any() else box > 0.5
+    shown = ndimage.binary_dilation(near, iterations=max(1, round(12 / _edge(affine))))
+    style = style_of("chi")
+    figure = mosaic(
+        labels, affine, mask=shown, background=chi, style=style, count=12, title="Dentate nuclei"
+    )
+    caption = (
+        "Both nuclei should be covered, each in its own colour, and no vein with them."
+        if labels.any()
+        else "No dentate nucleus was found; see the warnings."
+    )
+    return "dentate", "Dentate nuclei", caption, png(figure)
+
+
+def _edge(affine: np.ndarray) -> float:
+    """Shortest edge of a voxel, mm."""
+    return float(np.linalg.norm(affine[:3, :3], axis=0).min())
 
 
 def viewer(maps: Mapping[str, np.ndarray], affine: np.ndarray) -> Viewer:
