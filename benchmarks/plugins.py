@@ -17,13 +17,13 @@ import contextlib
 import gzip
 import hashlib
 import os
-import resource
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from cost import measure
 
 PLUGINS = ("Linear", "MultiProc", "SLURM", "SLURMGraph")
 SLURM_UP = Path(__file__).resolve().parents[1] / "tests" / "slurm_up.sh"
@@ -93,18 +93,15 @@ def one(
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         folder.chmod(0o1777)
-    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
-    if done.returncode:
-        print(done.stdout + done.stderr, file=sys.stderr)
-        raise SystemExit(f"{name} failed")
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    shown = "    -" if name.startswith(("SLURM", "podman")) else f"{cpu:8.1f}"
+    cost = measure(command, environment)
+    if cost.code:
+        raise SystemExit(f"{name} failed:\n{cost.output}")
+    elsewhere = name.startswith(("SLURM", "podman"))  # in processes that we do not see
+    shown = "-" if elsewhere else f"{cost.cpu:.1f}"
     maps = {path.name: data_digest(path) for path in sorted((out / name).rglob("*.nii.gz"))}
     chi = next(digest for file, digest in maps.items() if file.endswith("_Chimap.nii.gz"))
     every = hashlib.sha256(repr(maps).encode()).hexdigest()[:16]
-    print(f"{name:<12}{chi:<18}{every:<18}{len(maps):>5}{wall:>8.1f}{shown:>8}", flush=True)
+    print(f"{name:<12}{chi:<18}{every:<18}{len(maps):>5}{cost.wall:>8.1f}{shown:>8}", flush=True)
     return chi, every
 
 

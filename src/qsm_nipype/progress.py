@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,18 @@ class Progress:
     """Takes Nipype's status callbacks; use as a context manager around the run.
 
     `totals` maps each acquisition's workflow name to its number of nodes, `labels` to the name
-    that people know. Every line also goes to the file `log`.
+    that people know. Every line also goes to the file `log`. `note` is told, after each step,
+    the acquisition and all counts of finished steps.
     """
 
-    def __init__(self, totals: Mapping[str, int], labels: Mapping[str, str], log: Path) -> None:
-        self._log = log
+    def __init__(
+        self,
+        totals: Mapping[str, int],
+        labels: Mapping[str, str],
+        log: Path,
+        note: Callable[[str, Mapping[str, int]], None] | None = None,
+    ) -> None:
+        self._log, self._note = log, note
         self._totals, self._labels = dict(totals), dict(labels)
         self._done = dict.fromkeys(totals, 0)
         self._running: dict[str, list[str]] = {name: [] for name in totals}
@@ -73,6 +80,8 @@ class Progress:
         if status == "exception":
             self._failed[owner] = stage
         self._show(owner, stage, status)
+        if self._note is not None and status != "start":
+            self._note(owner, self._done)
 
     def _show(self, owner: str, stage: str, status: str) -> None:
         words = {"start": "…", "end": "done", "exception": "FAILED"}

@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -375,7 +375,24 @@ def _progress(settings: Settings, workflow: Any, acquisitions: Sequence[Acquisit
     names = [name for name in workflow.list_node_names() if is_work(name)]
     totals = {a.name: sum(name.split(".")[0] == a.name for name in names) for a in acquisitions}
     labels = {a.name: a.label for a in acquisitions}
-    return Progress(totals, labels, log=settings.output_dir / "logs" / "run.log")
+    subjects = {a.name: f"sub-{a.subject}" for a in acquisitions}
+    note = _count_in_states(settings, totals, subjects)
+    return Progress(totals, labels, settings.output_dir / "logs" / "run.log", note)
+
+
+def _count_in_states(
+    settings: Settings, totals: Mapping[str, int], subjects: Mapping[str, str]
+) -> Callable[[str, Mapping[str, int]], None]:
+    """What writes a participant's finished steps where `qsm-nipype status` reads them."""
+    from qsm_nipype.execution import state
+
+    def note(name: str, done: Mapping[str, int]) -> None:
+        label = subjects[name]
+        own = [other for other in totals if subjects[other] == label]
+        finished, total = (sum(table[other] for other in own) for table in (done, totals))
+        state.write(settings.output_dir, label, "running", nodes_done=finished, nodes_total=total)
+
+    return note
 
 
 def forget_missing(workflow: Any) -> None:

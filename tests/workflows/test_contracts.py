@@ -25,7 +25,7 @@ from qsm_nipype.workflows import (
     report,
     segmentation,
 )
-from qsm_nipype.workflows.nodes import Resources
+from qsm_nipype.workflows.nodes import INTERPRETER_GB, Resources
 
 SIZE = Resources(1_000_000, 3)
 TE = (0.004, 0.012, 0.02)
@@ -141,7 +141,7 @@ def test_every_node_declares_code_version_memory_and_threads(tmp_path):
 def test_memory_follows_the_size_of_the_volume():
     small, large = Resources(1_000_000, 4), Resources(8_000_000, 4)
     assert large.memory(100) > small.memory(100)
-    assert large.memory(100, per_echo=True) == pytest.approx(0.4 + 3.2)
+    assert large.memory(100, per_echo=True) == pytest.approx(INTERPRETER_GB + 3.2)
 
 
 def test_single_echo_has_no_relaxometry(tmp_path):
