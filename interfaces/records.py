@@ -14,7 +14,7 @@ from qsm_nipype.interfaces.volume import Volume, load
 from qsm_nipype.methods import STEPS
 
 #: Steps whose node leaves a record; "read" and "reference" are not in the registry.
-RECORDED = ("read", *STEPS, "reference")
+RECORDED = ("read", *STEPS, "reference", "lesions")
 
 
 class _RecordInputSpec(DynamicTraitedSpec, QSMInputSpec):
@@ -82,8 +82,10 @@ class AcquisitionRecord(QSMInterface):
             record["acquisition"] = {**record["acquisition"], **geometry(volumes["mask"])}
         record["numbers"] = self._numbers(volumes, next(iter(record["references"]), {}))
         for own, _ in found["segmentation"]:
-            record["numbers"] |= own.get("numbers", {})
             record["segmentation"] = segmentation_fields(own)
+        for entries in found.values():
+            for own, _ in entries:
+                record["numbers"] |= own.get("numbers", {})
         return {"out_record": write_json(cwd / "acquisition.json", record)}
 
     def _beside(self, step: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:

@@ -37,6 +37,7 @@ class _PicturesInputSpec(QSMInputSpec):
     in_r2star = File(exists=True, desc="(1/s)")
     in_dentate = File(exists=True, desc="dentate nuclei, 1 left, 2 right")
     in_dentate_box = File(exists=True, desc="box that was searched for them")
+    in_figures = traits.List(traits.Dict, desc="further pictures already in the dataset")
     label = traits.Str(mandatory=True, desc="of the acquisition")
 
 
@@ -95,7 +96,8 @@ class AcquisitionPictures(QSMInterface):
         viewer = gallery.viewer(maps, magnitude.affine)
         for name, content in viewer.sheets.items():
             write_bytes(sheets / name, content)
-        record["figures"] = pictures
+        further = self.inputs.in_figures if isdefined(self.inputs.in_figures) else []
+        record["figures"] = [*pictures, *further]
         record["viewer"] = {**viewer.manifest, "folder": sheets.relative_to(root).as_posix()}
         (target,) = self.targets()
         write_text(target, json.dumps(record, indent=1, default=float))

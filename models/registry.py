@@ -106,6 +106,21 @@ NETWORKS = {
             citation="Shiraishi2025",
             training="simulated data only, see the model card",
         ),
+        Network(
+            name="rim",
+            module="qsm_nipype.models.rim:RimNet",
+            inputs="susceptibility (ppm, cut at 0.3) times 10, FLAIR over its median in the brain "
+            "minus 1, and the radiomics named in the weight file",
+            outputs="logit of a paramagnetic rim",
+            voxel_size=1.0,
+            orientation="RAS+: axes to the right, to the front, upwards",
+            patch=(28, 28, 28),
+            file="rim.safetensors",
+            checksum=None,
+            option="--rim-weights",
+            citation="Zhang2022",
+            training="simulated data only, see the model card",
+        ),
     )
 }
 

@@ -11,11 +11,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.ndimage import find_objects
 from torch import Tensor, nn
 from torch.nn import functional
 
+from qsm_nipype.core.lesions import cut_patches, unit_grid
+from qsm_nipype.core.registration import resample
 from qsm_nipype.errors import WeightsError
+from qsm_nipype.models.radiomics import features
 from qsm_nipype.models.weights import Weights, fill
 
 #: 1 mm voxels along an edge of the patch that the network sees
@@ -157,7 +162,8 @@ def oversample(
     alpha = torch.rand(
         *nearest.shape, 1, generator=generator, device=latent.device, dtype=latent.dtype
     )
-    made = torch.lerp(positives[:, None].expand(-1, nearest.shape[1], -1), positives[nearest], alpha)
+    starts = positives[:, None].expand(-1, nearest.shape[1], -1)
+    made = torch.lerp(starts, positives[nearest], alpha)
     made = made.reshape(-1, latent.shape[1])
     return torch.cat([latent, made]), torch.cat([labels, labels.new_ones(len(made))])
 
@@ -219,6 +225,52 @@ class Classifier:
             self.scale.to(device),
             self.threshold,
         )
+
+
+def rate(
+    chi: np.ndarray,
+    flair: np.ndarray,
+    known: np.ndarray,
+    instances: np.ndarray,
+    affine: np.ndarray,
+    classifier: Classifier,
+    *,
+    device: str = "cpu",
+) -> np.ndarray:
+    """Probability of a rim `(L,)` for the lesions 1 … L of `instances`.
+
+    `chi` (ppm), `flair` and `known` (where χ is known), all `(X, Y, Z)` with the same `affine`.
+    Other grids than 1 mm with axes to the right, front and top are interpolated there first, as
+    the network and its features know no other. A lesion that vanishes there has NaN.
+    """
+    count = int(instances.max(initial=0))
+    shape, onto = unit_grid(chi.shape, affine)
+    chi, flair, trusted, labels = (
+        resample(v, affine, shape, onto, labels=kept)
+        for v, kept in (
+            (chi, False),
+            (flair, False),
+            (known.astype(np.uint8), True),
+            (instances, True),
+        )
+    )
+    inside = trusted > 0
+    level = float(np.median(flair[inside])) if inside.any() else 1.0
+    bright = flair / max(level, 1e-6)
+    found = find_objects(labels, max_label=count) if count else []
+    rows = [number for number, box in enumerate(found, start=1) if box is not None]
+    centers = [np.argwhere(labels == number).mean(0) for number in rows]
+    table = features(chi, labels, (1.0, 1.0, 1.0), names=classifier.names)
+    pixels = [
+        torch.from_numpy(cut_patches(v, centers, EDGE, fill=f)).to(device)
+        for v, f in ((chi, 0.0), (bright, 1.0))
+    ]
+    taken = torch.from_numpy(table[[r - 1 for r in rows]]).to(device)
+    out = np.full(count, np.nan)
+    if rows:
+        chances = classifier.to(device).probability(*pixels, taken)
+        out[[r - 1 for r in rows]] = chances.cpu().double().numpy()
+    return out
 
 
 def trained(weights: Weights, names: Sequence[str] = ()) -> Classifier:

@@ -13,10 +13,12 @@ from qsm_nipype import bids, records
 from qsm_nipype.atlases import Atlas, find_atlases
 from qsm_nipype.bids import Acquisition
 from qsm_nipype.interfaces.reportlets import SubjectReport
+from qsm_nipype.lesions import find_inputs
 from qsm_nipype.settings import Settings
 from qsm_nipype.workflows.background import init_background_wf
 from qsm_nipype.workflows.fieldmap import init_fieldmap_wf
 from qsm_nipype.workflows.inversion import init_inversion_wf
+from qsm_nipype.workflows.lesions import add_sink, init_lesions_wf
 from qsm_nipype.workflows.masking import init_masking_wf
 from qsm_nipype.workflows.nodes import Resources
 from qsm_nipype.workflows.outputs import ALWAYS, init_outputs_wf
@@ -91,6 +93,11 @@ def init_acquisition_wf(
     common = {"parameters": settings.parameters}
     decays = len(acquisition.echo_times) > 1
     kinds = _kinds(settings, decays)
+    lesions = find_inputs(settings, acquisition)
+    static = records.static_part(settings, acquisition)
+    if lesions is not None and not lesions.complete:
+        static["warnings"].append(lesions.note)
+        lesions = None
     workflow = pe.Workflow(name=acquisition.name)
     outputnode = pe.Node(niu.IdentityInterface(fields=["record"]), name="outputnode")
 
@@ -134,8 +141,8 @@ def init_acquisition_wf(
         **common,
     )
     outputs = init_outputs_wf(
-        records.static_part(settings, acquisition),
-        records.steps(settings, decays=decays),
+        static,
+        records.steps(settings, decays=decays, lesions=lesions is not None),
         settings.output_dir.absolute(),
         size,
         kinds=kinds,
@@ -189,6 +196,23 @@ def init_acquisition_wf(
             workflow.connect(inversion, "outputnode.agreement", place, "inputnode.agreement")
     if decays:
         _add_relaxometry(workflow, settings, acquisition, size)
+    if lesions is not None:
+        branch = init_lesions_wf(
+            lesions.flair,
+            lesions.mask,
+            size,
+            weights=_path(settings.rim_weights),
+            method=settings.lesion_instances,
+            min_volume=settings.lesion_volume,
+        )
+        # fmt: off
+        workflow.connect([
+            (phase, branch, [("outputnode.magnitude", "inputnode.magnitude")]),
+            (inversion, branch, [("outputnode.chi", "inputnode.chi")]),
+            (background, branch, [("outputnode.mask", "inputnode.mask")]),
+        ])
+        # fmt: on
+        add_sink(workflow, settings.output_dir.absolute(), static, size)
     return workflow
 
 

@@ -26,6 +26,7 @@ _BESIDE = {
     "background": "local_field",
     "inversion": "inverted",
     "reference": "reference",
+    "lesions": "lesions",
 }
 
 
@@ -65,6 +66,8 @@ def init_outputs_wf(
         labels; masks; the user's labels
     regions
         statistics of the maps in regions (TSV)
+    lesions
+        their table, where there is a lesion mask
 
     Outputs
     -------

@@ -41,6 +41,8 @@ def init_report_wf(
         standard deviation over the inversions (ppm)
     r2star
         (1/s)
+    figures
+        further pictures that are already in the dataset (entries of the record)
     mask, mask_chi
         of the brain; where susceptibility was computed
     dentate, dentate_box
@@ -53,6 +55,7 @@ def init_report_wf(
     """
     workflow = pe.Workflow(name=name)
     fields = [*_MAPS, *_MASKS, "chi", "agreement", "r2star", "dentate", "dentate_box"]
+    fields.append("figures")
     inputnode = pe.Node(
         niu.IdentityInterface(fields=["record", "written", *fields]), name="inputnode"
     )

@@ -12,6 +12,8 @@ from qsm_nipype.errors import UsageError
 from qsm_nipype.models.training.loop import Plan, Task, run
 
 DESCRIPTION = """\
+For the rim network of MS lesions see: qsm-nipype train rim --help.
+
 Train a network on simulated data. The volumes are simulated into the cache folder first (those
 already there are kept); an interrupted training goes on from OUT's last checkpoint when the same
 command is given again. OUT/NETWORK.safetensors holds the averaged weights of the best validation,
@@ -21,6 +23,10 @@ OUT/evaluation.csv the errors of the QSMGAN and of direct inversion on the held-
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns 0. Raises UsageError or DataError in one sentence."""
+    if argv and argv[0] == "rim":
+        from qsm_nipype.models.training import rim_command
+
+        return rim_command.main(argv[1:])
     options = _parser().parse_args(argv)
     if options.steps < 1 or options.volumes <= options.held_out or options.held_out < 1:
         raise UsageError("--steps must be at least 1 and --volumes larger than --held-out ≥ 1")

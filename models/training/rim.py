@@ -29,7 +29,7 @@ from qsm_nipype.models.training.scores import average_precision, choose_threshol
 
 #: voxels by which a patch may be displaced in training
 JITTER = 2
-BATCH = 48
+BATCH = 40
 #: positives in a stratified batch
 POSITIVES = 6
 
@@ -282,7 +282,9 @@ class Fold:
 
 def inner_split(lesions: Lesions, rows: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Training and validation rows: a sixth of the patients validates."""
-    parts = deal(lesions.patients[rows], lesions.labels[rows], 6, seed)
+    patients, labels = lesions.patients[rows], lesions.labels[rows]
+    with_rim = np.unique(patients[labels]).size
+    parts = deal(patients, labels, max(2, min(6, with_rim)), seed)
     return rows[parts > 0], rows[parts == 0]
 
 

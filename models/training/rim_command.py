@@ -72,7 +72,7 @@ def _say(title: str, lesions: Lesions) -> None:
 def _cohort(options: argparse.Namespace) -> Path:
     cache: Path = options.cache or options.out / "cache"
     if options.derivatives:
-        from qsm_nipype.rim_cohort import read_cohort
+        from qsm_nipype.lesion_cohort import read_cohort
 
         if not options.labels:
             raise UsageError("--derivatives needs --labels, the table of which lesions have rims")
@@ -112,9 +112,7 @@ def cross_validate(
     The first `tested` lesions are the cohort; the others train in every fold.
     """
     folder = options.out / variant.name
-    place = deal(
-        lesions.patients[:tested], lesions.labels[:tested], options.folds, options.seed
-    )
+    place = deal(lesions.patients[:tested], lesions.labels[:tested], options.folds, options.seed)
     more = np.arange(tested, lesions.labels.size)
     found = []
     for number in range(options.folds):
@@ -290,18 +288,18 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("out", type=Path, help="folder for checkpoints, predictions and weights")
     add("--cache", type=Path, help="folder of the cohort (OUT/cache)")
-    add("--patients", type=int, default=156, help="how many to simulate (156)")
-    add("--supplement", type=int, default=36,
-        help="further simulated patients, rich in rims, that only train (36)")  # fmt: skip
+    add("--patients", type=int, default=150, help="how many to simulate (150)")
+    add("--supplement", type=int, default=20,
+        help="further simulated patients, rich in rims, that only train (20)")  # fmt: skip
     add("--derivatives", type=Path, help="your own cohort: a qsm-nipype output folder")
     add("--labels", type=Path, help="your own cohort: table of acquisition, index, rim")
     add("--folds", type=int, default=5, help="of the cross-validation (5)")
     add("--variants", nargs="+", choices=list(VARIANTS), default=["full"],
         help="what to cross-validate: the whole network and its ablations")  # fmt: skip
-    add("--width", type=int, default=16, help="channels of the first stage (16; published: 64)")
-    add("--steps", type=int, default=900, help="of each training (900)")
+    add("--width", type=int, default=12, help="channels of the first stage (12; published: 64)")
+    add("--steps", type=int, default=600, help="of each training (600)")
     add("--learning-rate", type=float, default=1e-3, help="its peak (1e-3)")
-    add("--validate-every", type=int, default=60, help="steps between validations (60)")
+    add("--validate-every", type=int, default=50, help="steps between validations (50)")
     add("--seed", type=int, default=0, help="of simulation, folds and training")
     add("--no-final", action="store_true", help="only cross-validate")
     add("--threads", type=int, default=1, help="CPU threads (1)")

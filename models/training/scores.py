@@ -46,9 +46,10 @@ def roc_auc(labels: np.ndarray, scores: np.ndarray, limit: float = 1.0) -> float
     1 for a perfect classifier; `limit` / 2 for guessing.
     """
     fpr, tpr, _ = roc(labels, scores)
-    inside = fpr < limit
-    x = np.append(fpr[inside], limit)
-    y = np.append(tpr[inside], np.interp(limit, fpr, tpr))
+    last = int((fpr < limit).sum())  # the first point at the limit or beyond
+    share = (limit - fpr[last - 1]) / (fpr[last] - fpr[last - 1])
+    x = np.append(fpr[:last], limit)
+    y = np.append(tpr[:last], tpr[last - 1] + share * (tpr[last] - tpr[last - 1]))
     return float(np.trapezoid(y, x) / limit)
 
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "simulate": ("qsm_nipype.simulation.command:main", "simulate heads as a BIDS dataset"),
     "stage": ("qsm_nipype.stage:main", "run one step on the files of the QSM-CI contract"),
     "status": ("qsm_nipype.execution.status:main", "who is done, running or failed, and why"),
+    "evaluate": ("qsm_nipype.evaluate:main", "how well a trained network does"),
     "train": ("qsm_nipype.models.training.command:main", "train a network on simulated data"),
     "methods": ("qsm_nipype.cli:list_methods", "list every method with its parameters"),
 }
@@ -156,7 +157,10 @@ def _value_keywords(option: Field[Any], start: Any) -> dict[str, Any]:
         return {"choices": option.metadata["choices"]}
     name = option.name.rsplit("_", 1)[-1].upper()
     kind = type(start) if isinstance(start, (int, float)) else str
-    return {"type": kind, "metavar": {int: "N", float: "GB"}.get(kind, name)}
+    return {
+        "type": kind,
+        "metavar": {int: "N", float: option.metadata.get("unit", "GB")}.get(kind, name),
+    }
 
 
 def _from_flag(option: Field[Any], value: Any) -> Any:

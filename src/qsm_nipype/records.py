@@ -37,8 +37,14 @@ def versions() -> dict[str, str]:
     return found | {name: metadata.version(name) for name in _VERSIONED}
 
 
-def steps(settings: Settings, *, decays: bool = True) -> list[dict[str, Any]]:
-    """Every step with its method and all parameters, in the order of the pipeline."""
+def steps(
+    settings: Settings, *, decays: bool = True, lesions: bool | None = None
+) -> list[dict[str, Any]]:
+    """Every step with its method and all parameters, in the order of the pipeline.
+
+    `decays`: whether there are several echoes; `lesions`: whether a lesion mask and a FLAIR were
+    found (None: if a mask was promised).
+    """
     found: list[dict[str, Any]] = []
     for method in settings.chosen():
         if method.step == "relaxometry" and not decays:
@@ -61,6 +67,10 @@ def steps(settings: Settings, *, decays: bool = True) -> list[dict[str, Any]]:
     last = place + len(settings.inversion)
     reference = {"step": "reference", "method": settings.reference, "label": "Reference"}
     found.insert(last, {**reference, "parameters": {}})
+    if "lesions" in settings.derivatives if lesions is None else lesions:
+        chosen = {"method": settings.lesion_instances, "min_volume": settings.lesion_volume}
+        rims = {"step": "lesions", "method": "rimnet", "label": "QSMRim-Net"}
+        found.append({**rims, "parameters": chosen})
     return found
 
 

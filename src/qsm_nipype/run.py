@@ -102,7 +102,7 @@ def _with_masks(
             for kind, place in settings.derivatives.items():
                 if kind == "segmentation":
                     atlases.find_atlases(Path(place), acquisition, settings.bids_dir)
-                else:
+                elif kind != "lesions":  # without those an acquisition is still processed
                     bids.find_mask(Path(place), acquisition)
             good.append(acquisition)
         except DataError as exc:

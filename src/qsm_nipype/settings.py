@@ -54,7 +54,7 @@ class Settings:
         {},
         _WHAT,
         "your own files, NAME=PATH: masks of the brain, reference region, segmentation (labels of "
-        "any space of the head)",
+        "any space of the head), lesions (MS, with a FLAIR in the dataset)",
         "-d",
         "--derivatives",
     )
@@ -120,6 +120,19 @@ class Settings:
     )
     dentate_model: Path | None = _option(
         None, _HOW, "another nnU-Net v2 model of the dentate: folder or zip", "--dentate-model"
+    )
+    lesion_instances: str = _option(
+        "split",
+        _HOW,
+        "how confluent lesions are numbered: parted at necks, or as they connect",
+        "--lesion-instances",
+        choices=("split", "components"),
+    )
+    lesion_volume: float = _option(
+        10.0, _HOW, "smallest lesion whose rim is judged, mm³", "--lesion-volume", unit="MM3"
+    )
+    rim_weights: Path | None = _option(
+        None, _HOW, "weights of the lesions' rim network: a file", "--rim-weights"
     )
     save_unwrapped: bool = _option(
         False, _HOW, "also write the unwrapped phase", "--save-unwrapped"
@@ -306,7 +319,7 @@ def combine(base: Settings, changes: Mapping[str, Any]) -> Settings:
 
 
 #: What `-d NAME=PATH` may name.
-DERIVATIVES = ("masks", "reference", "segmentation")
+DERIVATIVES = ("masks", "reference", "segmentation", "lesions")
 
 
 def check(settings: Settings) -> None:
@@ -314,12 +327,13 @@ def check(settings: Settings) -> None:
     settings.chosen()
     for name, path in settings.derivatives.items():
         if name not in DERIVATIVES:
-            raise UsageError(f"-d {name}: there is no such kind; give {' or '.join(DERIVATIVES)}")
+            raise UsageError(f"-d {name}: there is no such kind; give {', '.join(DERIVATIVES)}")
         if not Path(path).exists():
             raise UsageError(f"-d {name}={path}: no such file or folder")
     if settings.reference in ("csf", "region") and "reference" not in settings.derivatives:
         raise UsageError(f"--reference {settings.reference}: give its mask by -d reference=PATH")
     methods.check_parameters(settings.parameters)
+    _check_rims(settings)
     for method in settings.chosen():
         if method.extra is not None and importlib.util.find_spec(method.extra) is None:
             raise UsageError(
@@ -338,6 +352,17 @@ def check(settings: Settings) -> None:
                 f"{option.name} cannot be {getattr(settings, option.name)!r}; choose from "
                 f"{', '.join(allowed)}"
             )
+
+
+def _check_rims(settings: Settings) -> None:
+    """Refuse lesions without what their classification needs. Raises QSMError."""
+    if "lesions" not in settings.derivatives:
+        return
+    from qsm_nipype.models.radiomics import require
+    from qsm_nipype.models.registry import read_weights
+
+    require()
+    read_weights("rim", settings.rim_weights)
 
 
 def to_yaml(settings: Settings) -> str:

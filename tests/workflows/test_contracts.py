@@ -18,6 +18,7 @@ from qsm_nipype.workflows import (
     base,
     fieldmap,
     inversion,
+    lesions,
     masking,
     outputs,
     phase,
@@ -41,6 +42,7 @@ FACTORIES = {
     inversion.init_inversion_wf: (3.0, 0.012, SIZE),
     relaxometry.init_relaxometry_wf: (TE, SIZE),
     outputs.init_outputs_wf: (STATIC, [], Path("out"), SIZE),
+    lesions.init_lesions_wf: (__file__, __file__, SIZE),
     report.init_report_wf: (Path("out"), "sub-01", SIZE),
     segmentation.init_segmentation_wf: ({"sub": "01"}, SIZE),
 }

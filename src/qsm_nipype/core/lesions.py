@@ -41,9 +41,9 @@ def find_instances(
     voxel_size: Sequence[float],
     *,
     method: str = "split",
-    min_volume: float = 3.0,
+    min_volume: float = 0.0,
 ) -> np.ndarray:
-    """Number the lesions of a `mask` (bool, or labels: these are kept) 1, 2 … by falling volume.
+    """Number the lesions of a `mask` (bool) 1, 2 … by falling volume; labels given stay.
 
     "components": connected ones (26 neighbours). "split": those, and confluent lesions are parted
     where their distance to the surface has maxima joined by a neck. Lesions below `min_volume`
@@ -52,11 +52,10 @@ def find_instances(
     if method not in METHODS:
         raise ValueError(f"{method}: instances are found by {' or '.join(METHODS)}")
     if mask.dtype != bool and np.unique(mask[mask > 0]).size > 1:
-        labels = np.where(mask > 0, mask, 0).astype(np.int32)
-    else:
-        labels, _ = ndimage.label(mask > 0, structure=_TOUCHING)
-        if method == "split":
-            labels = _split(labels, voxel_size)
+        return np.where(mask > 0, mask, 0).astype(np.int32)
+    labels, _ = ndimage.label(mask > 0, structure=_TOUCHING)
+    if method == "split":
+        labels = _split(labels, voxel_size)
     return _renumber(labels, min_volume / float(np.prod(voxel_size)))
 
 
@@ -168,6 +167,36 @@ def cut_patches(
             target = tuple(slice(a, b) for a, b in zip(low - start, high - start, strict=True))
             patch[target] = volume[source]
     return out
+
+
+def unit_grid(
+    shape: Sequence[int], affine: np.ndarray, *, tolerance: float = 0.02
+) -> tuple[tuple[int, int, int], np.ndarray]:
+    """Shape and affine of a grid of 1 mm over the same volume, axes to the right, front and top.
+
+    The axes stay along those of the volume, only their order and sense change; the given grid
+    comes back when it is such a grid within `tolerance` (fraction of a voxel's edge).
+    """
+    size = np.linalg.norm(affine[:3, :3], axis=0)
+    axes = affine[:3, :3] / size
+    order = _axis_order(axes)
+    if order == (0, 1, 2) and (np.diag(axes) > 0).all() and np.abs(size - 1).max() < tolerance:
+        return tuple(int(n) for n in shape[:3]), affine  # type: ignore[return-value]
+    turned = axes[:, order] * np.sign(axes[range(3), order])
+    extent = np.asarray(shape[:3])[list(order)] * size[list(order)]
+    count = np.maximum(np.round(extent), 1).astype(int)
+    middle = affine[:3, :3] @ ((np.asarray(shape[:3]) - 1) / 2) + affine[:3, 3]
+    onto = np.eye(4)
+    onto[:3, :3] = turned
+    onto[:3, 3] = middle - turned @ ((count - 1) / 2)
+    return tuple(count.tolist()), onto
+
+
+def _axis_order(axes: np.ndarray) -> tuple[int, ...]:
+    """Which voxel axis points most along x, y and z, each used once."""
+    from itertools import permutations
+
+    return max(permutations(range(3)), key=lambda p: float(np.abs(axes[range(3), p]).sum()))
 
 
 def baseline(lesions: Sequence[Lesion]) -> np.ndarray:

@@ -70,9 +70,7 @@ class Region:
 
 def draw_plan(rng: np.random.Generator, rim: bool) -> Plan:
     """A random lesion with or without rim."""
-    veins = tuple(
-        float(v) for v, chance in ((0.0, 0.45), (0.95, 0.22)) if rng.random() < chance
-    )
+    veins = tuple(float(v) for v, chance in ((0.0, 0.45), (0.95, 0.22)) if rng.random() < chance)
     if rim:
         radius = float(np.clip(rng.lognormal(1.52, 0.27), 3.0, 9.0))
         return Plan(

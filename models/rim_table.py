@@ -1,0 +1,147 @@
+"""From lesions to the table of which have a rim: every lesion a row, whatever it is like."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from qsm_nipype.core.lesions import Lesion, describe
+from qsm_nipype.models.rim import Classifier, rate
+
+#: columns of the table → what they hold
+COLUMNS = {
+    "index": "Label in the image",
+    "name": "What the lesion was taken for",
+    "x": "Centre, scanner coordinate to the right (mm)",
+    "y": "Centre, scanner coordinate to the front (mm)",
+    "z": "Centre, scanner coordinate upwards (mm)",
+    "volume_mm3": "Volume",
+    "chi_core_mean": "Mean susceptibility deeper than 1.5 mm (ppm)",
+    "chi_core_sd": "Its standard deviation (ppm)",
+    "chi_rim_mean": "Mean susceptibility of the outer 1.5 mm (ppm)",
+    "chi_rim_sd": "Its standard deviation (ppm)",
+    "rim_probability": "Probability of a paramagnetic rim",
+    "rim": "1: with rim, 0: without, n/a: not classified",
+    "note": "Why it was not classified, or what to mind",
+}
+#: a lesion of which less is known is not classified
+KNOWN = 0.5
+
+
+@dataclass(frozen=True)
+class Row:
+    """A lesion with its place (mm), probability and decision; None where not classified."""
+
+    lesion: Lesion
+    place: tuple[float, float, float]
+    probability: float | None
+    rim: bool | None
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        """What it was taken for."""
+        if self.rim is None:
+            return "lesion"
+        return "lesion with rim" if self.rim else "lesion without rim"
+
+
+@dataclass(frozen=True)
+class Found:
+    """All lesions of an acquisition."""
+
+    rows: tuple[Row, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def rims(self) -> int:
+        """How many have a rim."""
+        return sum(bool(row.rim) for row in self.rows)
+
+    def tsv(self) -> str:
+        """The table, `COLUMNS` by name, n/a for what is not known."""
+        lines = ["\t".join(COLUMNS)]
+        for row in self.rows:
+            lesion = row.lesion
+            values = [*(lesion.core or (None, None)), *(lesion.rim or (None, None))]
+            cells = [str(lesion.index), row.name, *(f"{v:.1f}" for v in row.place)]
+            cells += [
+                f"{lesion.volume:.1f}",
+                *("n/a" if v is None else f"{v:.5f}" for v in values),
+            ]
+            cells.append("n/a" if row.probability is None else f"{row.probability:.4f}")
+            cells += ["n/a" if row.rim is None else str(int(row.rim)), row.note or "n/a"]
+            lines.append("\t".join(cells))
+        return "\n".join(lines) + "\n"
+
+    def numbers(self) -> dict[str, dict[str, object]]:
+        """Counts for the record, as `core.quality` gives numbers."""
+        classified = sum(row.rim is not None for row in self.rows)
+        entries = {
+            "lesions": (len(self.rows), "lesions in the mask"),
+            "lesions_classified": (classified, "lesions whose rim could be judged"),
+            "rim_lesions": (self.rims, "lesions with a paramagnetic rim"),
+        }
+        return {
+            name: {"value": value, "unit": "", "description": text}
+            for name, (value, text) in entries.items()
+        }
+
+
+def classify(
+    chi: np.ndarray,
+    flair: np.ndarray,
+    known: np.ndarray,
+    instances: np.ndarray,
+    affine: np.ndarray,
+    classifier: Classifier,
+    *,
+    min_volume: float,
+    device: str = "cpu",
+) -> Found:
+    """Probability of a rim for each lesion of `instances`; arguments as for `models.rim.rate`.
+
+    A lesion smaller than `min_volume` (mm³), or of which less than half lies where the
+    susceptibility is known, keeps its row and is not classified.
+    """
+    size = np.linalg.norm(affine[:3, :3], axis=0)
+    lesions = describe(instances, chi, known, size.tolist())
+    notes = {x.index: _obstacle(x, min_volume) for x in lesions}
+    wanted = [index for index, note in notes.items() if not note]
+    kept = np.where(np.isin(instances, wanted), instances, 0)
+    chances = rate(chi, flair, known, kept, affine, classifier, device=device)
+    rows = []
+    for lesion in lesions:
+        place = affine[:3, :3] @ np.asarray(lesion.center) + affine[:3, 3]
+        chance = float(chances[lesion.index - 1]) if lesion.index in wanted else math.nan
+        note = notes[lesion.index]
+        if not note and math.isnan(chance):
+            note = "vanishes on the network's grid of 1 mm"
+        elif not note and lesion.inside < 1:
+            note = f"susceptibility known in {lesion.inside:.0%} of it"
+        probability = None if math.isnan(chance) else chance
+        rim = None if probability is None else probability >= classifier.threshold
+        rows.append(Row(lesion, tuple(place.tolist()), probability, rim, note))
+    return Found(tuple(rows), _warnings(rows))
+
+
+def _obstacle(lesion: Lesion, min_volume: float) -> str:
+    """Why a lesion cannot be classified; empty when it can."""
+    if lesion.inside < KNOWN:
+        where = "outside" if lesion.inside == 0 else f"{1 - lesion.inside:.0%} outside"
+        return f"{where} the mask of the susceptibility map"
+    if lesion.volume < min_volume:
+        return f"smaller than {min_volume:g} mm³"
+    return ""
+
+
+def _warnings(rows: list[Row]) -> tuple[str, ...]:
+    left = sum(row.rim is None for row in rows)
+    if not left:
+        return ()
+    return (
+        f"{left} of {len(rows)} lesions were too small or outside the map and have no rim "
+        "probability; see the table.",
+    )
