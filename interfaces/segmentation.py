@@ -53,14 +53,17 @@ class Dentate(QSMInterface):
         turned, back = canonical(chi)
         inside, _ = canonical(mask)
         own = self.inputs.weights if isdefined(self.inputs.weights) else None
-        found = segment(
-            turned.data,
-            inside.data > 0.5,
-            turned.voxel_size,
-            localiser=read_nnunet("cerebellum"),
-            segmenter=read_nnunet("dentate", own),
-            device=self.device,
-        )
+        try:
+            found = segment(
+                turned.data,
+                inside.data > 0.5,
+                turned.voxel_size,
+                localiser=read_nnunet("cerebellum"),
+                segmenter=read_nnunet("dentate", own),
+                device=self.device,
+            )
+        except DataError as exc:
+            raise DataError(f"{chi.path}: {exc}") from exc
         box = np.zeros(turned.data.shape, dtype=bool)
         if found.box is not None:
             box[tuple(slice(a, a + n) for a, n in zip(*found.box, strict=True))] = True

@@ -222,7 +222,7 @@ def keep_nuclei(labels: np.ndarray, voxel_size: Sequence[float]) -> np.ndarray:
         where = labels == side
         if not where.any():
             continue
-        box = ndimage.find_objects(where)[0]
+        box = ndimage.find_objects(where.astype(np.uint8))[0]
         near = ndimage.binary_dilation(np.pad(where[box], 1))
         part = where[box] & _largest(near)[1:-1, 1:-1, 1:-1]
         if part.sum() * np.prod(voxel_size) >= LEAST_NUCLEUS:

@@ -265,20 +265,20 @@ def _initialise(predictor: Any, model: Model) -> None:
     channels = determine_num_input_channels(manager, configuration, description)
     if channels != 1:
         raise WeightsError(f"{model.path}: wants {channels} images; give a model of QSM alone")
-    network = get_network_from_plans(
-        configuration.network_arch_class_name,
-        configuration.network_arch_init_kwargs,
-        configuration.network_arch_init_kwargs_req_import,
-        channels,
-        manager.get_label_manager(description).num_segmentation_heads,
-        allow_init=False,
-        deep_supervision=False,
-    )
     folds = [{k: v.float() for k, v in fold.items()} for fold in model.folds]
     try:
+        network = get_network_from_plans(
+            configuration.network_arch_class_name,
+            configuration.network_arch_init_kwargs,
+            configuration.network_arch_init_kwargs_req_import,
+            channels,
+            manager.get_label_manager(description).num_segmentation_heads,
+            allow_init=False,
+            deep_supervision=False,
+        )
         for fold in folds:
             network.load_state_dict(fold)
-    except RuntimeError as exc:
+    except (RuntimeError, AssertionError, TypeError, ValueError, KeyError) as exc:
         raise WeightsError(
             f"{model.path}: the weights don't fit the plan's network; it needs its own trainer, "
             "which is not run"

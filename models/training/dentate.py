@@ -15,7 +15,7 @@ LOCALISER = nnunet.Stage(
     901, "Cerebellum", {"cerebellum": 1}, data.COARSE, (48, 56, 48), (8, 16, 32, 64)
 )
 NUCLEI = nnunet.Stage(
-    902, "Dentate", {"left": data.LEFT, "right": data.RIGHT}, 1.0, (40, 48, 72), (16, 32, 48, 64)
+    902, "Dentate", {"left": data.LEFT, "right": data.RIGHT}, 1.0, (40, 48, 72), (8, 16, 32, 64)
 )
 #: Share of the iterations that the localiser gets; it is the easier half.
 LOCALISER_SHARE = 0.25
@@ -49,5 +49,5 @@ def run(options: argparse.Namespace, cache: Path, device: torch.device) -> None:
             seed=options.seed,
         )
         about = f"{steps} iterations on {count} simulated cases, seed {options.seed}"
-        folder = nnunet.export(stage, root, final, options.out / stage.name.lower(), about)
-        print(f"{folder}: {about}", flush=True)
+        path = nnunet.export(stage, root, final, options.out / f"{stage.name.lower()}.zip", about)
+        print(f"{path}: {about}", flush=True)

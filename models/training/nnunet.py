@@ -5,8 +5,10 @@ Imports nnU-Net, which takes seconds and wants environment variables, so only `t
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -254,16 +256,13 @@ def train(
 
 
 def export(stage: Stage, root: Path, checkpoint: Path, target: Path, about: str) -> Path:
-    """A slim model folder in nnU-Net's layout: description, plan, half-precision weights.
+    """A slim zip in the layout of nnU-Net's exports: description, plan, half-precision weights.
 
-    The checkpoint names nnU-Net's plain trainer, so that any nnU-Net v2 loads the folder.
+    The checkpoint names nnU-Net's plain trainer, so that any nnU-Net v2 installs and runs it. The
+    same weights give the same bytes.
     """
-    ready = root / "preprocessed" / stage.dataset
-    plans = load_json(str(ready / f"{PLANS}.json"))
+    plans = load_json(str(root / "preprocessed" / stage.dataset / f"{PLANS}.json"))
     description = load_json(str(root / "raw" / stage.dataset / "dataset.json"))
-    (target / "fold_all").mkdir(parents=True, exist_ok=True)
-    save_json(plans, str(target / "plans.json"), sort_keys=False)
-    save_json(description | {"description": about}, str(target / "dataset.json"), sort_keys=False)
     weights = torch.load(checkpoint, map_location="cpu", weights_only=True)["network_weights"]
     halved: dict[int, torch.Tensor] = {}  # nnU-Net's state names its encoder twice
     for value in weights.values():
@@ -274,7 +273,17 @@ def export(stage: Stage, root: Path, checkpoint: Path, target: Path, about: str)
         "init_args": {"configuration": CONFIGURATION},
         "inference_allowed_mirroring_axes": None,
     }
-    torch.save(small, target / "fold_all" / "checkpoint_final.pth")
+    packed = io.BytesIO()
+    torch.save(small, packed)
+    files = {
+        "plans.json": json.dumps(plans, indent=1).encode(),
+        "dataset.json": json.dumps(description | {"description": about}, indent=1).encode(),
+        "fold_all/checkpoint_final.pth": packed.getvalue(),
+    }
+    folder = f"{stage.dataset}/nnUNetTrainer__{PLANS}__{CONFIGURATION}"
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(f"{folder}/{name}"), content)
     return target
 
 

@@ -1,0 +1,175 @@
+"""Two steps to the dentate nuclei, with stand-ins for both networks that see a painted head."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from qsm_nipype.errors import DataError, WeightsError
+from qsm_nipype.models import dentate
+from qsm_nipype.models.nnunet import Model
+
+
+def model(spacing, labels, path, patch=(40, 48, 72)):
+    plan = {"spacing": [spacing] * 3, "patch_size": list(patch)}
+    return Model(
+        {"configurations": {"c": plan}}, {"labels": {"background": 0, **labels}}, "c", (), path
+    )
+
+
+LOCALISER = model(4.0, {"cerebellum": 1}, "localiser")
+SEGMENTER = model(1.0, {"left": 1, "right": 2}, "segmenter")
+
+
+def head(shape, voxel_size, *, left=1.0, cerebellum=True):
+    """χ with a cerebellum of −0.03 ppm and two nuclei of 0.1 ppm; mask; truth."""
+    x, y, z = (
+        (np.arange(n) - (n - 1) / 2).reshape(v) * s
+        for n, s, v in zip(shape, voxel_size, ((-1, 1, 1), (1, -1, 1), (1, 1, -1)), strict=True)
+    )
+    mask = (x / 70) ** 2 + (y / 85) ** 2 + (z / 65) ** 2 < 1
+    chi = np.where(mask, 0.002, 0.0)
+    truth = np.zeros(shape, np.uint8)
+    if cerebellum:
+        chi[(x / 48) ** 2 + ((y + 40) / 26) ** 2 + ((z + 25) / 20) ** 2 < 1] = -0.03
+        for side, sign, size in ((1, -1, left), (2, 1, 1.0)):
+            ball = ((x - sign * 15) / 8) ** 2 + ((y + 34) / 9) ** 2 + ((z + 24) / 6) ** 2
+            truth[np.broadcast_to(ball, shape) < size**2] = side
+        chi[truth > 0] = 0.1
+    return (chi * mask).astype(np.float32), mask, truth
+
+
+def stand_in(network, volume, voxel_size, *, device="cpu"):
+    """What trained networks would say of such a head."""
+    if network.path == "localiser":
+        assert np.allclose(voxel_size, 4, rtol=0.1)
+        low = ndimage.gaussian_filter(volume, 0.3) < -0.008
+        low |= ndimage.binary_closing(low, iterations=2)
+        return np.stack([1 - low, low]).astype(np.float32)
+    assert np.allclose(voxel_size, 1)
+    high = 1 / (1 + np.exp(-(volume - 0.035) / 0.01))
+    left = (np.arange(volume.shape[0]) < volume.shape[0] / 2)[:, None, None]
+    shares = [high * left, high * ~left]
+    if len(network.labels) == 1:
+        shares = [high]
+    return np.stack([1 - high, *shares]).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def networks(monkeypatch):
+    monkeypatch.setattr(dentate, "predict", stand_in)
+
+
+def dice(a, b):
+    return 2 * (a & b).sum() / max((a.sum() + b.sum()), 1)
+
+
+def found(chi, mask, voxel_size, segmenter=SEGMENTER):
+    return dentate.segment(chi, mask, voxel_size, localiser=LOCALISER, segmenter=segmenter)
+
+
+@pytest.mark.parametrize(
+    "voxel_size",
+    [(1, 1, 1), (1.5, 1.5, 1.5), (0.8, 0.8, 2.0), (0.9, 0.9, 0.9), (2, 2, 2)],
+    ids=str,
+)
+def test_both_nuclei_return_to_the_grid_they_came_from(voxel_size):
+    shape = tuple(round(n / v) for n, v in zip((150, 180, 140), voxel_size, strict=True))
+    chi, mask, truth = head(shape, voxel_size)
+    result = found(chi, mask, voxel_size)
+    assert result.status == "found" and result.notes == ()
+    least = 0.97 if max(voxel_size) == 1 == min(voxel_size) else 0.85
+    for side in (1, 2):
+        assert dice(result.labels == side, truth == side) > least
+    (first, size) = result.box
+    assert np.all((np.array(size) - 1) * voxel_size <= dentate.BOX)
+    inside = np.zeros(shape, bool)
+    inside[tuple(slice(a, a + n) for a, n in zip(first, size, strict=True))] = True
+    assert inside[truth > 0].all()
+    assert 5e4 < result.cerebellum.sum() * np.prod(voxel_size) < 1.5e5
+
+
+def test_a_shifted_head_gives_shifted_labels():
+    chi, mask, _ = head((150, 180, 140), (1, 1, 1))
+    a = found(chi, mask, (1, 1, 1)).labels
+    move = (8, -4, 4)  # whole cells of the coarse grid
+    b = found(np.roll(chi, move, (0, 1, 2)), np.roll(mask, move, (0, 1, 2)), (1, 1, 1)).labels
+    assert np.array_equal(np.roll(a, move, (0, 1, 2)), b)
+
+
+def test_a_head_without_cerebellum_is_not_covered():
+    chi, mask, _ = head((120, 140, 100), (1.5, 1.5, 1.5), cerebellum=False)
+    result = found(chi, mask, (1.5, 1.5, 1.5))
+    assert result.status == "not covered" and not result.labels.any() and result.box is None
+    assert "no cerebellum" in result.notes[0]
+    nothing = found(chi * 0, mask & False, (1.5, 1.5, 1.5))
+    assert nothing.status == "not covered"
+
+
+def test_a_nucleus_cut_by_the_field_of_view_is_told():
+    chi, mask, truth = head((150, 180, 140), (1, 1, 1))
+    lowest = int(np.argwhere(truth).mean(0)[2])
+    result = found(chi[..., lowest:], mask[..., lowest:], (1, 1, 1))
+    assert result.status == "found"
+    assert all("touches the border" in note for note in result.notes) and len(result.notes) == 2
+
+
+def test_one_nucleus_missing_and_none_at_all():
+    chi, mask, truth = head((150, 180, 140), (1, 1, 1))
+    one = found(np.where(truth == 1, -0.03, chi), mask, (1, 1, 1))
+    assert one.notes == ("The left dentate nucleus was not found.",)
+    assert dice(one.labels == 2, truth == 2) > 0.95 and not (one.labels == 1).any()
+    none = found(np.where(truth > 0, -0.03, chi), mask, (1, 1, 1))
+    assert none.status == "not found" and not none.labels.any() and none.box is not None
+
+
+def test_the_opposite_sign_is_recognised(monkeypatch):
+    def steady(network, volume, voxel_size, *, device="cpu"):
+        if network.path == "localiser":  # the networks find the cerebellum by its shape
+            volume = -volume
+        return stand_in(network, volume, voxel_size)
+
+    monkeypatch.setattr(dentate, "predict", steady)
+    chi, mask, _ = head((150, 180, 140), (1, 1, 1))
+    result = found(-chi, mask, (1, 1, 1))
+    assert result.status == "reversed sign" and not result.labels.any()
+    assert "sign" in result.notes[0]
+
+
+def test_ppb_is_refused_and_ppm_with_bleeds_is_not():
+    chi, mask, _ = head((100, 120, 100), (1.5, 1.5, 1.5))
+    noisy = chi + 0.03 * np.random.default_rng(0).standard_normal(chi.shape)
+    with pytest.raises(DataError, match="cannot be ppm; divide"):
+        dentate.check_unit(1000 * noisy, mask)
+    noisy[40:60, 40:60, 40:60] = 3.0
+    dentate.check_unit(noisy, mask)
+
+
+def test_models_of_one_label_are_parted_and_others_refused():
+    chi, mask, truth = head((150, 180, 140), (1, 1, 1))
+    single = model(1.0, {"dentate": 1}, "segmenter")
+    result = found(chi, mask, (1, 1, 1), single)
+    assert (
+        dice(result.labels == 1, truth == 1) > 0.95 and dice(result.labels == 2, truth == 2) > 0.95
+    )
+    many = model(1.0, {"a": 1, "b": 2, "c": 3}, "many")
+    with pytest.raises(WeightsError, match="many: segments a, b, c"):
+        dentate._sides(np.zeros((4, 2, 2, 2)), many)
+
+
+def test_only_the_largest_part_of_each_side_stays():
+    labels = np.zeros((40, 20, 20), np.uint8)
+    labels[4:10, 5:11, 5:11] = labels[12:14, 5:7, 5:7] = 1  # the second two voxels away
+    labels[10:11, 5:11, 5:11] = 0
+    labels[11:13, 8:10, 8:10] = 1  # a gap of one voxel does not part it
+    labels[30:32, 5:7, 5:7] = 2  # too small to be a nucleus
+    kept = dentate.keep_nuclei(labels, (1, 1, 1))
+    assert kept[5, 6, 6] == 1 and kept[12, 9, 9] == 1 and not (kept == 2).any()
+
+
+@pytest.mark.parametrize(("count", "n"), [(5, 10), (4, 10), (10, 10), (14, 10), (1, 7)])
+def test_cells_are_means_of_their_extent(count, n):
+    x = np.random.default_rng(0).random((3, n, 2)).astype(np.float32)
+    out = dentate.area_mean(x, 1, count)
+    assert out.shape == (3, count, 2) and np.allclose(out.mean(1), x.mean(1), atol=1e-6)
+    if n % count == 0:
+        assert np.allclose(out, x.reshape(3, count, n // count, 2).mean(2), atol=1e-6)

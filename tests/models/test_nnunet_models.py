@@ -1,0 +1,210 @@
+"""Models of nnU-Net: made by its own trainer, read by ours, and hostile ones refused."""
+
+import json
+import os
+import pickle
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from qsm_nipype.errors import WeightsError
+from qsm_nipype.models import nnunet as models
+
+
+def case(seed):
+    """Two blobs: left negative, right positive, in noise."""
+    rng = np.random.default_rng(seed)
+    chi = 0.1 * rng.standard_normal((24, 20, 16)).astype(np.float32)
+    labels = np.zeros(chi.shape, np.uint8)
+    labels[4:9, 7:13, 5:11], labels[15:20, 7:13, 5:11] = 1, 2
+    return chi - (labels == 1) + (labels == 2), labels
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """A folder of two folds as plain nnU-Net leaves it, after a few iterations."""
+    from qsm_nipype.models.training import nnunet
+
+    root = tmp_path_factory.mktemp("nnunet")
+    stage = nnunet.Stage(
+        990, "Toy", {"left": 1, "right": 2}, 2.0, (16, 16, 16), (4, 8, 8), rotation=10.0
+    )
+    nnunet.prepare(stage, [case(seed) for seed in range(3)], root)
+    ready = root / "preprocessed" / stage.dataset
+    description = json.loads((root / "raw" / stage.dataset / "dataset.json").read_text())
+    plans = json.loads((ready / "nnUNetPlans.json").read_text()) | {"continue_training": False}
+    plain = nnunet.nnUNetTrainer(
+        plans, nnunet.CONFIGURATION, "all", description, torch.device("cpu")
+    )
+    plain.num_epochs, plain.num_iterations_per_epoch = 1, 6
+    plain.num_val_iterations_per_epoch, plain.initial_lr = 1, 0.1
+    plain.plot_network_architecture = lambda: None
+    plain.logger.plot_progress_png = lambda folder: None
+    plain.do_split = lambda: (["case0000", "case0001"], ["case0002"])
+    plain.run_training()
+    shutil.copytree(plain.output_folder, Path(plain.output_folder).with_name("fold_0"))
+    return Path(plain.output_folder).parent, stage, root
+
+
+@pytest.fixture
+def copy(toy, tmp_path):
+    """A copy of the toy's folder that a test may spoil."""
+    return Path(shutil.copytree(toy[0], tmp_path / "model"))
+
+
+def test_a_folder_of_plain_nnunet_and_its_zip_are_read_alike(toy, tmp_path):
+    folder = toy[0]
+    with zipfile.ZipFile(tmp_path / "toy.zip", "w") as archive:
+        for path in folder.rglob("*"):
+            archive.write(path, Path("Dataset990_Toy", folder.name, path.relative_to(folder)))
+    chi, _ = case(7)
+    a, b = models.read_model(folder), models.read_model(tmp_path / "toy.zip")
+    assert a.labels == {"left": 1, "right": 2} and a.spacing == (2, 2, 2)
+    assert a.extent == (32, 32, 32) and len(a.folds) == 1  # numbered folds before fold_all
+    first = models.predict(a, chi, (2, 2, 2))
+    assert first.shape == (3, *chi.shape) and np.allclose(first.sum(0), 1, atol=1e-3)
+    assert np.array_equal(first, models.predict(b, chi, (2, 2, 2)))
+
+
+def test_the_result_is_nnunets_own(toy, capsys):
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    chi, _ = case(8)
+    theirs = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
+    theirs.initialize_from_trained_model_folder(str(toy[0]), (0,))
+    wanted = theirs.predict_single_npy_array(
+        np.ascontiguousarray(chi.transpose(2, 1, 0))[None], {"spacing": [2.0, 2.0, 3.0]}
+    )
+    capsys.readouterr()
+    found = models.predict(models.read_model(toy[0]), chi, (3, 2, 2))
+    assert np.array_equal(found.argmax(0), wanted.transpose(2, 1, 0))
+    assert capsys.readouterr().out == ""
+
+
+def test_folds_are_averaged(toy):
+    model, (chi, _) = models.read_model(toy[0]), case(9)
+    shifted = {k: v + 0.02 for k, v in model.folds[0].items()}
+    from dataclasses import replace
+
+    single = [
+        models.predict(replace(model, folds=(f,)), chi, (2, 2, 2))
+        for f in (model.folds[0], shifted)
+    ]
+    both = models.predict(replace(model, folds=(model.folds[0], shifted)), chi, (2, 2, 2))
+    logits = [np.log(p) - np.log(p[:1]) for p in single]
+    mean = np.exp(sum(logits) / 2)
+    assert np.allclose(both, mean / mean.sum(0), atol=2e-3)
+
+
+def test_our_trainer_resumes_and_its_slim_export_is_nnunets(toy, tmp_path):
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    from qsm_nipype.models.training import nnunet
+
+    _, stage, root = toy
+    schedule = {"iterations": 2, "held_out": 1, "device": torch.device("cpu")}
+    final = nnunet.train(stage, root, epochs=1, **schedule)
+    final.rename(final.with_name("checkpoint_latest.pth"))
+    final = nnunet.train(stage, root, epochs=2, **schedule)
+    content = torch.load(final, weights_only=True)
+    assert len(content["logging"]["train_losses"]) == 2
+    out = nnunet.export(stage, root, final, tmp_path / "toy.zip", "about it")
+    model = models.read_model(out)
+    assert model.description["description"] == "about it" and len(model.folds) == 1
+    assert {v.dtype for v in model.folds[0].values()} == {torch.float16, torch.float32}
+    with zipfile.ZipFile(out) as archive:
+        archive.extractall(tmp_path / "unpacked")
+        names = [Path(n) for n in archive.namelist()]
+    (folder,) = {tmp_path / "unpacked" / n.parent for n in names if n.name == "plans.json"}
+    theirs = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    theirs.initialize_from_trained_model_folder(str(folder), ("all",))
+    assert (
+        out.stat().st_size
+        < 1.2
+        * sum(
+            2 * v.numel()
+            for k, v in content["network_weights"].items()
+            if "decoder.encoder" not in k
+        )
+        + 20_000
+    )
+
+
+class Evil:
+    """Leaves a file behind when unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_code_in_a_checkpoint_is_refused_and_not_run(copy, tmp_path):
+    checkpoint = copy / "fold_0" / "checkpoint_final.pth"
+    torch.save({"network_weights": {}, "init_args": Evil(tmp_path / "ran")}, checkpoint)
+    with pytest.raises(WeightsError, match="code in a model is not run"):
+        models.read_model(copy)
+    checkpoint.write_bytes(pickle.dumps(Evil(tmp_path / "ran")))
+    with pytest.raises(WeightsError, match="code in a model is not run"):
+        models.read_model(copy)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["os.system", "torch.nn.parallel.distributed.os.system", "torch.load"]
+)
+def test_a_plan_that_names_anything_but_layers_is_refused(copy, name):
+    plans = json.loads((copy / "plans.json").read_text())
+    architecture = plans["configurations"]["3d_fullres"]["architecture"]
+    architecture["arch_kwargs"]["nonlin"] = name
+    (copy / "plans.json").write_text(json.dumps(plans))
+    with pytest.raises(WeightsError, match="is no layer of PyTorch or nnU-Net"):
+        models.predict(models.read_model(copy), np.zeros((16, 16, 16)), (2, 2, 2))
+
+
+@pytest.mark.parametrize(
+    "name", ["../outside.txt", "/etc/outside", "a/../../b", "C:\\evil", "..\\x"]
+)
+def test_archives_that_point_outside_are_refused(tmp_path, name):
+    path = tmp_path / "model.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x/plans.json", "{}")
+        archive.writestr(name, "x")
+    with pytest.raises(WeightsError, match="points outside the archive"):
+        models.read_model(path)
+
+
+def test_what_is_no_model_is_said_in_a_sentence(copy, tmp_path):
+    with pytest.raises(WeightsError, match="no such model"):
+        models.read_model(tmp_path / "nothing")
+    (tmp_path / "text.zip").write_text("text")
+    with pytest.raises(WeightsError, match="neither a folder nor a zip"):
+        models.read_model(tmp_path / "text.zip")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(WeightsError, match=r"no plans.json"):
+        models.read_model(tmp_path / "empty")
+    shutil.copytree(copy, tmp_path / "two" / "a")
+    shutil.copytree(copy, tmp_path / "two" / "b")
+    with pytest.raises(WeightsError, match="2 trained models in it"):
+        models.read_model(tmp_path / "two")
+    plans = json.loads((copy / "plans.json").read_text())
+    plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["features_per_stage"] = [
+        4,
+        9,
+        8,
+    ]
+    (copy / "plans.json").write_text(json.dumps(plans))
+    with pytest.raises(WeightsError, match="don't fit the plan's network"):
+        models.predict(models.read_model(copy), np.zeros((16, 16, 16)), (2, 2, 2))
+    (copy / "plans.json").write_text("{}")
+    with pytest.raises(WeightsError, match="not the plan or checkpoint"):
+        models.read_model(copy)
+    shutil.rmtree(copy / "fold_0")
+    shutil.rmtree(copy / "fold_all")
+    with pytest.raises(WeightsError, match="0 trained models"):
+        models.read_model(copy)
