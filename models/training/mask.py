@@ -24,7 +24,7 @@ from qsm_nipype.models.training.synthesis import example
 #: Until which share of the steps: patches and voxel sizes (mm), drawn anew at every step.
 STAGES = (
     (0.55, ((48, 64, 48),), (2.6, 3.6)),
-    (1.0, ((64, 80, 64), (64, 80, 64), (64, 80, 64), (64, 80, 64), (80, 96, 80)), (1.9, 3.0)),
+    (1.0, ((64, 80, 64),), (1.9, 3.0)),
 )
 #: Shape of the patches in validation.
 CHECK = (80, 96, 80)
