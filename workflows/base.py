@@ -138,6 +138,8 @@ def init_acquisition_wf(
         reference=settings.reference,
         region=_own_file("reference", settings.derivatives, acquisition),
         weights=_path(settings.inversion_weights),
+        two_stage=settings.two_stage,
+        background=settings.background,
         **common,
     )
     outputs = init_outputs_wf(

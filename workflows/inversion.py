@@ -12,9 +12,14 @@ from qsm_nipype import methods
 from qsm_nipype.interfaces.inversion import Agreement
 from qsm_nipype.interfaces.reference import Reference
 from qsm_nipype.workflows.nodes import Resources, has_port, make, make_method
+from qsm_nipype.workflows.two_stage import init_second_stage_wf
 
 #: Data that an inversion may use, by the port that takes them.
 _OPTIONAL = {"in_noise": "field_noise", "in_magnitude": "magnitude"}
+
+_SECOND = tuple(
+    (f, f"inputnode.{f}") for f in ("total_field", "trimmed", "field_noise", "magnitude")
+)
 
 
 def init_inversion_wf(  # noqa: PLR0913  plain values, each named, so that it works in a notebook
@@ -26,6 +31,8 @@ def init_inversion_wf(  # noqa: PLR0913  plain values, each named, so that it wo
     reference: str = "brain",
     region: str | None = None,
     weights: str | None = None,
+    two_stage: float = 0.0,
+    background: str = "lbv_tfi",
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     name: str = "inversion_wf",
 ) -> pe.Workflow:
@@ -38,6 +45,8 @@ def init_inversion_wf(  # noqa: PLR0913  plain values, each named, so that it wo
 
     A method that works on the total field gets that and the trimmed mask instead. `region` is the
     file of the reference region, where `reference` needs one; `weights` is the file of a network.
+    With `two_stage`, χ is made again by `background` and inversion without sources above that many
+    ppm (`init_second_stage_wf`), before the reference is set.
 
     Inputs
     ------
@@ -80,20 +89,35 @@ def init_inversion_wf(  # noqa: PLR0913  plain values, each named, so that it wo
     for number, method in enumerate(inversions, start=1):
         whole = methods.get("inversion", method).from_total_field
         field, mask = ("total_field", "trimmed") if whole else ("local_field", "mask")
-        invert = make_method(
-            "inversion", method, resources, parameters=parameters, b0=b0, echo_time=echo_time
-        )
-        if weights is not None and has_port(invert, "weights"):
-            invert.inputs.weights = weights
+        fixed = {"b0": b0, "echo_time": echo_time, **({"weights": weights} if weights else {})}
+        invert = make_method("inversion", method, resources, parameters=parameters, **fixed)
         refer = make(Reference(kind=reference), f"reference_{invert.name}", resources)
         if region is not None:
             refer.inputs.in_region = region
         data = [(f, port) for port, f in _OPTIONAL.items() if has_port(invert, port)]
+        made, out = invert, "out_file"
+        if two_stage:
+            made, out = (
+                init_second_stage_wf(
+                    method,
+                    fixed,
+                    resources,
+                    background=background,
+                    threshold=two_stage,
+                    parameters=parameters,
+                    name=f"second_{invert.name}",
+                ),
+                "outputnode.chi",
+            )
+            links += [
+                (inputnode, made, [(mask, "inputnode.mask"), *_SECOND]),
+                (invert, made, [("out_file", "inputnode.chi")]),
+            ]
         links += [
             (inputnode, invert, [(field, "in_file"), (mask, "in_mask"), *data]),
             (inputnode, refer, [(mask, "in_mask")]),
-            (invert, refer, [("out_file", "in_file")]),
-            (invert, joined["inverted"], [("out_file", f"in{number}")]),
+            (made, refer, [(out, "in_file")]),
+            (made, joined["inverted"], [(out, f"in{number}")]),
             (refer, joined["chi"], [("out_file", f"in{number}")]),
             (refer, joined["reference"], [("out_record", f"in{number}")]),
         ]

@@ -65,6 +65,10 @@ def steps(
         )
     place = next(i for i, step in enumerate(found) if step["step"] == "inversion")
     last = place + len(settings.inversion)
+    if settings.two_stage:
+        stage = {"step": "two_stage", "method": "two-stage", "label": "Two-stage reconstruction"}
+        found.insert(last, {**stage, "parameters": {"threshold": settings.two_stage}})
+        last += 1
     reference = {"step": "reference", "method": settings.reference, "label": "Reference"}
     found.insert(last, {**reference, "parameters": {}})
     if "lesions" in settings.derivatives if lesions is None else lesions:

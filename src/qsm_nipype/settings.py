@@ -103,6 +103,14 @@ class Settings:
         "--reference",
         choices=("brain", "csf", "region", "none"),
     )
+    two_stage: float = _option(
+        0.0,
+        _HOW,
+        "make χ again without sources above PPM (0.3), then fill them in: no streaks around "
+        "haemorrhages",
+        "--two-stage",
+        unit="PPM",
+    )
     mask_operations: str = _option(
         "", _HOW, "what to do to the mask, for instance 'erode:1,fill'", "--mask-operations"
     )
@@ -332,18 +340,12 @@ def check(settings: Settings) -> None:
             raise UsageError(f"-d {name}={path}: no such file or folder")
     if settings.reference in ("csf", "region") and "reference" not in settings.derivatives:
         raise UsageError(f"--reference {settings.reference}: give its mask by -d reference=PATH")
+    if settings.two_stage < 0:
+        raise UsageError(f"--two-stage {settings.two_stage:g}: give a susceptibility above 0 ppm")
     methods.check_parameters(settings.parameters)
     _check_rims(settings)
     for method in settings.chosen():
-        if method.extra is not None and importlib.util.find_spec(method.extra) is None:
-            raise UsageError(
-                f"{method.key} needs the package {method.extra}; "
-                f"pip install 'qsm-nipype[{method.extra}]'"
-            )
-        if method.network is not None:
-            from qsm_nipype.models import registry
-
-            registry.check(method.network, settings.weights_of(method))
+        _check_method(settings, method)
     for option in options():
         allowed = option.metadata.get("choices")
         value = getattr(settings, option.name)
@@ -363,6 +365,19 @@ def _check_rims(settings: Settings) -> None:
 
     require()
     read_weights("rim", settings.rim_weights)
+
+
+def _check_method(settings: Settings, method: methods.Method) -> None:
+    """Refuse a method whose package or weights are not there. Raises UsageError, WeightsError."""
+    if method.extra is not None and importlib.util.find_spec(method.extra) is None:
+        raise UsageError(
+            f"{method.key} needs the package {method.extra}; "
+            f"pip install 'qsm-nipype[{method.extra}]'"
+        )
+    if method.network is not None:
+        from qsm_nipype.models import registry
+
+        registry.check(method.network, settings.weights_of(method))
 
 
 def to_yaml(settings: Settings) -> str:

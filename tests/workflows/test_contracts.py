@@ -25,6 +25,7 @@ from qsm_nipype.workflows import (
     relaxometry,
     report,
     segmentation,
+    two_stage,
 )
 from qsm_nipype.workflows.nodes import INTERPRETER_GB, Resources
 
@@ -45,6 +46,7 @@ FACTORIES = {
     lesions.init_lesions_wf: (__file__, __file__, SIZE),
     report.init_report_wf: (Path("out"), "sub-01", SIZE),
     segmentation.init_segmentation_wf: ({"sub": "01"}, SIZE),
+    two_stage.init_second_stage_wf: ("tv", {}, SIZE),
 }
 
 

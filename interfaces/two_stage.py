@@ -1,0 +1,65 @@
+"""The two steps of a two-stage reconstruction that are neither background nor inversion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import File, TraitedSpec, traits
+
+from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, resolve
+from qsm_nipype.interfaces.volume import load, save
+
+_CORE = "qsm_nipype.core.two_stage"
+
+
+class _LeaveOutInputSpec(QSMInputSpec):
+    in_file = File(exists=True, mandatory=True, desc="susceptibility of the first pass (ppm)")
+    in_mask = File(exists=True, mandatory=True, desc="where the total field is reliable")
+    threshold = traits.Float(parameter=True, mandatory=True, desc="strongest source left in (ppm)")
+
+
+class _LeaveOutOutputSpec(TraitedSpec):
+    out_mask = File(exists=True, desc="the mask without strong sources")
+
+
+class LeaveOutStrongSources(QSMInterface):
+    """A mask without haemorrhages and other strong sources."""
+
+    input_spec = _LeaveOutInputSpec
+    output_spec = _LeaveOutOutputSpec
+
+    def _run(self, cwd: Path) -> dict[str, Any]:
+        chi, mask = load(self.inputs.in_file), load(self.inputs.in_mask)
+        kept = resolve(f"{_CORE}:without_strong_sources")(
+            chi.tensor(self.device), mask.mask(self.device), chi.voxel_size, **self.parameters()
+        )
+        return {"out_mask": save(cwd / "mask.nii", kept, mask)}
+
+
+class _JoinStagesInputSpec(QSMInputSpec):
+    in_robust = File(exists=True, mandatory=True, desc="χ without the strong sources (ppm)")
+    in_inside = File(exists=True, mandatory=True, desc="where that is known")
+    in_filled = File(exists=True, mandatory=True, desc="χ of the whole mask (ppm)")
+    in_mask = File(exists=True, mandatory=True, desc="where that is known")
+
+
+class _JoinStagesOutputSpec(TraitedSpec):
+    out_file = File(exists=True, desc="susceptibility (ppm)")
+
+
+class JoinStages(QSMInterface):
+    """One map from both stages."""
+
+    input_spec = _JoinStagesInputSpec
+    output_spec = _JoinStagesOutputSpec
+
+    def _run(self, cwd: Path) -> dict[str, Any]:
+        filled = load(self.inputs.in_filled)
+        chi = resolve(f"{_CORE}:join_stages")(
+            load(self.inputs.in_robust).tensor(self.device),
+            load(self.inputs.in_inside).mask(self.device),
+            filled.tensor(self.device),
+            load(self.inputs.in_mask).mask(self.device),
+        )
+        return {"out_file": save(cwd / "chi.nii", chi, filled)}

@@ -1,0 +1,88 @@
+"""The second stage of a two-stage reconstruction, put behind an inversion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+
+from qsm_nipype import methods
+from qsm_nipype.interfaces.two_stage import JoinStages, LeaveOutStrongSources
+from qsm_nipype.workflows.nodes import Resources, has_port, make, make_method
+
+
+def init_second_stage_wf(
+    inversion: str,
+    inputs: Mapping[str, Any],
+    resources: Resources,
+    *,
+    background: str = "lbv_tfi",
+    threshold: float = 0.3,
+    parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    name: str = "second_stage_wf",
+) -> pe.Workflow:
+    """Make χ again without strong sources, and fill them in from the first pass.
+
+    ::
+
+        first pass, trimmed ─► leave out ─► background ─► inversion ─► join ─► χ
+
+    `inputs` are the fixed inputs of the inversion (b0, echo_time, weights); a source is strong
+    above `threshold` ppm.
+
+    Inputs
+    ------
+    chi, mask
+        of the first pass (ppm), and where it is known
+    total_field, trimmed
+        (ppm), and where it is reliable
+    field_noise
+        standard deviation of the field (ppm)
+    magnitude
+        echoes last
+
+    Outputs
+    -------
+    chi
+        susceptibility (ppm)
+    inside
+        where it comes from the second pass
+    """
+    workflow = pe.Workflow(name=name)
+    fields = ["chi", "mask", "total_field", "trimmed", "field_noise", "magnitude"]
+    inputnode = pe.Node(niu.IdentityInterface(fields=fields), name="inputnode")
+    outputnode = pe.Node(niu.IdentityInterface(fields=["chi", "inside"]), name="outputnode")
+    leave_out = make(LeaveOutStrongSources(threshold=threshold), "leave_out", resources)
+    invert = make_method("inversion", inversion, resources, parameters=parameters, **inputs)
+    join = make(JoinStages(), "join", resources)
+    optional = {"field_noise": "in_noise", "magnitude": "in_magnitude"}
+    data = [(f, port) for f, port in optional.items() if has_port(invert, port)]
+    links: list[Any] = [
+        (inputnode, leave_out, [("chi", "in_file"), ("trimmed", "in_mask")]),
+        (inputnode, join, [("chi", "in_filled"), ("mask", "in_mask")]),
+        (inputnode, invert, data),
+        (invert, join, [("out_file", "in_robust")]),
+        (join, outputnode, [("out_file", "chi")]),
+    ]
+    if methods.get("inversion", inversion).from_total_field:
+        last = leave_out
+        links += [(inputnode, invert, [("total_field", "in_file")])]
+    else:
+        last = make_method(
+            "background", background, resources, parameters=parameters, node="background"
+        )
+        data = [("total_field", "in_file"), ("field_noise", "in_noise")]
+        links += [
+            (inputnode, last, data),
+            (leave_out, last, [("out_mask", "in_mask")]),
+            (last, invert, [("out_file", "in_file")]),
+        ]
+    links += [
+        (last, invert, [("out_mask", "in_mask")]),
+        (last, join, [("out_mask", "in_inside")]),
+        (last, outputnode, [("out_mask", "inside")]),
+    ]
+    workflow.connect(links)
+    return workflow
