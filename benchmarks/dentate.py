@@ -25,7 +25,7 @@ from scipy.ndimage import binary_erosion, distance_transform_edt
 
 from qsm_nipype.core.background.refined import lbv_tfi
 from qsm_nipype.core.fieldmap import linear_fit
-from qsm_nipype.core.inversion.nonlinear import weak_harmonic
+from qsm_nipype.core.inversion.harmonic import whtv
 from qsm_nipype.core.masking import quality_mask, reliable_mask
 from qsm_nipype.core.offsets import mcpc3ds
 from qsm_nipype.core.unwrapping import romeo
@@ -112,17 +112,7 @@ def reconstructed(scan: Scan) -> tuple[torch.Tensor, torch.Tensor]:
     mask = reliable_mask(mask, size, reliability=fitted.reliability, field=fitted.field)
     direction = scan.head.b0_dir
     local = lbv_tfi(fitted.field, mask, size, direction, noise=fitted.noise)
-    combined = magnitude.square().sum(-1).sqrt()
-    found = weak_harmonic(
-        local.field,
-        local.mask,
-        size,
-        direction,
-        noise=fitted.noise,
-        magnitude=combined,
-        b0=b0,
-        echo_time=sum(times) / len(times),
-    )
+    found = whtv(local.field, local.mask, size, direction, noise=fitted.noise)
     return (found.chi - found.chi[local.mask].mean()) * local.mask, local.mask
 
 

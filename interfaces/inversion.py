@@ -184,10 +184,10 @@ class _WeakHarmonicInputSpec(_IterativeInputSpec):
 
 
 class WeakHarmonicTV(DipoleInversion):
-    """Non-linear total variation that removes what is left of the background field."""
+    """Total variation that removes what is left of the background field."""
 
     input_spec = _WeakHarmonicInputSpec
-    function = "qsm_nipype.core.inversion.nonlinear:weak_harmonic"
+    function = "qsm_nipype.core.inversion.harmonic:whtv"
 
 
 class _MEDIInputSpec(_IterativeInputSpec):

@@ -17,7 +17,8 @@ from scipy import ndimage
 
 from qsm_nipype.core.dipole import dipole_field
 from qsm_nipype.core.inversion.direct import tikhonov, tkd
-from qsm_nipype.core.inversion.nonlinear import nltv, weak_harmonic
+from qsm_nipype.core.inversion.harmonic import whtv
+from qsm_nipype.core.inversion.nonlinear import nltv
 from qsm_nipype.core.inversion.tv import tv
 from qsm_nipype.simulation import labels as lab
 from qsm_nipype.simulation import pathology
@@ -236,7 +237,7 @@ def _invert(
     sigma = torch.from_numpy(noise)
     if name == "tv":
         return tv(*given, noise=sigma, **few).chi.numpy()
-    method = {"nltv": nltv, "whtv": weak_harmonic}[name]
+    method = {"nltv": nltv, "whtv": whtv}[name]
     return method(*given, noise=sigma, tolerance=5e-3, max_iterations=60).chi.numpy()
 
 

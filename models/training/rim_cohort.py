@@ -14,7 +14,8 @@ from torch import Tensor
 from qsm_nipype.core.background.refined import lbv_tfi
 from qsm_nipype.core.dipole import dipole_field
 from qsm_nipype.core.inversion import Solution
-from qsm_nipype.core.inversion.nonlinear import nltv, weak_harmonic
+from qsm_nipype.core.inversion.harmonic import whtv
+from qsm_nipype.core.inversion.nonlinear import nltv
 from qsm_nipype.simulation.lesions import Region, lesion_region
 
 VOXEL = (1.0, 1.0, 1.0)
@@ -78,7 +79,7 @@ def reconstruct(region: Region, rng: np.random.Generator) -> tuple[np.ndarray, n
 
     The susceptibilities around the cube are random, so that the background has parts that no
     harmonic model of the cube's surface knows exactly. Three quarters are inverted by `nltv`, the
-    rest by forty iterations of the pipeline's default, `weak_harmonic`.
+    rest by forty iterations of the pipeline's default, `whtv`.
     """
     head = region.head
     around = 24
@@ -109,7 +110,7 @@ def _invert(
     field: Tensor, mask: Tensor, b0_dir: tuple[float, ...], noise: Tensor, default: bool
 ) -> Solution:
     if default:
-        return weak_harmonic(field, mask, VOXEL, b0_dir, noise=noise, max_iterations=40)
+        return whtv(field, mask, VOXEL, b0_dir, noise=noise, max_iterations=40)
     return nltv(field, mask, VOXEL, b0_dir, noise=noise)
 
 

@@ -90,41 +90,6 @@ def nltgv(  # noqa: PLR0913  the common signature, with all the data this method
     return solve_admm(data, GeneralisedVariation, weight, tolerance, max_iterations)
 
 
-def weak_harmonic(  # noqa: PLR0913  the common signature, with all the data this method can use
-    field: Tensor,
-    mask: Tensor,
-    voxel_size: Sequence[float],
-    b0_dir: Sequence[float] = (0.0, 0.0, 1.0),
-    *,
-    noise: Tensor | None = None,
-    magnitude: Tensor | None = None,
-    b0: float = B0,
-    echo_time: float = ECHO_TIME,
-    regularization: float | None = None,
-    harmonic: float = 150.0,
-    tolerance: float = 1e-3,
-    max_iterations: int = 200,
-) -> Solution:
-    """Weak-harmonic QSM [Milovic2019]_: `nltv` that also takes off what is left of the background.
-
-    Minimises ½‖W(e^{i(Dχ + h)} − e^{iφ})‖² + λ Σ|∇χ| + ½β‖M Δh‖² over χ and h: what outside
-    sources put into the field is harmonic inside the mask M. `harmonic` is β; the rest is that of
-    `nltv`.
-    """
-    data = phase_data(
-        field,
-        mask,
-        voxel_size,
-        b0_dir,
-        noise=noise,
-        magnitude=magnitude,
-        b0=b0,
-        echo_time=echo_time,
-    )
-    weight = data.regularization(FACTOR) if regularization is None else regularization
-    return solve_admm(data, Variation, weight, tolerance, max_iterations, harmonic)
-
-
 class _Prior(Protocol):
     """One half of a split: takes x, keeps its own z and scaled dual u, returns Aᵀ(z − u)."""
 
