@@ -6,6 +6,7 @@ can deadlock. OpenBLAS starts its threads when numpy is imported, unless it is t
 
 import importlib
 import os
+import sys
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 # OpenMP reads this when torch is imported: waiting threads sleep. Where other programs run, too,
@@ -24,10 +25,18 @@ for _module in (
     "numba",
     "qsm_nipype.interfaces.base",
     "qsm_nipype.interfaces.volume",
+    "qsm_nipype.core.reading",
+    "qsm_nipype.core.masking",
+    "qsm_nipype.core.relaxometry",
     "qsm_nipype.execution.multiproc",
+    "qsm_nipype.report.figures",
     "qsm_nipype.cli",
 ):
     try:
         importlib.import_module(_module)
     except ImportError:  # the node that needs it will say so; the others can run
         continue
+
+# numba's compiler: 0.4 s in every process that first compiles, or loads a compiled function
+if "numba" in sys.modules:
+    sys.modules["numba"].njit("int64(int64)")(lambda n: n)
