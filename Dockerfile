@@ -17,6 +17,7 @@ COPY src /src/src
 COPY workflows /src/workflows
 COPY interfaces /src/interfaces
 COPY models /src/models
+ARG EXTRAS=rim
 RUN bash /src/install.sh
 
 FROM ${BASE}

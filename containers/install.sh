@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Install qsm-nipype from /src into /opt/venv, as Dockerfile and apptainer.def need it.
 # TORCH_INDEX: where torch comes from; empty: PyPI, whose Linux wheels bring CUDA.
+# EXTRAS: optional parts, as in setup.cfg.
 set -euo pipefail
 export PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 cd /src
@@ -9,7 +10,7 @@ pip() { /opt/venv/bin/python -m pip "$@" -c constraints.txt ${TORCH_INDEX:+--ext
 if [ "${1:-all}" = torch ]; then
   pip install torch torchvision
 else
-  pip install .
+  pip install ".${EXTRAS:+[$EXTRAS]}"
   /opt/venv/bin/python -m pip check
   # numba keys its cache by a source's time in nanoseconds, images keep seconds: give whole ones
   package=$(/opt/venv/bin/python -c 'import importlib.util as u; print(u.find_spec("qsm_nipype").submodule_search_locations[0])')

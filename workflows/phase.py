@@ -56,7 +56,7 @@ def init_phase_wf(
         metadata=[dict(entry) for entry in metadata],
         coils=coils,
     )
-    read = make(reader, "read", resources, bytes_per_voxel=24 * coils, per_echo=True)
+    read = make(reader, "read", resources, bytes_per_voxel=31 * coils, per_echo=True)
     remove = make_method(
         "offset", offset, resources, parameters=parameters, echo_times=list(echo_times)
     )

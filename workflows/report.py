@@ -61,7 +61,7 @@ def init_report_wf(
     )
     outputnode = pe.Node(niu.IdentityInterface(fields=["record"]), name="outputnode")
     draw = AcquisitionPictures(out_dir=str(output_dir), label=label)
-    pictures = make(draw, "pictures", resources, bytes_per_voxel=64, threads=1)
+    pictures = make(draw, "pictures", resources, bytes_per_voxel=100, threads=1)
     # fmt: off
     workflow.connect([
         (inputnode, pictures, [("record", "in_record"), ("written", "written")]),

@@ -261,7 +261,11 @@ def _gauss(z: Tensor, sigmas: Sequence[float]) -> Tensor:
         kernel = torch.exp(-0.5 * (at / sigma) ** 2)
         view, pad = [1, 1, 1, 1, 1], [0, 0, 0]
         view[axis + 2], pad[axis] = at.numel(), radius
-        x = functional.conv3d(x, (kernel / kernel.sum()).view(view), padding=pad)
+        kernel = (kernel / kernel.sum()).view(view)
+        # in slabs across the axis: torch copies a volume for each of the kernel's taps
+        across = 3 if axis == 0 else 2
+        slabs = x.split(max(1, x.shape[across] // at.numel()), dim=across)
+        x = torch.cat([functional.conv3d(slab, kernel, padding=pad) for slab in slabs], across)
     return torch.complex(x[0, 0], x[1, 0])
 
 
