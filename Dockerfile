@@ -10,15 +10,15 @@ RUN apt-get update \
  && if ! python3 -c 'import os, sysconfig as s; assert os.path.exists(s.get_path("include") + "/Python.h")' 2>/dev/null; \
     then apt-get install -y --no-install-recommends python3-dev; fi \
  && rm -rf /var/lib/apt/lists/*
-COPY containers/install.sh constraints.txt /src/
-RUN bash /src/install.sh torch
-COPY setup.cfg pyproject.toml README.md LICENSE /src/
+ARG EXTRAS=rim
+COPY containers/install.sh constraints.txt setup.cfg /src/
+RUN bash /src/install.sh dependencies
+COPY pyproject.toml README.md LICENSE /src/
 COPY src /src/src
 COPY workflows /src/workflows
 COPY interfaces /src/interfaces
 COPY models /src/models
-ARG EXTRAS=rim
-RUN bash /src/install.sh
+RUN bash /src/install.sh package
 
 FROM ${BASE}
 ARG VERSION=0.1.0
