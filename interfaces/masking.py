@@ -84,18 +84,24 @@ class _TrimMaskInputSpec(QSMInputSpec):
     erosion = traits.Float(parameter=True, desc="thickness taken off the surface (mm)")
 
 
+class _TrimMaskOutputSpec(_MaskOutputSpec):
+    out_brain = File(exists=True, desc="the mask without dropout at its surface")
+
+
 class TrimMask(QSMInterface):
     """A mask without the voxels whose field cannot be trusted."""
 
     input_spec = _TrimMaskInputSpec
-    output_spec = _MaskOutputSpec
+    output_spec = _TrimMaskOutputSpec
 
     def _run(self, cwd: Path) -> dict[str, Any]:
         volume = load(self.inputs.in_mask)
+        whole = volume.mask(self.device)
+        reliability = _load_like(volume, self.inputs.in_reliability).tensor(self.device)
         mask = resolve(f"{_CORE}:reliable_mask")(
-            volume.mask(self.device),
+            whole,
             volume.voxel_size,
-            reliability=_load_like(volume, self.inputs.in_reliability).tensor(self.device),
+            reliability=reliability,
             field=_load_like(volume, self.inputs.in_field).tensor(self.device),
             **self.parameters(),
         )
@@ -104,7 +110,11 @@ class TrimMask(QSMInterface):
                 f"{self.inputs.in_mask}: no voxel of the mask has a reliable field; look at the "
                 f"phase, or relax --set trim.reliable.threshold=0"
             )
-        return {"out_mask": _save(cwd, mask, volume)}
+        brain = resolve(f"{_CORE}:without_dropout")(whole, reliability)
+        return {
+            "out_mask": _save(cwd, mask, volume),
+            "out_brain": save(cwd / "brain.nii", brain, volume),
+        }
 
 
 class _UserMaskInputSpec(QSMInputSpec):

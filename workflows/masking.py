@@ -54,7 +54,7 @@ def init_masking_wf(
     Outputs
     -------
     mask
-        of the brain
+        of the brain; the user's as it is, others without dropout at the surface
     trimmed
         those of its voxels in which the field is reliable
     """
@@ -86,7 +86,8 @@ def init_masking_wf(
         (inputnode, trimmed, [("reliability", "in_reliability"), ("total_field", "in_field")]),
         (join, edit, [("out", "in_masks")]),
         (edit, trimmed, [("out_mask", "in_mask")]),
-        (edit, outputnode, [("out_mask", "mask")]),
+        (edit, outputnode, [("out_mask", "mask")]) if mask_file is not None else
+        (trimmed, outputnode, [("out_brain", "mask")]),
         (trimmed, outputnode, [("out_mask", "trimmed")]),
     ])
     # fmt: on

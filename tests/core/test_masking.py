@@ -243,3 +243,14 @@ def test_a_smooth_field_costs_the_eroded_layer_only():
     mask, field, distance = _ball_with_field()
     kept = masking.reliable_mask(mask, (1.0,) * 3, reliability=mask.float(), field=field)
     assert kept[distance < 17].all() and not kept[distance > 19].any()
+
+
+def test_dropout_at_the_surface_is_cut_and_a_bleeding_stays_without_holes():
+    mask, _, distance = _ball_with_field()
+    x, y, z = torch.meshgrid(*[torch.arange(52.0) - 25.5] * 3, indexing="ij")
+    sinus = (x - 19).square() + y.square() + z.square() < 25
+    bleeding = x.square() + y.square() + z.square() < 9
+    reliability = torch.where(sinus | bleeding, 0.2, 1.0)
+    kept = masking.without_dropout(mask, reliability)
+    assert not (kept & sinus).any() and kept[mask & ~sinus].all()
+    assert torch.equal(fill_holes(kept), kept)
