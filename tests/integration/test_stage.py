@@ -1,6 +1,9 @@
 """The stages on the files of the QSM-CI contract: names, units, errors."""
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -111,3 +114,27 @@ def test_unknown_method_and_parameter_are_refused(folder, tmp_path, capsys):
     assert "not a method of this stage; choose from tv" in capsys.readouterr().err
     assert cli.main([*command, "--method", "tkd", "--set", "flavour=1"]) == 2
     assert "no chosen method has a parameter 'flavour'" in capsys.readouterr().err
+
+
+def test_the_public_runner_runs_and_scores_a_stage(folder, tmp_path):
+    """`qsm-ci run --runner local` with a submission whose run.sh is one line."""
+    submission = tmp_path / "submission"
+    submission.mkdir()
+    (submission / "algorithm.yml").write_text(
+        "{name: tkd, slug: tkd, stage: dipole, image: none, run: bash run.sh}"
+    )
+    command = f'"{sys.executable}" -m qsm_nipype stage dipole "$1" "$2" --method tkd'
+    (submission / "run.sh").write_text(command)
+    given = {"localfield": "localfield", "mask": "mask", "truth": "truth"}
+    files = [a for k, v in given.items() for a in (f"--{k}", str(folder / f"{v}.nii.gz"))]
+    runner = [sys.executable, "-m", "qsm_ci.cli", "run", str(submission), "--runner", "local"]
+    done = subprocess.run(
+        [*runner, *files, "--params", str(folder / "params.json")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    score = re.search(r"correlation\s+([\d.]+)", done.stdout)
+    assert score and float(score[1]) > 0.9, done.stdout
