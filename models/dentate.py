@@ -20,7 +20,7 @@ LEFT, RIGHT = 1, 2
 BOX = (96.0, 72.0, 64.0)
 OFFSET = (0.0, 6.0, 1.0)
 #: Less cerebellum than this (mm³) is none; adults have 110 000 to 150 000.
-LEAST_CEREBELLUM = 15_000.0
+LEAST_CEREBELLUM = 45_000.0
 #: Less of a nucleus than this (mm³) is noise; adults have 400 to 1300.
 LEAST_NUCLEUS = 60.0
 #: A map whose middle values are beyond this is not in ppm.

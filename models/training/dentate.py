@@ -17,37 +17,31 @@ LOCALISER = nnunet.Stage(
 NUCLEI = nnunet.Stage(
     902, "Dentate", {"left": data.LEFT, "right": data.RIGHT}, 1.0, (40, 48, 72), (8, 16, 32, 64)
 )
-#: Share of the iterations that the localiser gets; it is the easier half.
-LOCALISER_SHARE = 0.25
 
 
 def run(options: argparse.Namespace, cache: Path, device: torch.device) -> None:
-    """Simulate `options.volumes` neighbourhoods and half as many heads, train both, export both.
+    """Simulate `options.volumes` coarse heads and as many neighbourhoods, train and export both.
 
-    `options.steps` iterations of the nuclei's network, in epochs of 25.
+    `options.steps` iterations of each network, in epochs of 25.
     """
     if options.volumes < 2 * options.held_out:
         raise UsageError("--volumes must be at least twice --held-out; give more volumes")
-    stages = (
-        (LOCALISER, "head", options.volumes // 2, LOCALISER_SHARE),
-        (NUCLEI, "neighbourhood", options.volumes, 1.0),
-    )
-    for stage, kind, count, share in stages:
-        paths = data.make_cache(cache, kind, count, seed=options.seed)
+    for stage, kind in ((LOCALISER, "head"), (NUCLEI, "neighbourhood")):
+        paths = data.make_cache(cache, kind, options.volumes, seed=options.seed)
         cases = [data.read_case(path) for path in paths]
         root = options.out / "nnunet"
         nnunet.prepare(stage, [(c.chi, c.labels) for c in cases], root)
-        steps = max(1, round(share * options.steps))
-        iterations = min(25, steps)
+        iterations = min(25, options.steps)
         final = nnunet.train(
             stage,
             root,
-            epochs=max(1, steps // iterations),
+            epochs=options.steps // iterations,
             iterations=iterations,
-            held_out=max(1, round(options.held_out * count / options.volumes)),
+            held_out=options.held_out,
             device=device,
             seed=options.seed,
         )
-        about = f"{steps} iterations on {count} simulated cases, seed {options.seed}"
+        count = options.volumes - options.held_out
+        about = f"{options.steps} iterations on {count} simulated cases, seed {options.seed}"
         path = nnunet.export(stage, root, final, options.out / f"{stage.name.lower()}.zip", about)
         print(f"{path}: {about}", flush=True)

@@ -35,7 +35,7 @@ DPI = 110
 LABEL_COLOURS = ("#4cc9f0", "#f72585", "#ffd166", "#06d6a0", "#b388ff", "#ff7b54")
 
 
-def mosaic(
+def mosaic(  # noqa: PLR0913  what to draw and how
     data: np.ndarray,
     affine: np.ndarray,
     *,
@@ -45,13 +45,16 @@ def mosaic(
     plane: str = "axial",
     count: int = 14,
     title: str = "",
+    outlines: bool = False,
 ) -> Figure:
     """Slices of one plane, evenly spaced through the mask.
 
     `data` (X, Y, Z); `mask` and `background` on the same grid. With a `background`, `data` are
-    integer labels drawn over it. Returns a Figure; see `png`.
+    integer labels drawn over it, filled or (`outlines`) by their borders. Returns a Figure; see
+    `png`.
     """
     scene = _Scene(data, affine, mask, background, _style(style))
+    scene.outlines = outlines
     slices = spread_slices(scene.mask.data, plane, count)
     columns = int(np.ceil(len(slices) / (1 if len(slices) < 6 else 2)))
     return scene.draw([(plane, s) for s in slices], columns, title)
@@ -136,6 +139,7 @@ class _Scene:
         turned = upright(inside, affine)
         box = cropped(whole, turned.data)
         self.style = style
+        self.outlines = False
         self.has_mask = mask is not None
         self.map, self.mask = crop(whole, box), crop(turned, box)
         self.background = None
@@ -164,7 +168,8 @@ class _Scene:
         low, high = self.limits
         axes.imshow(picture, cmap=colours, vmin=low, vmax=high, extent=box)
         if self.background is not None:
-            _paint_labels(axes, self.map.slice(plane, index), box)
+            paint = _paint_outlines if self.outlines else _paint_labels
+            paint(axes, self.map.slice(plane, index), box)
         elif self.has_mask and self.style.outline and inside.any() and not inside.all():
             axes.contour(
                 inside[::-1].astype(float), [0.5], colors=OUTLINE, linewidths=0.9, extent=box
@@ -311,6 +316,16 @@ def _paint_labels(axes: Axes, labels: np.ndarray, box: tuple[float, float, float
         extent=box,
         interpolation="nearest",
     )
+
+
+def _paint_outlines(
+    axes: Axes, labels: np.ndarray, box: tuple[float, float, float, float]
+) -> None:
+    shown = np.rint(labels[::-1]).astype(int)
+    for label in np.unique(shown[shown > 0]):
+        colour = LABEL_COLOURS[(label - 1) % len(LABEL_COLOURS)]
+        inside = (shown == label).astype(float)
+        axes.contour(inside, [0.5], colors=colour, linewidths=0.9, extent=box)
 
 
 def _paint_letters(axes: Axes, plane: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from scipy import ndimage
 
 from qsm_nipype.report.figures import echoes, mosaic, png, three_planes
 from qsm_nipype.report.sprites import Layer, Viewer, render_viewer
@@ -41,6 +40,8 @@ PICTURES: dict[str, tuple[str, str, str]] = {
     "agreement": ("disagreement", "mask_chi", "Where the inversions disagree."),
     "r2star": ("r2star", "mask", "Iron-rich nuclei bright; signal loss near sinuses brighter."),
 }
+#: what is shown around the dentate nuclei, mm
+_MARGIN = 12.0
 #: maps of the slice viewer, the first shown first
 VIEWED = ("chi", "magnitude", "local_field", "total_field", "r2star")
 
@@ -78,23 +79,30 @@ def draw_dentate(
     labels: np.ndarray, box: np.ndarray, chi: np.ndarray, affine: np.ndarray
 ) -> tuple[str, str, str, bytes]:
     """The dentate nuclei (1 left, 2 right) on the map, inside the box that was searched."""
-    near = labels > 0 if labels.any() else box > 0.5
-    shown = ndimage.binary_dilation(near, iterations=max(1, round(12 / _edge(affine))))
-    style = style_of("chi")
+    shown = np.zeros(labels.shape, dtype=bool)
+    where = np.argwhere(labels > 0 if labels.any() else box > 0.5)
+    if len(where):
+        steps = np.linalg.norm(affine[:3, :3], axis=0)
+        upwards = np.abs(affine[2, :3]) / steps > 0.7
+        margin = np.ceil(np.where(upwards, 2.0, _MARGIN) / steps).astype(int)
+        low, high = np.maximum(where.min(0) - margin, 0), where.max(0) + margin + 1
+        shown[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = True
     figure = mosaic(
-        labels, affine, mask=shown, background=chi, style=style, count=12, title="Dentate nuclei"
+        labels,
+        affine,
+        mask=shown if shown.any() else None,
+        background=chi,
+        style=style_of("chi"),
+        count=10,
+        title="Dentate nuclei",
+        outlines=True,
     )
     caption = (
-        "Both nuclei should be covered, each in its own colour, and no vein with them."
+        "Outlines (left blue, right pink) should follow the bright folded bands and no vein."
         if labels.any()
         else "No dentate nucleus was found; see the warnings."
     )
     return "dentate", "Dentate nuclei", caption, png(figure)
-
-
-def _edge(affine: np.ndarray) -> float:
-    """Shortest edge of a voxel, mm."""
-    return float(np.linalg.norm(affine[:3, :3], axis=0).min())
 
 
 def viewer(maps: Mapping[str, np.ndarray], affine: np.ndarray) -> Viewer:
