@@ -18,11 +18,13 @@ from qsm_nipype.models.nnunet import Model, predict
 LEFT, RIGHT = 1, 2
 #: Box around both nuclei (mm), and its middle seen from the cerebellum's centre of mass.
 BOX = (96.0, 72.0, 64.0)
-OFFSET = (0.0, 6.0, 1.0)
+OFFSET = (0.0, 2.0, -1.0)
 #: Less cerebellum than this (mm³) is none; adults have 110 000 to 150 000.
 LEAST_CEREBELLUM = 45_000.0
 #: Less of a nucleus than this (mm³) is noise; adults have 400 to 1300.
 LEAST_NUCLEUS = 60.0
+#: Longer voxel edges (mm) show no dentate nucleus: its walls are 2 mm thick.
+LARGEST_VOXEL = 2.6
 #: A map whose middle values are beyond this is not in ppm.
 LARGEST_SPREAD = 2.0
 
@@ -32,8 +34,8 @@ class Segmentation:
     """`labels` (uint8; 1 left, 2 right) and `cerebellum` (bool), both `(X, Y, Z)`.
 
     `box` holds the first voxel and the size of the searched box. `status` is "found",
-    "not covered" (no cerebellum in the field of view), "not found" or "reversed sign"; `notes`
-    say in a sentence each what a reader must know.
+    "not covered" (no cerebellum in the field of view), "too coarse", "not found" or "reversed
+    sign"; `notes` say in a sentence each what a reader must know.
     """
 
     labels: np.ndarray
@@ -59,8 +61,14 @@ def segment(
     """
     check_unit(chi, mask)
     chi = np.where(mask, np.nan_to_num(chi), 0).astype(np.float32)
-    cerebellum, centre = locate(chi, mask, voxel_size, localiser, device)
     empty = np.zeros(chi.shape, np.uint8)
+    if max(voxel_size) > LARGEST_VOXEL:
+        note = (
+            f"Voxels of {max(voxel_size):.3g} mm are too coarse for the dentate nuclei, which "
+            "were not looked for."
+        )
+        return Segmentation(empty, empty > 0, "too coarse", notes=(note,))
+    cerebellum, centre = locate(chi, mask, voxel_size, localiser, device)
     if centre is None:
         note = "The field of view holds no cerebellum, so the dentate nuclei were not looked for."
         return Segmentation(empty, cerebellum, "not covered", notes=(note,))

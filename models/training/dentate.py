@@ -15,7 +15,13 @@ LOCALISER = nnunet.Stage(
     901, "Cerebellum", {"cerebellum": 1}, data.COARSE, (48, 56, 48), (8, 16, 32, 64)
 )
 NUCLEI = nnunet.Stage(
-    902, "Dentate", {"left": data.LEFT, "right": data.RIGHT}, 1.0, (40, 48, 72), (8, 16, 32, 64)
+    902,
+    "Dentate",
+    {"left": data.LEFT, "right": data.RIGHT},
+    1.0,
+    (40, 48, 72),
+    (8, 16, 32, 64),
+    normalization="CTNormalization",
 )
 
 

@@ -7,7 +7,7 @@ dentate nuclei at 1 mm, and whole heads at 4 mm with the cerebellum. Axes are RA
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,13 +32,38 @@ from qsm_nipype.simulation.tissue import random_contrast, tissue_maps
 
 LEFT, RIGHT = 1, 2
 #: Field that is reconstructed around the nuclei, and the part of it that is kept (mm).
-RECONSTRUCTED, KEPT = (120, 104, 96), (96, 72, 64)
+RECONSTRUCTED, KEPT = (112, 92, 84), (96, 72, 64)
 #: Middle of both nuclei in head coordinates (mm).
 CENTRE = (0.0, -57.0, -34.5)
 #: Spacing of the localiser's heads (mm) and their extent in voxels.
 COARSE, WHOLE = 4.0, (46, 56, 46)
-#: How often each inversion makes a case: mostly the pipeline's own family.
-INVERSIONS = {"nltv": 0.45, "tv": 0.25, "whtv": 0.08, "tkd": 0.11, "l2": 0.11}
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Ranges that a case is drawn from.
+
+    `noise` of the field (ppb) and `iron` (factor on the nuclei's susceptibility) log-uniformly;
+    `texture` and `blur` as in `tissue_maps`; `leftover` the largest SD of the background's
+    remainder (ppb); `inversions` how often each makes the map, mostly the pipeline's own family.
+    """
+
+    noise: tuple[float, float]
+    iron: tuple[float, float]
+    texture: tuple[float, float]
+    blur: tuple[float, float]
+    leftover: float
+    inversions: Mapping[str, float]
+
+
+#: The nuclei must be visible to be learned; the cerebellum is found on worse maps.
+NEAR = Conditions(
+    (0.3, 3.0), (0.6, 1.8), (0.5, 1.5), (0.35, 0.6), 2.0,
+    {"nltv": 0.5, "tv": 0.32, "whtv": 0.08, "tkd": 0.05, "l2": 0.05},
+)  # fmt: skip
+FAR = Conditions(
+    (0.4, 8.0), (0.4, 2.0), (0.5, 2.0), (0.35, 0.9), 4.0, {"l2": 0.11, "tkd": 0.11, "tv": 0.25}
+)
 
 
 @dataclass(frozen=True)
@@ -105,7 +130,7 @@ def neighbourhood(seed: int, *, anatomy: str = "procedural") -> Case:
     centre = np.asarray(CENTRE) * 0.95
     shape = np.ceil(np.array(RECONSTRUCTED) / step).astype(int)
     head, sides, _ = person.paint(shape, grid_affine(shape, step, angles=angles, center=centre))
-    chi = reconstruct(head, sides, rng)
+    chi = reconstruct(head, sides, rng, NEAR)
     middle = centre + rng.normal(0, 3, 3)
     target = grid_affine(KEPT, 1.0, angles=angles, center=middle)
     if np.allclose(step, 1):
@@ -128,7 +153,7 @@ def whole_head(seed: int, *, anatomy: str = "procedural") -> Case:
         shape, COARSE / 2, angles=angles, center=(0, -14, 2) + rng.normal(0, 5, 3)
     )
     head, sides, hind = person.paint(shape, affine)
-    chi = reconstruct(_cut_field_of_view(head, rng), sides, rng, fast=True)
+    chi = reconstruct(_cut_field_of_view(head, rng), sides, rng, FAR)
     coarse = _halved(chi)
     seen = _halved((chi != 0).astype(np.float32)) > 0.3
     labels = (_halved(hind.astype(np.float32)) > 0.5) & ndimage.binary_dilation(seen)
@@ -153,24 +178,24 @@ def _cut_field_of_view(head: Head, rng: np.random.Generator) -> Head:
 
 
 def reconstruct(
-    head: Head, sides: np.ndarray, rng: np.random.Generator, *, fast: bool = False
+    head: Head, sides: np.ndarray, rng: np.random.Generator, drawn: Conditions
 ) -> np.ndarray:
     """χ (ppm) from the noisy field of `head`'s brain, as the pipeline's inversions see it.
 
-    Tissue, iron load, asymmetry and texture are drawn; noise (0.4 to 8 ppb) grows where the
-    signal is low, a harmonic field of a few ppb stands for what background removal leaves, and
-    the mask has lost its outer layers. `fast` keeps to closed-form and short inversions.
+    Tissue, iron load, asymmetry and texture are `drawn`; noise grows where the signal is low, a
+    harmonic field of a few ppb stands for what background removal leaves, and the mask has lost
+    its outer layers.
     """
     head = _diseased(head, rng)
     offset = np.zeros(sides.shape, np.float32) if head.chi_offset is None else head.chi_offset
     offset = offset + np.array([0, *rng.normal(0, 0.015, 2)], dtype=np.float32)[sides]
-    contrast = random_contrast(rng, iron=float(np.exp(rng.uniform(np.log(0.4), np.log(2.0)))))
+    contrast = random_contrast(rng, iron=float(np.exp(rng.uniform(*np.log(drawn.iron)))))
     tissue = tissue_maps(
         replace(head, chi_offset=offset),
         rng,
         contrast=contrast,
-        texture=float(rng.uniform(0.5, 2.0)),
-        blur=float(rng.uniform(0.35, 0.9)),
+        texture=float(rng.uniform(*drawn.texture)),
+        blur=float(rng.uniform(*drawn.blur)),
     )
     mask = _eroded(head, float(rng.uniform(1.0, 3.5)))
     if not mask.any():
@@ -178,10 +203,10 @@ def reconstruct(
     own = np.where(head.brain, tissue.chi - tissue.chi[head.brain].mean(), 0).astype(np.float32)
     size, direction = head.voxel_size, head.b0_dir
     field = dipole_field(torch.from_numpy(own), size, direction, padding=0.3).numpy()
-    noise = _noise_level(tissue.m0 * np.exp(-0.016 * tissue.r2star), mask, rng)
+    noise = _noise_level(tissue.m0 * np.exp(-0.016 * tissue.r2star), mask, rng, drawn.noise)
     field = field + noise * rng.standard_normal(field.shape, dtype=np.float32)
-    field = (field + _leftover(head, rng)) * mask
-    chi = _invert(field, mask, noise, head, rng, fast=fast)
+    field = (field + _leftover(head, rng, drawn.leftover)) * mask
+    chi = _invert(field, mask, noise, head, rng, drawn.inversions)
     chi[mask] -= chi[mask].mean() + np.float32(rng.normal(0, 0.01))
     return chi * mask
 
@@ -202,16 +227,21 @@ def _eroded(head: Head, depth: float) -> np.ndarray:
     return inner[1:-1, 1:-1, 1:-1]
 
 
-def _noise_level(magnitude: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    level = float(np.exp(rng.uniform(np.log(0.4e-3), np.log(8e-3))))
+def _noise_level(
+    magnitude: np.ndarray,
+    mask: np.ndarray,
+    rng: np.random.Generator,
+    ppb: tuple[float, float],
+) -> np.ndarray:
+    level = 1e-3 * float(np.exp(rng.uniform(*np.log(ppb))))
     typical = float(np.median(magnitude[mask]))
     return (level * np.clip(typical / np.maximum(magnitude, 1e-3), 0.5, 8)).astype(np.float32)
 
 
-def _leftover(head: Head, rng: np.random.Generator) -> np.ndarray:
+def _leftover(head: Head, rng: np.random.Generator, ppb: float) -> np.ndarray:
     """A harmonic polynomial of at most a few ppb."""
     x, y, z = np.ix_(*(np.linspace(-1, 1, n, dtype=np.float32) for n in head.labels.shape))
-    a = rng.normal(0, rng.uniform(0, 4e-3), 7).astype(np.float32)
+    a = rng.normal(0, rng.uniform(0, 1e-3 * ppb), 7).astype(np.float32)
     linear = a[0] * x + a[1] * y + a[2] * z
     return linear + a[3] * x * y + a[4] * y * z + a[5] * x * z + a[6] * (x**2 - y**2)
 
@@ -222,18 +252,16 @@ def _invert(
     noise: np.ndarray,
     head: Head,
     rng: np.random.Generator,
-    *,
-    fast: bool,
+    shares: Mapping[str, float],
 ) -> np.ndarray:
-    names = ["l2", "tkd", "tv"] if fast else list(INVERSIONS)
-    share = np.array([INVERSIONS[n] for n in names])
-    name = str(rng.choice(names, p=share / share.sum()))
+    chances = np.array(list(shares.values()))
+    name = str(rng.choice(list(shares), p=chances / chances.sum()))
     given = torch.from_numpy(field), torch.from_numpy(mask), head.voxel_size, head.b0_dir
     if name == "tkd":
         return tkd(*given, threshold=float(rng.uniform(0.1, 0.22))).chi.numpy()
     if name == "l2":
         return tikhonov(*given).chi.numpy()
-    few = {"tolerance": 1e-2, "max_iterations": 20 if fast else 40}
+    few = {"tolerance": 1e-2, "max_iterations": 20 if min(head.voxel_size) > 1.5 else 40}
     sigma = torch.from_numpy(noise)
     if name == "tv":
         return tv(*given, noise=sigma, **few).chi.numpy()

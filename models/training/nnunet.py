@@ -43,7 +43,8 @@ class Stage:
     """One network: nnU-Net's data-set number and name, its labels, spacing (mm) and plan.
 
     `patch` is in voxels along (z, y, x), as nnU-Net stores volumes; `features` are the channels
-    of its levels; `rotation` (degrees) that of the augmentation.
+    of its levels; `rotation` (degrees) that of the augmentation. `normalization` is nnU-Net's
+    scheme: per volume, or ("CTNormalization") by the values inside the labels of all volumes.
     """
 
     number: int
@@ -54,6 +55,7 @@ class Stage:
     features: tuple[int, ...]
     batch: int = 2
     rotation: float = 20.0
+    normalization: str = "ZScoreNormalization"
 
     @property
     def dataset(self) -> str:
@@ -132,6 +134,7 @@ def small_plans(plans: dict[str, Any], stage: Stage) -> dict[str, Any]:
     levels = len(stage.features)
     full["patch_size"], full["batch_size"] = list(stage.patch), stage.batch
     full["spacing"] = [stage.spacing] * 3
+    full["normalization_schemes"] = [stage.normalization]
     full["architecture"]["arch_kwargs"] |= {
         "n_stages": levels,
         "features_per_stage": list(stage.features),
@@ -161,6 +164,13 @@ class SmallTrainer(nnUNetTrainer):
         self.oversample_foreground_percent = 0.5
         self.held_out, self.rotation = held_out, rotation
         self.logger.plot_progress_png = lambda folder: None
+
+    def initialize(self) -> None:
+        """As nnU-Net, but begin with the belief that most voxels are background."""
+        super().initialize()
+        with torch.no_grad():
+            for layer in self.network.decoder.seg_layers:
+                layer.bias[0] += 3.0
 
     def configure_optimizers(self) -> tuple[Any, Any]:
         """AdamW, half a cosine from the initial rate to a hundredth of it."""

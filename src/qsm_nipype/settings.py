@@ -89,7 +89,7 @@ class Settings:
         "loglinear", _HOW, "R2* and T2* mapping", "--relaxometry", step="relaxometry"
     )
     segmentation: tuple[str, ...] = _option(
-        (),
+        ("dentate",),
         _HOW,
         "what is segmented on the map; none: nothing",
         "--segmentation",

@@ -105,6 +105,12 @@ def test_a_head_without_cerebellum_is_not_covered():
     assert nothing.status == "not covered"
 
 
+def test_voxels_that_hide_the_folds_are_too_coarse():
+    chi, mask, _ = head((50, 60, 48), (3, 3, 3))
+    result = found(chi, mask, (3, 3, 3))
+    assert result.status == "too coarse" and not result.labels.any() and "3 mm" in result.notes[0]
+
+
 def test_a_nucleus_cut_by_the_field_of_view_is_told():
     chi, mask, truth = head((150, 180, 140), (1, 1, 1))
     lowest = int(np.argwhere(truth).mean(0)[2])

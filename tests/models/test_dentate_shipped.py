@@ -1,0 +1,42 @@
+"""The shipped models on a head that they have not seen."""
+
+import numpy as np
+import pytest
+
+from qsm_nipype.models import registry
+from qsm_nipype.models.dentate import segment
+from qsm_nipype.models.training.dentate_data import Person, reconstruct
+from qsm_nipype.simulation.head import grid_affine
+
+
+@pytest.fixture(scope="module")
+def head():
+    """χ as reconstructed at 1.6 mm, its mask, and the truth (1 left, 2 right)."""
+    shape, step = (112, 130, 110), 1.6
+    affine = grid_affine(shape, step, center=(0.0, -14.0, 2.0))
+    painted, truth, _ = Person(987_654, "procedural").paint(shape, affine)
+    chi = reconstruct(painted, truth, np.random.default_rng(3), fast=True)
+    return chi, chi != 0, truth, (step,) * 3
+
+
+def run(chi, mask, size):
+    return segment(
+        chi,
+        mask,
+        size,
+        localiser=registry.read_nnunet("cerebellum"),
+        segmenter=registry.read_nnunet("dentate"),
+    )
+
+
+@pytest.mark.skipif(not registry.shipped("dentate"), reason="no weights are shipped")
+def test_both_nuclei_are_found_on_their_sides_and_not_where_there_is_no_cerebellum(head):
+    chi, mask, truth, size = head
+    found = run(chi, mask, size)
+    assert found.status == "found"
+    for side in (1, 2):
+        ours, theirs = found.labels == side, truth == side
+        assert 2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()) > 0.6
+    top = chi[..., 70:]
+    above = run(top, mask[..., 70:], size)
+    assert above.status == "not covered" and not above.labels.any()
