@@ -19,10 +19,11 @@ LEFT, RIGHT = 1, 2
 #: Box around both nuclei (mm), and its middle seen from the cerebellum's centre of mass.
 BOX = (96.0, 72.0, 64.0)
 OFFSET = (0.0, 2.0, -1.0)
-#: Less cerebellum than this (mm³) is none; adults have 110 000 to 150 000.
-LEAST_CEREBELLUM = 45_000.0
+#: Less cerebellum than this (mm³) is none, or too little of it to hold both nuclei; adults have
+#: 110 000 to 150 000, and the localiser claims up to 51 000 where there is none.
+LEAST_CEREBELLUM = 70_000.0
 #: Less of a nucleus than this (mm³) is noise; adults have 400 to 1300.
-LEAST_NUCLEUS = 60.0
+LEAST_NUCLEUS = 100.0
 #: Longer voxel edges (mm) show no dentate nucleus: its walls are 2 mm thick.
 LARGEST_VOXEL = 2.6
 #: A map whose middle values are beyond this is not in ppm.

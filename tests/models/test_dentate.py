@@ -111,10 +111,12 @@ def test_voxels_that_hide_the_folds_are_too_coarse():
     assert result.status == "too coarse" and not result.labels.any() and "3 mm" in result.notes[0]
 
 
-def test_a_nucleus_cut_by_the_field_of_view_is_told():
+def test_a_nucleus_cut_by_the_border_of_the_map_is_told():
     chi, mask, truth = head((150, 180, 140), (1, 1, 1))
-    lowest = int(np.argwhere(truth).mean(0)[2])
-    result = found(chi[..., lowest:], mask[..., lowest:], (1, 1, 1))
+    where = np.argwhere(truth)
+    (_, front, _), (_, back, _) = where.max(0), where.min(0)
+    mask[:, back : front + 1, : int(where.mean(0)[2])] = False
+    result = found(chi, mask, (1, 1, 1))
     assert result.status == "found"
     assert all("touches the border" in note for note in result.notes) and len(result.notes) == 2
 
