@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nipype.interfaces import utility as niu
+from nipype.interfaces.base import isdefined
 from nipype.pipeline import engine as pe
 
 from qsm_nipype.interfaces.masking import EditMask, UserMask
@@ -77,7 +78,8 @@ def init_masking_wf(
     for number, brain in enumerate(brains, start=1):
         if weights is not None and has_port(brain, "weights"):
             brain.inputs.weights = weights
-        wanted = [(field, port) for field, port in _PORTS if has_port(brain, port)]
+        free = [(field, port) for field, port in _PORTS if has_port(brain, port)]
+        wanted = [(f, p) for f, p in free if not isdefined(getattr(brain.inputs, p))]
         workflow.connect(
             [(inputnode, brain, wanted), (brain, join, [("out_mask", f"in{number}")])]
         )

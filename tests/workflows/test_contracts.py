@@ -166,5 +166,8 @@ def test_the_users_masks_reach_their_nodes_by_absolute_paths(tmp_path, monkeypat
     nodes = {node.name: node for node in workflow._get_all_nodes()}
     wanted = str(tmp_path / "masks" / "sub-01_run-2_mask.nii.gz")
     assert nodes["user"].inputs.in_file == wanted
+    arriving = workflow._graph.in_edges(nodes["user"], data=True)
+    ports = {port for _, _, data in arriving for _, port in data["connect"]}
+    assert ports == {"in_reference"}  # nothing replaces the user's file
     assert nodes["reference_whtv"].inputs.in_region == wanted
     assert "quality" not in nodes
