@@ -23,8 +23,8 @@ from qsm_nipype.models.training.synthesis import example
 
 #: Until which share of the steps: patches and voxel sizes (mm), drawn anew at every step.
 STAGES = (
-    (0.55, ((48, 64, 48),), (2.6, 3.6)),
-    (1.0, ((64, 80, 64),), (1.9, 3.0)),
+    (0.8, ((48, 64, 48),), (2.6, 4.2)),
+    (1.0, ((64, 80, 64),), (2.2, 3.4)),
 )
 #: Shape of the patches in validation.
 CHECK = (80, 96, 80)
