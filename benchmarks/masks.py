@@ -6,7 +6,9 @@
 `surface` compares masks of the same gradient echoes with the true brain: Dice, 95th percentile of
 the surface distance, volume, cavities, islands, seconds. `chi` runs the pipeline's field fit,
 trimming, background removal and inversion with every mask and regresses the mean susceptibility of
-deep nuclei and haemorrhages on that with the true mask, and on the truth. Heads, deformations,
+deep nuclei and haemorrhages on that with the true mask, and on the truth. Dice is given
+twice: with the simulator's brain, and with that brain and the fluid that lies around it inside
+the skull, which every method takes for brain and whose phase is good. Heads, deformations,
 protocols, noise, fields of view and bleeds are drawn from seeds that training does not use.
 Simulated data.
 """
@@ -29,6 +31,7 @@ from torch import Tensor
 from qsm_nipype import methods
 from qsm_nipype.core import masking
 from qsm_nipype.core.fieldmap import FieldMap, linear_fit
+from qsm_nipype.core.morphology import fill_holes, largest_component
 from qsm_nipype.core.offsets import mcpc3ds
 from qsm_nipype.core.unwrapping import romeo
 from qsm_nipype.interfaces.base import accepted, resolve
@@ -128,7 +131,8 @@ def surface(options: argparse.Namespace) -> None:
             wall, cpu = time.perf_counter(), time.process_time()
             found = made[name](scan, quality).numpy()
             spent = [time.perf_counter() - wall, time.process_time() - cpu]
-            rows[name].append(compare(found, scan.brain, scan.head.voxel_size) + spent)
+            scores = compare(found, scan.brain, scan.head.voxel_size)
+            rows[name].append([scores[0], dice(found, with_fluid(scan)), *scores[1:], *spent])
             _print(f"{number:<6}{name:<14}", rows[name][-1])
     for name, values in rows.items():
         _print(f"{'mean':<6}{name:<14}", list(np.mean(values, axis=0)))
@@ -137,8 +141,9 @@ def surface(options: argparse.Namespace) -> None:
         _print(f"{'worst':<6}{name:<14}", worst)
 
 
-TITLES = ("Dice", "HD95 mm", "volume %", "cavities", "islands", "wall s", "CPU s")
+TITLES = ("Dice", "+ fluid", "HD95 mm", "volume %", "cavities", "islands", "wall s", "CPU s")
 _WORST: tuple[Callable[[Any], float], ...] = (
+    min,
     min,
     max,
     lambda v: max(v, key=abs),
@@ -150,7 +155,7 @@ _WORST: tuple[Callable[[Any], float], ...] = (
 
 
 def _print(start: str, values: Sequence[float]) -> None:
-    digits = (4, 2, 1, 0, 0, 1, 1)
+    digits = (4, 4, 2, 1, 0, 0, 1, 1)
     print(
         start + "".join(f"{v:>10.{d}f}" for v, d in zip(values, digits, strict=True)), flush=True
     )
@@ -158,11 +163,28 @@ def _print(start: str, values: Sequence[float]) -> None:
 
 def compare(found: np.ndarray, truth: np.ndarray, step: Sequence[float]) -> list[float]:
     """Dice, HD95 (mm), volume error (%), voxels in cavities, number of islands."""
-    common = 2 * (found & truth).sum() / max(found.sum() + truth.sum(), 1)
     cavities = (ndimage.binary_fill_holes(found) & ~found).sum()
     islands = max(ndimage.label(found)[1] - 1, 0)
     volume = 100 * (found.sum() / truth.sum() - 1)
-    return [float(common), hausdorff(found, truth, step), float(volume), float(cavities), islands]
+    return [
+        dice(found, truth),
+        hausdorff(found, truth, step),
+        float(volume),
+        float(cavities),
+        islands,
+    ]
+
+
+def dice(one: np.ndarray, two: np.ndarray) -> float:
+    """Overlap of two masks, 0 to 1."""
+    return float(2 * (one & two).sum() / max(one.sum() + two.sum(), 1))
+
+
+def with_fluid(scan: Scan) -> np.ndarray:
+    """The brain with the fluid and the sinuses that touch it."""
+    around = np.isin(scan.head.labels, (lab.CSF, lab.VEIN, lab.CHOROID_PLEXUS))
+    whole = torch.from_numpy(scan.brain | around)
+    return fill_holes(largest_component(whole)).numpy()
 
 
 def hausdorff(one: np.ndarray, two: np.ndarray, step: Sequence[float]) -> float:

@@ -23,8 +23,8 @@ WINDOW = (0.7, 0.7, 0.5)
 OVERLAP = 0.5
 #: Edge of the voxels, mm, on which weights trained here work.
 NETWORK_VOXEL = 2.5
-#: Longest edge of a window there, voxels, and the share of voxels that are clipped.
-LARGEST = 112
+#: Window there, voxels, as in training; and the share of voxels that are clipped.
+NETWORK_WINDOW = (64, 80, 64)
 BRIGHTEST = 0.0005
 STRIDE = 16
 FEATURES = (16, 32, 64, 128, 256, 32)
@@ -122,8 +122,9 @@ def segment(
 ) -> Tensor:
     """Brain mask (bool) of a whole-head `magnitude` `(X, Y, Z)` in any unit, RAS+.
 
-    With `network_voxel` (mm) the image is brought to voxels of that edge, and the logits come
-    back by linear interpolation; its brightest voxels (0.05 %) are clipped. Without, the network
+    With `network_voxel` (mm) the image is brought to voxels of that edge, its brightest voxels
+    (0.05 %) are clipped, and the logits of windows as large as in training come back by linear
+    interpolation. Without, the network
     sees the image as it is, in a sliding window of (0.7, 0.7, 0.5) of the volume with half
     overlap, as published. Then sigmoid, threshold, holes filled, largest component.
     """
@@ -131,11 +132,12 @@ def segment(
         window = [_rounded(w * n) for w, n in zip(WINDOW, magnitude.shape, strict=True)]
         logits = _windows(scale_magnitude(magnitude), network, window)
     else:
-        edges = zip(magnitude.shape, voxel_size, strict=True)
-        image = resize(magnitude, [max(1, round(n * v / network_voxel)) for n, v in edges])
+        extent = [n * v for n, v in zip(magnitude.shape, voxel_size, strict=True)]
+        image = resize(magnitude, [max(1, round(mm / network_voxel)) for mm in extent])
         brightest = max(1, round(BRIGHTEST * image.numel()))
         limit = image.flatten().topk(brightest).values[-1]
-        window = [min(LARGEST, STRIDE * -(-n // STRIDE)) for n in image.shape]
+        edges = zip(NETWORK_WINDOW, image.shape, strict=True)
+        window = [min(w, STRIDE * -(-n // STRIDE)) for w, n in edges]
         logits = _windows(scale_magnitude(image.clamp_max(limit)), network, window)
         logits = resize(logits, magnitude.shape)
     return tidy(functional.sigmoid(logits) > threshold)

@@ -53,14 +53,9 @@ def test_one_part_without_holes(mask):
     assert torch.equal(tidy(mask), mask)
 
 
-def test_left_and_right_are_alike(network, scan, mask):
-    magnitude = combined_magnitude(torch.from_numpy(scan.magnitude)).flip(0)
+def test_left_and_right_are_alike_and_the_unit_does_not_matter(network, scan, mask):
+    magnitude = 4000 * combined_magnitude(torch.from_numpy(scan.magnitude)).flip(0)
     assert dice(segment(magnitude, scan.head.voxel_size, *network).flip(0), mask) > 0.98
-
-
-def test_unit_of_the_image_does_not_matter(network, scan, mask):
-    magnitude = 4000 * combined_magnitude(torch.from_numpy(scan.magnitude))
-    assert dice(segment(magnitude, scan.head.voxel_size, *network), mask) > 0.999
 
 
 def test_one_changed_byte_is_noticed(tmp_path, monkeypatch):
