@@ -55,6 +55,8 @@ class FindLesions(QSMInterface):
         }
 
     def _find(self, magnitude: Volume) -> tuple[Any, Any, dict[str, Any]]:
+        import numpy as np
+
         from qsm_nipype.core.lesions import find_instances
         from qsm_nipype.core.registration import resample
         from qsm_nipype.interfaces.registration import register
@@ -65,7 +67,7 @@ class FindLesions(QSMInterface):
         found = register(magnitude, flair, threads=self.inputs.num_threads)
         onto = magnitude.data.shape[:3], magnitude.affine
         moved = resample(flair.data, flair.affine, *onto, found.matrix)
-        labels = mask.data.round().astype("int32")
+        labels = np.nan_to_num(mask.data).round().astype("int32")
         if space == "FLAIR":
             labels = resample(labels, mask.affine, *onto, found.matrix, labels=True)
         binary = labels > 0 if labels.max(initial=0) <= 1 else labels

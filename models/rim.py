@@ -246,7 +246,7 @@ def rate(
     count = int(instances.max(initial=0))
     shape, onto = unit_grid(chi.shape, affine)
     chi, flair, trusted, labels = (
-        resample(v, affine, shape, onto, labels=kept)
+        v if onto is affine else resample(v, affine, shape, onto, labels=kept)
         for v, kept in (
             (chi, False),
             (flair, False),
