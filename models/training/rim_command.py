@@ -289,15 +289,15 @@ def _parser() -> argparse.ArgumentParser:
     add("out", type=Path, help="folder for checkpoints, predictions and weights")
     add("--cache", type=Path, help="folder of the cohort (OUT/cache)")
     add("--patients", type=int, default=150, help="how many to simulate (150)")
-    add("--supplement", type=int, default=20,
-        help="further simulated patients, rich in rims, that only train (20)")  # fmt: skip
+    add("--supplement", type=int, default=13,
+        help="further simulated patients, rich in rims, that only train (13)")  # fmt: skip
     add("--derivatives", type=Path, help="your own cohort: a qsm-nipype output folder")
     add("--labels", type=Path, help="your own cohort: table of acquisition, index, rim")
     add("--folds", type=int, default=5, help="of the cross-validation (5)")
     add("--variants", nargs="+", choices=list(VARIANTS), default=["full"],
         help="what to cross-validate: the whole network and its ablations")  # fmt: skip
     add("--width", type=int, default=12, help="channels of the first stage (12; published: 64)")
-    add("--steps", type=int, default=600, help="of each training (600)")
+    add("--steps", type=int, default=450, help="of each training (450)")
     add("--learning-rate", type=float, default=1e-3, help="its peak (1e-3)")
     add("--validate-every", type=int, default=50, help="steps between validations (50)")
     add("--seed", type=int, default=0, help="of simulation, folds and training")

@@ -166,3 +166,23 @@ def test_no_lesions_make_an_empty_table():
     chi, flair, known, instances = scene()
     found = classify(chi, flair, known, 0 * instances, np.eye(4), classifier(), min_volume=10.0)
     assert found.rows == () and found.tsv().count("\n") == 1 and not found.warnings
+
+
+@needed
+@pytest.mark.skipif(not registry.shipped("rim"), reason="no rim weights are shipped")
+def test_the_shipped_network_tells_a_clear_rim_from_a_bright_lesion():
+    rng = np.random.default_rng(0)
+    chi = rng.normal(0, 0.005, (64, 64, 64)).astype(np.float32)
+    flair = np.ones(chi.shape, np.float32)
+    instances = np.zeros(chi.shape, np.int32)
+    for number, center in enumerate(((18, 32, 32), (46, 32, 32)), start=1):
+        grid = np.indices(chi.shape) - np.reshape(center, (3, 1, 1, 1))
+        depth = 5.5 - np.sqrt((grid**2).sum(0))
+        inside = 1 / (1 + np.exp(-depth / 0.4))
+        chi += inside * (0.09 * np.exp(-((depth - 0.9) ** 2)) if number == 1 else 0.03)
+        flair += 0.8 * inside
+        instances[depth > -0.3] = number
+    known = np.ones(chi.shape, bool)
+    own = rim.trained(registry.read_weights("rim"))
+    with_rim, without = rim.rate(chi, flair, known, instances, np.eye(4), own)
+    assert with_rim > own.threshold > without
