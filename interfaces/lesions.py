@@ -191,6 +191,7 @@ class LesionSink(QSMInterface):
         return base / derivative_path(kind, self.inputs.entities, self.inputs.datatype)
 
     def _run(self, cwd: Path) -> dict[str, Any]:
+        from qsm_nipype.models.rim_table import COLUMNS
         from qsm_nipype.report.lesions import draw_rims
 
         record = json.loads(Path(self.inputs.in_record).read_text(encoding="utf-8"))
@@ -200,7 +201,9 @@ class LesionSink(QSMInterface):
         write_text(table, Path(self.inputs.in_table).read_text(encoding="utf-8"))
         for kind in ("lesions", "flair"):
             stem = self._stem(kind)
-            write_json(stem.with_name(f"{stem.name}.json"), sidecar_of(kind, record))
+            columns = {name: {"Description": text} for name, text in COLUMNS.items()}
+            own = sidecar_of(kind, record) | (columns if kind == "lesions" else {})
+            write_json(stem.with_name(f"{stem.name}.json"), own)
         chi = load(self.inputs.in_chi[0])
         png, caption = draw_rims(
             chi.data,

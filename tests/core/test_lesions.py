@@ -39,6 +39,15 @@ def test_one_elongated_or_lumpy_lesion_stays_one():
     assert lesions.find_instances(bump, (1, 1, 1)).max() == 1
 
 
+def test_a_ring_or_a_thin_wall_is_one_lesion():
+    wall = ball((24, 24, 24), (12, 12, 12), 5) & ~ball((24, 24, 24), (12, 12, 12), 4)
+    assert lesions.find_instances(wall, (1, 1, 1)).max() == 1
+    ring = np.zeros((9, 9, 9), bool)
+    ring[3:6, 3:6, 4] = True
+    ring[4, 4, 4] = False
+    assert lesions.find_instances(ring, (1, 1, 1)).max() == 1
+
+
 def test_nothing_is_lost_and_labels_given_stay():
     mask = np.zeros((20, 20, 20), bool)
     mask[2, 2, 2] = mask[10:14, 10:14, 10:14] = True

@@ -94,7 +94,7 @@ def _split(labels: np.ndarray, voxel_size: Sequence[float]) -> np.ndarray:
 
 def _centers(depth: np.ndarray, step: np.ndarray) -> np.ndarray:
     """Voxels `(N, 3)` of the deepest points that are parted from deeper ones by a neck."""
-    smooth = ndimage.gaussian_filter(depth, 0.7)
+    smooth = ndimage.gaussian_filter(depth, 0.7) * (depth > 0)  # maxima inside, also of a ring
     peaks = (ndimage.maximum_filter(smooth, 3) == smooth) & (depth > 0)
     candidates = np.argwhere(peaks)
     candidates = candidates[np.argsort(-depth[tuple(candidates.T)], kind="stable")]
