@@ -34,7 +34,7 @@ from qsm_nipype.simulation import labels as lab
 from qsm_nipype.simulation.signal import Protocol, Scan
 from qsm_nipype.simulation.subject import simulate_subject
 
-HEADS = ("procedural:901", "procedural:902", "procedural:903", "colin:904", "colin:905")
+HEADS = ("procedural:901", "colin:904", "procedural:902", "colin:905", "procedural:903")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
