@@ -53,7 +53,8 @@ NETWORKS = {
         Network(
             name="qsmgan",
             module="qsm_nipype.models.qsmgan:Generator",
-            inputs="local field, ppm, times 100; zero outside the mask",
+            inputs="local field, ppm, times 100, zero outside the mask; with two channels also "
+            "the first guess of chi, ppm, times 10",
             outputs="tanh(10 chi), chi in ppm",
             voxel_size=1.0,
             orientation="third axis along B0; the other two in any order and sense",
