@@ -88,7 +88,11 @@ def _create_exclusively(file: Path, text: str) -> bool:
 
 
 def _remove_stale(file: Path) -> None:
-    """Remove a stale lock, one remover at a time: a new lock must not be removed as the old."""
+    """Remove a stale lock, one remover at a time: a new lock must not be removed as the old.
+
+    What is seen here as stale stays until this remover takes it. Where no lock is left, another
+    run may make its own at any moment: there is nothing to remove then.
+    """
     guard = file.with_name(f"{file.name}.takeover")
     if not _create_exclusively(guard, ""):
         if _age(guard) > STALE_AFTER:  # its maker died within the next three lines
@@ -96,17 +100,18 @@ def _remove_stale(file: Path) -> None:
         time.sleep(0.2)
         return
     try:
-        if _stale(file):
+        if _stale(file, missing=False):
             file.unlink(missing_ok=True)
     finally:
         guard.unlink(missing_ok=True)
 
 
-def _stale(file: Path) -> bool:
+def _stale(file: Path, *, missing: bool = True) -> bool:
+    """Whether the owner of a lock is gone; `missing` is the answer where there is no lock."""
     try:
         alive = Owner.parse(json.loads(file.read_text())).alive()
     except FileNotFoundError:
-        return True
+        return missing
     except (OSError, ValueError, KeyError, TypeError):
         alive = None
     return not alive if alive is not None else _age(file) > STALE_AFTER
