@@ -26,7 +26,10 @@ def case(seed):
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    """A folder of two folds as plain nnU-Net leaves it, after a few iterations."""
+    """A folder of two folds as `nnUNetv2_train` leaves it, after a few iterations."""
+    from nnunetv2.run import run_training
+    from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as trainers  # noqa: N813 a module
+
     from qsm_nipype.models.training import nnunet
 
     root = tmp_path_factory.mktemp("nnunet")
@@ -35,19 +38,26 @@ def toy(tmp_path_factory):
     )
     nnunet.prepare(stage, [case(seed) for seed in range(3)], root)
     ready = root / "preprocessed" / stage.dataset
-    description = json.loads((root / "raw" / stage.dataset / "dataset.json").read_text())
-    plans = json.loads((ready / "nnUNetPlans.json").read_text()) | {"continue_training": False}
-    plain = nnunet.nnUNetTrainer(
-        plans, nnunet.CONFIGURATION, "all", description, torch.device("cpu")
-    )
-    plain.num_epochs, plain.num_iterations_per_epoch = 1, 6
-    plain.num_val_iterations_per_epoch, plain.initial_lr = 1, 0.1
-    plain.plot_network_architecture = lambda: None
-    plain.logger.plot_progress_png = lambda folder: None
-    plain.do_split = lambda: (["case0000", "case0001"], ["case0002"])
-    plain.run_training()
-    shutil.copytree(plain.output_folder, Path(plain.output_folder).with_name("fold_0"))
-    return Path(plain.output_folder).parent, stage, root
+    split = [{"train": ["case0000", "case0001"], "val": ["case0002"]}]
+    (ready / "splits_final.json").write_text(json.dumps(split))
+    shutil.copytree(root / "raw" / stage.dataset / "labelsTr", ready / "gt_segmentations")
+    make = run_training.get_trainer_from_args
+
+    def short(*args, **kwargs):
+        trainer = make(*args, **kwargs)
+        trainer.num_epochs, trainer.num_iterations_per_epoch = 1, 6
+        trainer.num_val_iterations_per_epoch, trainer.initial_lr = 1, 0.1
+        return trainer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_training, "get_trainer_from_args", short)
+        patch.setattr(trainers, "default_num_processes", 1)
+        run_training.run_training(
+            stage.dataset, nnunet.CONFIGURATION, 0, device=torch.device("cpu")
+        )
+    folder = root / "results" / stage.dataset / "nnUNetTrainer__nnUNetPlans__3d_fullres"
+    shutil.copytree(folder / "fold_0", folder / "fold_all")
+    return folder, stage, root
 
 
 @pytest.fixture
@@ -56,13 +66,14 @@ def copy(toy, tmp_path):
     return Path(shutil.copytree(toy[0], tmp_path / "model"))
 
 
-def test_a_folder_of_plain_nnunet_and_its_zip_are_read_alike(toy, tmp_path):
-    folder = toy[0]
-    with zipfile.ZipFile(tmp_path / "toy.zip", "w") as archive:
-        for path in folder.rglob("*"):
-            archive.write(path, Path("Dataset990_Toy", folder.name, path.relative_to(folder)))
+def test_a_folder_of_nnunetv2_train_and_its_exported_zip_are_read_alike(toy, tmp_path):
+    from nnunetv2.model_sharing.model_export import export_pretrained_model
+
+    folder, stage, _ = toy
+    archive = tmp_path / "toy.zip"
+    export_pretrained_model(stage.dataset, str(archive), ("3d_fullres",), folds=(0,))
     chi, _ = case(7)
-    a, b = models.read_model(folder), models.read_model(tmp_path / "toy.zip")
+    a, b = models.read_model(folder), models.read_model(archive)
     assert a.labels == {"left": 1, "right": 2} and a.spacing == (2, 2, 2)
     assert a.extent == (32, 32, 32) and len(a.folds) == 1  # numbered folds before fold_all
     first = models.predict(a, chi, (2, 2, 2))
