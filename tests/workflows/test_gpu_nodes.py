@@ -1,0 +1,22 @@
+"""Nodes with a network take the GPU when there is one, and on a cluster ask for it."""
+
+import pytest
+
+from qsm_nipype.execution import scheduler
+from qsm_nipype.workflows.nodes import Resources
+from qsm_nipype.workflows.segmentation import init_segmentation_wf
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_the_dentate_node_asks_for_a_gpu_where_there_is_one(gpu):
+    resources = Resources(7_000_000, echoes=4, threads=2, gpu=gpu)
+    workflow = init_segmentation_wf({"sub": "01"}, resources, segmentations=["dentate"])
+    node = workflow.get_node("dentate")
+    options = scheduler.resource_arguments(node, {"gpu_partition": "a100", "partition": "cpu"})
+    assert node.is_gpu_node() is gpu
+    assert node.interface.device == ("cuda" if gpu else "cpu")
+    assert ("--gres=gpu:1" in options) is gpu
+    assert f"--partition={'a100' if gpu else 'cpu'}" in options
+    assert f"--cpus-per-task={1 if gpu else 2}" in options
+    others = [n for n in workflow._get_all_nodes() if n is not node]
+    assert others and not any(n.is_gpu_node() for n in others)
