@@ -62,7 +62,7 @@ def make_method(
     for port, value in inputs.items():
         if port in interface.inputs.copyable_trait_names():
             setattr(interface.inputs, port, value)
-    if resources.gpu and step in ("inversion", "mask", "segmentation"):
+    if resources.gpu and (method.is_network or step == "inversion"):
         interface.inputs.use_gpu = True
     made = make(
         interface,

@@ -52,6 +52,11 @@ class Method:
         """`inversion.tv`: how settings and records name it."""
         return f"{self.step}.{self.name}"
 
+    @property
+    def is_network(self) -> bool:
+        """Whether a deep network does it."""
+        return self.function.startswith("qsm_nipype.models.")
+
     def parameters(self) -> dict[str, Any]:
         """The parameters a user can set, with their defaults."""
         module, name = self.function.split(":")

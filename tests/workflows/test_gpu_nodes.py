@@ -3,7 +3,8 @@
 import pytest
 
 from qsm_nipype.execution import scheduler
-from qsm_nipype.workflows.nodes import Resources
+from qsm_nipype.workflows.lesions import init_lesions_wf
+from qsm_nipype.workflows.nodes import Resources, make_method
 from qsm_nipype.workflows.segmentation import init_segmentation_wf
 
 
@@ -20,3 +21,31 @@ def test_the_dentate_node_asks_for_a_gpu_where_there_is_one(gpu):
     assert f"--cpus-per-task={1 if gpu else 2}" in options
     others = [n for n in workflow._get_all_nodes() if n is not node]
     assert others and not any(n.is_gpu_node() for n in others)
+
+
+@pytest.mark.parametrize(
+    ("step", "name", "gpu"),
+    [
+        ("mask", "net", True),
+        ("inversion", "qsmgan", True),
+        ("inversion", "whtv", True),
+        ("segmentation", "dentate", True),
+        ("mask", "quality", False),
+        ("background", "lbv_tfi", False),
+        ("unwrapping", "romeo", False),
+    ],
+)
+def test_networks_and_inversions_compute_on_the_gpu(step, name, gpu):
+    node = make_method(step, name, Resources(1000, gpu=True))
+    assert node.is_gpu_node() is gpu
+    assert ("--gres=gpu:1" in scheduler.resource_arguments(node, {})) is gpu
+    assert not make_method(step, name, Resources(1000)).is_gpu_node()
+
+
+def test_the_rims_network_computes_on_the_gpu(tmp_path):
+    files = [tmp_path / "flair.nii", tmp_path / "lesions.nii"]
+    for file in files:
+        file.touch()
+    workflow = init_lesions_wf(*map(str, files), Resources(1000, gpu=True))
+    marked = {node.name for node in workflow._get_all_nodes() if node.is_gpu_node()}
+    assert marked == {"rimnet"}
