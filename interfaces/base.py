@@ -6,7 +6,6 @@ import hashlib
 import importlib
 import inspect
 import json
-import resource
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -15,7 +14,7 @@ from typing import Any
 
 from nipype.interfaces.base import BaseInterface, BaseInterfaceInputSpec, isdefined, traits
 
-from qsm_nipype import __version__
+from qsm_nipype import __version__, memory
 from qsm_nipype.threads import limit_threads
 
 
@@ -59,6 +58,7 @@ class QSMInterface(BaseInterface):
     def _run_interface(self, runtime: Any) -> Any:
         importlib.import_module("torch")  # before its threads can be held
         limit_threads(self.inputs.num_threads)
+        memory.reset_peak()
         started = time.perf_counter(), time.process_time()
         self._results = self._run(Path(runtime.cwd))
         _write_timing(Path(runtime.cwd), *started)
@@ -84,11 +84,10 @@ class QSMInterface(BaseInterface):
 
 def _write_timing(cwd: Path, wall: float, cpu: float) -> None:
     """Leave the node's cost beside its outputs, for the report and the benchmarks."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
     timing = {
         "wall_s": round(time.perf_counter() - wall, 3),
         "cpu_s": round(time.process_time() - cpu, 3),
-        "peak_gb": round(peak, 3),
+        "peak_gb": round(memory.peak_gb(), 3),
     }
     (cwd / "timing.json").write_text(json.dumps(timing), encoding="utf-8")
 
