@@ -51,6 +51,8 @@ def run(settings: Settings) -> int:
     if settings.boilerplate_only:
         print(methods_paragraph(settings))
         return 0
+    if not settings.dry_run:
+        _start_early(settings)
     acquisitions, refusals = find(settings)
     if settings.dry_run:
         print(plan(settings, acquisitions, refusals))
@@ -72,6 +74,17 @@ def run(settings: Settings) -> int:
 
 
 # ---- before ---------------------------------------------------------------------------------
+
+
+def _start_early(settings: Settings) -> None:
+    """Let the fork server import while we look for the data and build the graph."""
+    if settings.plugin != "MultiProc" or settings.use_plugin or settings.reports_only:
+        return
+    from qsm_nipype.execution.resources import use_numba_cache
+    from qsm_nipype.execution.worker import warm_up
+
+    use_numba_cache(settings.work_dir.absolute())
+    warm_up()
 
 
 def find(settings: Settings) -> tuple[list[Acquisition], list[Refusal]]:
@@ -270,14 +283,11 @@ def submit(settings: Settings, arguments: Sequence[str]) -> int:
 def execute(settings: Settings, acquisitions: Sequence[Acquisition]) -> list[Failure]:
     """Build the graph and run it; returns what failed."""
     from qsm_nipype.execution.resources import available_cpus, plugin_settings, use_numba_cache
-    from qsm_nipype.execution.worker import warm_up
 
     use_numba_cache(settings.work_dir.absolute())
     nprocs = settings.nprocs or available_cpus()
     threads = settings.omp_nthreads or max(1, min(8, nprocs // len(acquisitions)))
     configure_nipype(settings)
-    if settings.plugin == "MultiProc" and settings.use_plugin is None:
-        warm_up()  # the fork server imports while we build the graph
     from qsm_nipype.workflows.base import init_qsm_nipype_wf
 
     workflow = init_qsm_nipype_wf(

@@ -3,6 +3,7 @@
 Differs from Nipype's own MultiProc, as measured with Nipype 1.11, where it matters:
 
 * A worker that is killed (out of memory) is a reported failure of its node; there, the run hangs.
+* Workers go on to the next node, but not after a failure, with much memory, or with a GPU.
 * Workers end within a second of their master, however it ended; there, they go on writing.
 * Processes come from a fork server that holds no threads; there, `fork` deadlocks with torch.
 * Each GPU node gets a device to itself; there, all of them compute on the first one.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from multiprocessing import connection
 from traceback import format_exception
 from typing import Any
 
@@ -20,9 +22,18 @@ from nipype import logging
 from qsm_nipype.errors import UsageError
 from qsm_nipype.execution import resources
 from qsm_nipype.execution.scheduling import SchedulingPlugin
-from qsm_nipype.execution.worker import PRELOAD, Worker, thread_environment, warm_up
+from qsm_nipype.execution.worker import (
+    IDLE_GB,
+    PRELOAD,
+    Pool,
+    Task,
+    Worker,
+    thread_environment,
+    warm_up,
+)
 
 logger = logging.getLogger("nipype.workflow")
+LOOK_AGAIN = 1.0  # s after which a worker that has said nothing is looked at all the same
 
 
 @dataclass(frozen=True)
@@ -35,7 +46,7 @@ class Need:
 
 
 class MultiProcPlugin(SchedulingPlugin):
-    """One process per node.
+    """A node runs in a process of its own, which another node may have after it.
 
     `plugin_args`: `n_procs`, `memory_gb` (default: what this machine, control group or SLURM job
     allows), `gpu_ids` (devices to hand out, one node each) or `n_gpu_procs` (the first so many),
@@ -52,7 +63,7 @@ class MultiProcPlugin(SchedulingPlugin):
         if ids is None:
             ids = resources.gpu_ids(args.get("n_gpu_procs"))
         self.gpu_ids = [str(device) for device in ids]
-        self._context = warm_up(args.get("preload") or PRELOAD)
+        self._pool = Pool(warm_up(args.get("preload") or PRELOAD))
         self._taskid = 0
         self._workers: dict[int, Worker] = {}
         self._refused: dict[int, list[str]] = {}
@@ -61,13 +72,22 @@ class MultiProcPlugin(SchedulingPlugin):
 
     def run(self, graph: Any, config: Any, updatehash: bool = False) -> None:
         """Execute `graph`; whatever ends this call ends its workers."""
+        # workers wake us (see _send_procs_to_workers): no sleep between two looks at them
+        awake = {**config, "execution": {**config["execution"], "poll_sleep_duration": 0}}
         try:
-            super().run(graph, config, updatehash=updatehash)
+            super().run(graph, awake, updatehash=updatehash)
         finally:
             for taskid in list(self._workers):
                 self._workers[taskid].kill()
                 self._clear_task(taskid)
+            self._pool.shrink(0)
             self.pending_tasks.clear()
+
+    def _send_procs_to_workers(self, updatehash: bool = False, graph: Any = None) -> None:
+        """Start what can start, then wait until a worker has something to say."""
+        super()._send_procs_to_workers(updatehash=updatehash, graph=graph)
+        if self._workers and not self._refused:
+            connection.wait([worker.pipe for worker in self._workers.values()], LOOK_AGAIN)
 
     # ---- what is free ----------------------------------------------------------------------
 
@@ -98,10 +118,13 @@ class MultiProcPlugin(SchedulingPlugin):
             gpu=node.is_gpu_node(),
         )
 
+    def _free_gb(self) -> float:
+        return self.memory_gb - sum(need.memory_gb for need in self._needs.values())
+
     def _fits(self, node: Any) -> bool:
         need, taken = self._need(node), self._needs.values()
         return (
-            need.memory_gb <= self.memory_gb - sum(n.memory_gb for n in taken) + 1e-6
+            need.memory_gb <= self._free_gb() + 1e-6
             and need.n_procs <= self.processors - sum(n.n_procs for n in taken)
             and not (need.gpu and len(self._gpu_of) >= len(self.gpu_ids))
         )
@@ -115,12 +138,25 @@ class MultiProcPlugin(SchedulingPlugin):
         if getattr(node.interface, "terminal_output", "") == "stream":
             node.interface.terminal_output = "allatonce"
         try:
-            self._workers[taskid] = Worker.start(
-                self._context, node, updatehash, self._environment(taskid, node)
-            )
+            environment = self._environment(taskid, node)
+            self._workers[taskid] = self._hand_over(node, updatehash, environment)
         except Exception as error:  # cannot be pickled, no process left: this node's failure
             self._refused[taskid] = format_exception(error)
         return taskid
+
+    def _hand_over(self, node: Any, updatehash: bool, environment: dict[str, str]) -> Worker:
+        """A worker that works on `node`. A GPU keeps its first process's memory: that one ends."""
+        gpu = node.is_gpu_node()
+        task = Task.of(node, updatehash, environment, last=gpu)
+        if gpu:
+            worker = Worker.start(self._pool.context, task.n_threads)
+        else:
+            worker = self._pool.take(task.n_threads)
+        # those that wait hold memory, too
+        unused = self.processors - len(self._needs)
+        self._pool.shrink(min(unused, int(self._free_gb() / IDLE_GB)))
+        worker.give(node.fullname, task)
+        return worker
 
     def _environment(self, taskid: int, node: Any) -> dict[str, str]:
         device = ""  # a CPU node must not open a context on a GPU
@@ -143,5 +179,7 @@ class MultiProcPlugin(SchedulingPlugin):
         return None if lines is None else {"result": None, "traceback": lines}
 
     def _clear_task(self, taskid: int) -> None:
+        if (worker := self._workers.get(taskid)) is not None:
+            self._pool.put(worker)
         for table in (self._workers, self._refused, self._needs, self._gpu_of):
             table.pop(taskid, None)

@@ -18,6 +18,7 @@ from qsm_nipype.errors import UsageError
 
 PLUGINS = ("Linear", "MultiProc", "SLURM", "SLURMGraph")
 MEMORY_SHARE = 0.9  # of the machine's memory, when nothing else limits it
+OWN_GB = 0.3  # of the memory that may be used, for what is not a node: the master, mostly
 GIB = 2**30
 
 
@@ -53,7 +54,7 @@ def _local_limits(
 ) -> dict[str, Any]:
     return {
         "n_procs": n_procs or available_cpus(),
-        "memory_gb": memory_gb or available_memory_gb(),
+        "memory_gb": round(max(0.2, (memory_gb or available_memory_gb()) - OWN_GB), 2),
         "gpu_ids": gpu_ids(n_gpus),
     }
 

@@ -1,4 +1,8 @@
-"""One process per node: started from a fork server, watched, and never outliving its master."""
+"""Processes that execute nodes: from a fork server, watched, and never outliving their master.
+
+A process executes one node after the other, because starting one and importing what a node needs
+costs as much as many a node. It is used again only after it has done well and holds little memory.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,17 @@ import pickle
 import signal
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import connection
 from traceback import format_exception
 from typing import Any
 
+from qsm_nipype import memory
 from qsm_nipype.threads import VARIABLES, limit_threads
 
 PRELOAD = ("qsm_nipype.execution.preload",)
 EXIT_GRACE = 10.0  # s a worker may take to end after its last word
+IDLE_GB = 0.45  # a worker that holds more after a node is not used again
 
 
 def warm_up(modules: Sequence[str] = PRELOAD) -> Any:
@@ -39,47 +45,83 @@ def thread_environment(n_threads: int) -> dict[str, str]:
     return {**dict.fromkeys(VARIABLES, str(max(1, n_threads))), "OMP_WAIT_POLICY": wait}
 
 
-@dataclass
-class Worker:
-    """A running node: its process and the pipe on which it says how it ended."""
+@dataclass(frozen=True)
+class Task:
+    """A node as it travels to a worker, the environment it is to find there, and its threads.
 
-    name: str
-    process: Any
-    pipe: connection.Connection
+    After a `last` task the worker ends.
+    """
+
+    node: bytes
+    environment: Mapping[str, str]
+    n_threads: int
+    last: bool = False
 
     @classmethod
-    def start(
-        cls, context: Any, node: Any, updatehash: bool, environment: Mapping[str, str]
-    ) -> Worker:
-        """Run `node` in a process of its own, whose environment is `environment`.
-
-        Raises what pickling the node raises.
-        """
+    def of(
+        cls, node: Any, updatehash: bool, environment: Mapping[str, str], *, last: bool = False
+    ) -> Task:
+        """Raises what pickling the node raises."""
         payload = pickle.dumps((node, updatehash))
-        receive, send = context.Pipe(duplex=False)
-        process = context.Process(
-            target=_serve, args=(send, payload, dict(environment), node.n_procs or 1), daemon=False
-        )
+        return cls(payload, dict(environment), node.n_procs or 1, last)
+
+
+@dataclass(frozen=True)
+class Word:
+    """What a worker says of a node: the lines of its traceback, and whether it takes another."""
+
+    lines: list[str]
+    again: bool
+
+
+@dataclass
+class Worker:
+    """A process, and the pipe on which it is given nodes and says how they ended."""
+
+    process: Any
+    pipe: connection.Connection
+    n_threads: int
+    node: str = ""  # what it works on, or did last
+    again: bool = True
+
+    @classmethod
+    def start(cls, context: Any, n_threads: int) -> Worker:
+        """A process without work."""
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs,), daemon=False)
         try:
             process.start()
         finally:
-            send.close()  # else the end of the process would not be seen as end of file
-        return cls(node.fullname, process, receive)
+            theirs.close()  # else the end of the process would not be seen as end of file
+        return cls(process, ours, n_threads)
+
+    def give(self, name: str, task: Task) -> None:
+        """Let it work on a node; that it has died meanwhile is seen by `ended`."""
+        self.node, self.again = name, False
+        with contextlib.suppress(OSError):
+            self.pipe.send(task)
 
     def ended(self) -> list[str] | None:
-        """None while it runs; then the lines of its traceback, empty after success."""
+        """None while it works; then the lines of its node's traceback, empty after success."""
         alive = self.process.is_alive()  # asked first: a last word sent before death is not lost
         if not self.pipe.poll():
             return None if alive else self._died()
         try:
-            lines: list[str] = self.pipe.recv()
+            word: Word = self.pipe.recv()
         except (EOFError, OSError, pickle.UnpicklingError):
             return self._died()
-        self._reap()
-        return lines
+        self.again = word.again
+        if not word.again:
+            self._reap()
+        return word.lines
+
+    def usable(self) -> bool:
+        """Whether it waits for work: it lives, and has said nothing since its last word."""
+        return self.again and self.process.is_alive() and not self.pipe.poll()
 
     def kill(self) -> None:
         """End the process and all that it started."""
+        self.again = False
         _kill_group(self.process.pid)
         self._reap()
 
@@ -87,7 +129,7 @@ class Worker:
         self.process.join(EXIT_GRACE)
         code = self.process.exitcode
         self.kill()
-        return [f"The process of node {self.name} {_cause(code)} before it could report.\n"]
+        return [f"The process of node {self.node} {_cause(code)} before it could report.\n"]
 
     def _reap(self) -> None:
         self.process.join(EXIT_GRACE)
@@ -95,6 +137,35 @@ class Worker:
             _kill_group(self.process.pid)
             self.process.join(EXIT_GRACE)
         self.pipe.close()
+
+
+@dataclass
+class Pool:
+    """Workers that wait for their next node."""
+
+    context: Any
+    waiting: list[Worker] = field(default_factory=list)
+
+    def take(self, n_threads: int) -> Worker:
+        """One that waits, else a new one."""
+        for worker in [w for w in self.waiting if w.n_threads == n_threads]:
+            self.waiting.remove(worker)
+            if worker.usable():
+                return worker
+            worker.kill()
+        return Worker.start(self.context, n_threads)
+
+    def put(self, worker: Worker) -> None:
+        """Keep a worker that has finished a node, unless it is not to be used again."""
+        if worker.usable():
+            self.waiting.append(worker)
+
+    def shrink(self, count: int) -> None:
+        """Keep at most `count` of them, the last used."""
+        surplus = self.waiting[: max(0, len(self.waiting) - max(0, count))]
+        for worker in surplus:
+            self.waiting.remove(worker)
+            worker.kill()
 
 
 def _cause(exit_code: int | None) -> str:
@@ -118,16 +189,33 @@ def _kill_group(pid: int | None) -> None:
 # ---- inside the worker ---------------------------------------------------------------------
 
 
-def _serve(
-    pipe: connection.Connection, payload: bytes, environment: dict[str, str], n_threads: int
-) -> None:
+def _serve(pipe: connection.Connection) -> None:
     os.setsid()  # a group of its own: Ctrl-C reaches the master only, and kill reaches all of us
     threading.Thread(target=_end_with_master, daemon=True).start()
-    os.environ.clear()
-    os.environ.update(environment)
-    limit_threads(n_threads)
-    pipe.send(_execute(payload))
+    home = os.getcwd()
+    again = True
+    while again:
+        try:
+            task: Task = pipe.recv()
+        except EOFError:  # the master has gone
+            return
+        os.environ.clear()
+        os.environ.update(task.environment)
+        limit_threads(task.n_threads)
+        lines = _execute(task.node)
+        os.chdir(home)
+        again = not lines and not task.last and _fresh()
+        pipe.send(Word(lines, again))
     pipe.close()
+
+
+def _fresh() -> bool:
+    """Whether the next node finds nothing of the last one: no processes, not much memory."""
+    memory.give_back()
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return False
+    return memory.resident_gb() < IDLE_GB
 
 
 def _end_with_master() -> None:
