@@ -11,8 +11,8 @@ from nipype.pipeline import engine as pe
 from qsm_nipype import methods
 from qsm_nipype.interfaces.base import QSMInterface, resolve
 
-#: Memory (GB) of a node's process before any volume: 0.25 measured, 0.37 with numba's compiler.
-INTERPRETER_GB = 0.3
+#: Memory (GB) of a node's process before any volume: 0.25 to 0.4, by what ran in it before.
+INTERPRETER_GB = 0.33
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,14 @@ class Resources:
     threads: int = 1
     gpu: bool = False
 
-    def memory(self, bytes_per_voxel: float, *, per_echo: bool = False) -> float:
-        """Peak memory in GB of a node that holds that many bytes for each voxel."""
+    def memory(
+        self, bytes_per_voxel: float, *, per_echo: bool = False, fixed_gb: float = 0.0
+    ) -> float:
+        """Peak memory in GB of a node that holds that many bytes for each voxel, and `fixed_gb`
+        whatever the volume's size.
+        """
         count = self.voxels * (self.echoes if per_echo else 1)
-        return round(INTERPRETER_GB + bytes_per_voxel * count / 1e9, 3)
+        return round(INTERPRETER_GB + fixed_gb + bytes_per_voxel * count / 1e9, 3)
 
 
 def make(
@@ -37,12 +41,13 @@ def make(
     *,
     bytes_per_voxel: float = 32.0,
     per_echo: bool = False,
+    fixed_gb: float = 0.0,
     threads: int | None = None,
 ) -> pe.Node:
     """A node that declares its threads, and its memory from the volume's size."""
     threads = resources.threads if threads is None else threads
     interface.inputs.num_threads = threads
-    memory = resources.memory(bytes_per_voxel, per_echo=per_echo)
+    memory = resources.memory(bytes_per_voxel, per_echo=per_echo, fixed_gb=fixed_gb)
     return pe.Node(interface, name=name, mem_gb=memory, n_procs=threads)
 
 
@@ -70,6 +75,7 @@ def make_method(
         resources,
         bytes_per_voxel=method.memory,
         per_echo=method.per_echo,
+        fixed_gb=method.fixed_gb,
     )
     if interface.inputs.use_gpu:
         made.n_procs = 1

@@ -63,7 +63,7 @@ def init_segmentation_wf(
         segmentations=[*segmentations, *(atlas.name for atlas in atlases)],
         tables=["" for _ in segmentations] + [str(atlas.table or "") for atlas in atlases],
     )
-    statistics = make(measure, "statistics", resources, bytes_per_voxel=64, threads=1)
+    statistics = make(measure, "statistics", resources, bytes_per_voxel=45, threads=1)
     join = pe.Node(niu.Merge(max(1, len(segmentations) + len(atlases))), name="labels")
     join.run_without_submitting = True
     # fmt: off

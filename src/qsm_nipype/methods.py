@@ -32,8 +32,8 @@ class Method:
     """One way to do one step.
 
     `function` and `interface` are `module:name`, imported when needed; `memory` is the peak in
-    bytes per voxel of one echo (per voxel and echo where `per_echo`), beyond the interpreter's;
-    `extra` the optional package that it needs.
+    bytes per voxel of one echo (per voxel and echo where `per_echo`), beyond the interpreter's
+    and `fixed_gb`, which a network takes at any size; `extra` the optional package that it needs.
     """
 
     step: str
@@ -42,6 +42,7 @@ class Method:
     function: str
     interface: str
     memory: float
+    fixed_gb: float = 0.0
     per_echo: bool = False
     from_total_field: bool = False
     network: str | None = None
@@ -82,6 +83,7 @@ def _load() -> tuple[Method, ...]:
                 function=f"qsm_nipype.{row.get('package', 'core')}.{row['function']}",
                 interface=f"qsm_nipype.interfaces.{row['interface']}",
                 memory=float(row["memory"]),
+                fixed_gb=float(row.get("fixed", 0.0)),
                 per_echo=row.get("per_echo", False),
                 from_total_field=row.get("total", False),
                 network=row.get("network"),
