@@ -256,18 +256,35 @@ def test_a_process_works_on_one_node_after_the_other(workflow, tmp_path):
 
 
 @pytest.mark.parametrize("trace", [{"keep": 0.6}, {"leave": True}])
-def test_a_process_with_traces_of_its_node_is_not_used_again(workflow, tmp_path, trace):
+def test_a_process_that_holds_much_or_left_others_is_not_used_again(workflow, tmp_path, trace):
     chain(workflow, tmp_path / "ran", **trace)
     workflow.graph.run(plugin=plugin())
     a, b, c = pids(tmp_path / "ran")
     assert a != b == c
 
 
+def test_a_process_that_holds_much_takes_nodes_of_its_kind(workflow, tmp_path):
+    chain(workflow, tmp_path / "ran", keep=0.6)
+    for name in "abc":
+        workflow.graph.get_node(name)._mem_gb = 1.5
+    workflow.graph.run(plugin=plugin())
+    assert len(set(pids(tmp_path / "ran"))) == 1
+
+
+def test_a_process_with_other_threads_is_not_used_again(workflow, tmp_path):
+    chain(workflow, tmp_path / "ran")
+    workflow.graph.get_node("b").n_procs = 2
+    workflow.graph.run(plugin=plugin())
+    a, b, c = pids(tmp_path / "ran")
+    assert a != b != c
+
+
 def test_a_process_whose_node_failed_ends(workflow, tmp_path, nipype_settings):
     node = workflow.node("fails", fail, text="no")
     node.base_dir, node.config = str(tmp_path), nipype_settings
-    worker = Pool(warm_up()).take(1)
-    worker.give("fails", Task.of(node, False, dict(os.environ)))
+    task = Task.of(node, False, dict(os.environ))
+    worker = Pool(warm_up()).take(task)
+    worker.give(task)
     assert "ValueError: no" in wait_for(worker.ended, 60)[-1]
     assert not worker.usable()
     assert gone(worker.process.pid)
@@ -364,9 +381,19 @@ def master(tmp_path):
     started = []
 
     def start(kind, seconds=0.1):
-        command = [sys.executable, str(script), str(tmp_path / "run"), kind, str(seconds)]
+        command = [
+            sys.executable,
+            str(script),
+            str(tmp_path / "run"),
+            kind,
+            str(seconds),
+        ]
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=tmp_path,
         )
         started.append(process)
         return process
@@ -456,7 +483,8 @@ def test_gpu_nodes_without_a_gpu_are_refused_before_anything_runs(workflow, tmp_
 
 
 @pytest.mark.parametrize(
-    ("mem_gb", "n_procs", "most"), [(0.1, 1, 4), (0.1, 2, 2), (0.9, 1, 2), (1.5, 1, 1), (5, 1, 1)]
+    ("mem_gb", "n_procs", "most"),
+    [(0.1, 1, 4), (0.1, 2, 2), (0.9, 1, 2), (1.5, 1, 1), (5, 1, 1)],
 )
 def test_running_nodes_keep_within_processors_and_memory(
     workflow, tmp_path, mem_gb, n_procs, most
@@ -464,7 +492,12 @@ def test_running_nodes_keep_within_processors_and_memory(
     log = tmp_path / "spans"
     for number in range(4):
         workflow.node(
-            f"n{number}", span, log=str(log), seconds=0.5, mem_gb=mem_gb, n_procs=n_procs
+            f"n{number}",
+            span,
+            log=str(log),
+            seconds=0.5,
+            mem_gb=mem_gb,
+            n_procs=n_procs,
         )
     workflow.graph.run(plugin=plugin(n_procs=4, memory_gb=2))
     spans = [tuple(map(float, line.split()[:2])) for line in log.read_text().splitlines()]
@@ -504,7 +537,11 @@ def test_environment_and_folder_are_those_of_the_master_now(workflow, tmp_path, 
     def look():
         import os
 
-        return [os.environ.get("QSM_TEST_LATE"), os.environ.get("LOGNAME"), os.getpgrp()]
+        return [
+            os.environ.get("QSM_TEST_LATE"),
+            os.environ.get("LOGNAME"),
+            os.getpgrp(),
+        ]
 
     plugin()  # the fork server runs before the variable is set
     monkeypatch.setenv("QSM_TEST_LATE", "yes")

@@ -3,7 +3,7 @@
 Differs from Nipype's own MultiProc, as measured with Nipype 1.11, where it matters:
 
 * A worker that is killed (out of memory) is a reported failure of its node; there, the run hangs.
-* Workers go on to the next node, but not after a failure, with much memory, or with a GPU.
+* A worker goes on to the next node, but not after a failure or with a GPU.
 * Workers end within a second of their master, however it ended; there, they go on writing.
 * Processes come from a fork server that holds no threads; there, `fork` deadlocks with torch.
 * Each GPU node gets a device to itself; there, all of them compute on the first one.
@@ -23,7 +23,6 @@ from qsm_nipype.errors import UsageError
 from qsm_nipype.execution import resources
 from qsm_nipype.execution.scheduling import SchedulingPlugin
 from qsm_nipype.execution.worker import (
-    IDLE_GB,
     PRELOAD,
     Pool,
     Task,
@@ -73,14 +72,17 @@ class MultiProcPlugin(SchedulingPlugin):
     def run(self, graph: Any, config: Any, updatehash: bool = False) -> None:
         """Execute `graph`; whatever ends this call ends its workers."""
         # workers wake us (see _send_procs_to_workers): no sleep between two looks at them
-        awake = {**config, "execution": {**config["execution"], "poll_sleep_duration": 0}}
+        awake = {
+            **config,
+            "execution": {**config["execution"], "poll_sleep_duration": 0},
+        }
         try:
             super().run(graph, awake, updatehash=updatehash)
         finally:
             for taskid in list(self._workers):
                 self._workers[taskid].kill()
                 self._clear_task(taskid)
-            self._pool.shrink(0)
+            self._pool.shrink(0, 0.0)
             self.pending_tasks.clear()
 
     def _send_procs_to_workers(self, updatehash: bool = False, graph: Any = None) -> None:
@@ -148,14 +150,10 @@ class MultiProcPlugin(SchedulingPlugin):
         """A worker that works on `node`. A GPU keeps its first process's memory: that one ends."""
         gpu = node.is_gpu_node()
         task = Task.of(node, updatehash, environment, last=gpu)
-        if gpu:
-            worker = Worker.start(self._pool.context, task.n_threads)
-        else:
-            worker = self._pool.take(task.n_threads)
+        worker = Worker.start(self._pool.context) if gpu else self._pool.take(task)
         # those that wait hold memory, too
-        unused = self.processors - len(self._needs)
-        self._pool.shrink(min(unused, int(self._free_gb() / IDLE_GB)))
-        worker.give(node.fullname, task)
+        self._pool.shrink(self.processors - len(self._needs), self._free_gb())
+        worker.give(task)
         return worker
 
     def _environment(self, taskid: int, node: Any) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """Processes that execute nodes: from a fork server, watched, and never outliving their master.
 
 A process executes one node after the other, because starting one and importing what a node needs
-costs as much as many a node. It is used again only after it has done well and holds little memory.
+costs as much as many a node. It is used again only after it has done well, and when it holds much
+memory (an imported framework), only for nodes of the same kind, whose need includes that.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from qsm_nipype.threads import VARIABLES, limit_threads
 
 PRELOAD = ("qsm_nipype.execution.preload",)
 EXIT_GRACE = 10.0  # s a worker may take to end after its last word
-IDLE_GB = 0.45  # a worker that holds more after a node is not used again
+LIGHT_GB = 0.45  # what a worker may hold and still take any node
 
 
 def warm_up(modules: Sequence[str] = PRELOAD) -> Any:
@@ -47,31 +48,49 @@ def thread_environment(n_threads: int) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Task:
-    """A node as it travels to a worker, the environment it is to find there, and its threads.
+    """A node as it travels to a worker, and the environment and threads it is to find there.
 
-    After a `last` task the worker ends.
+    `kind` is its interface, `memory_gb` what it needs. After a `last` task the worker ends.
     """
 
+    name: str
+    kind: str
     node: bytes
     environment: Mapping[str, str]
     n_threads: int
+    memory_gb: float
     last: bool = False
 
     @classmethod
     def of(
-        cls, node: Any, updatehash: bool, environment: Mapping[str, str], *, last: bool = False
+        cls,
+        node: Any,
+        updatehash: bool,
+        environment: Mapping[str, str],
+        *,
+        last: bool = False,
     ) -> Task:
         """Raises what pickling the node raises."""
-        payload = pickle.dumps((node, updatehash))
-        return cls(payload, dict(environment), node.n_procs or 1, last)
+        return cls(
+            name=node.fullname,
+            kind=f"{type(node.interface).__module__}.{type(node.interface).__qualname__}",
+            node=pickle.dumps((node, updatehash)),
+            environment=dict(environment),
+            n_threads=node.n_procs or 1,
+            memory_gb=node.mem_gb,
+            last=last,
+        )
 
 
 @dataclass(frozen=True)
 class Word:
-    """What a worker says of a node: the lines of its traceback, and whether it takes another."""
+    """What a worker says of a node: the lines of its traceback, whether it takes another, and
+    how much memory (GB) it holds now.
+    """
 
     lines: list[str]
     again: bool
+    held_gb: float
 
 
 @dataclass
@@ -80,12 +99,12 @@ class Worker:
 
     process: Any
     pipe: connection.Connection
-    n_threads: int
-    node: str = ""  # what it works on, or did last
+    task: Task | None = None  # what it works on, or did last
     again: bool = True
+    held_gb: float = 0.0
 
     @classmethod
-    def start(cls, context: Any, n_threads: int) -> Worker:
+    def start(cls, context: Any) -> Worker:
         """A process without work."""
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs,), daemon=False)
@@ -93,11 +112,11 @@ class Worker:
             process.start()
         finally:
             theirs.close()  # else the end of the process would not be seen as end of file
-        return cls(process, ours, n_threads)
+        return cls(process, ours)
 
-    def give(self, name: str, task: Task) -> None:
+    def give(self, task: Task) -> None:
         """Let it work on a node; that it has died meanwhile is seen by `ended`."""
-        self.node, self.again = name, False
+        self.task, self.again = task, False
         with contextlib.suppress(OSError):
             self.pipe.send(task)
 
@@ -110,7 +129,7 @@ class Worker:
             word: Word = self.pipe.recv()
         except (EOFError, OSError, pickle.UnpicklingError):
             return self._died()
-        self.again = word.again
+        self.again, self.held_gb = word.again, word.held_gb
         if not word.again:
             self._reap()
         return word.lines
@@ -118,6 +137,13 @@ class Worker:
     def usable(self) -> bool:
         """Whether it waits for work: it lives, and has said nothing since its last word."""
         return self.again and self.process.is_alive() and not self.pipe.poll()
+
+    def suits(self, task: Task) -> bool:
+        """Whether a waiting one may take `task`: as many threads, and memory left for it."""
+        if self.task is None or self.task.n_threads != task.n_threads:
+            return False
+        same = self.task.kind == task.kind and self.held_gb < task.memory_gb
+        return same or self.held_gb < LIGHT_GB
 
     def kill(self) -> None:
         """End the process and all that it started."""
@@ -129,7 +155,8 @@ class Worker:
         self.process.join(EXIT_GRACE)
         code = self.process.exitcode
         self.kill()
-        return [f"The process of node {self.node} {_cause(code)} before it could report.\n"]
+        name = self.task.name if self.task else ""
+        return [f"The process of node {name} {_cause(code)} before it could report.\n"]
 
     def _reap(self) -> None:
         self.process.join(EXIT_GRACE)
@@ -146,26 +173,28 @@ class Pool:
     context: Any
     waiting: list[Worker] = field(default_factory=list)
 
-    def take(self, n_threads: int) -> Worker:
-        """One that waits, else a new one."""
-        for worker in [w for w in self.waiting if w.n_threads == n_threads]:
+    def take(self, task: Task) -> Worker:
+        """One that waits, best one that knows this kind of node, else a new one."""
+        suited = [worker for worker in self.waiting if worker.suits(task)]
+        suited.sort(key=lambda worker: worker.held_gb, reverse=True)
+        for worker in suited:
             self.waiting.remove(worker)
             if worker.usable():
                 return worker
             worker.kill()
-        return Worker.start(self.context, n_threads)
+        return Worker.start(self.context)
 
     def put(self, worker: Worker) -> None:
         """Keep a worker that has finished a node, unless it is not to be used again."""
         if worker.usable():
             self.waiting.append(worker)
 
-    def shrink(self, count: int) -> None:
-        """Keep at most `count` of them, the last used."""
-        surplus = self.waiting[: max(0, len(self.waiting) - max(0, count))]
-        for worker in surplus:
-            self.waiting.remove(worker)
-            worker.kill()
+    def shrink(self, count: int, memory_gb: float) -> None:
+        """Keep the last used of them: at most `count`, which together hold at most `memory_gb`."""
+        while self.waiting and (
+            len(self.waiting) > count or sum(w.held_gb for w in self.waiting) > memory_gb
+        ):
+            self.waiting.pop(0).kill()
 
 
 def _cause(exit_code: int | None) -> str:
@@ -181,7 +210,10 @@ def _kill_group(pid: int | None) -> None:
         return
     try:
         os.killpg(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):  # not yet the leader of its group, or gone
+    except (
+        ProcessLookupError,
+        PermissionError,
+    ):  # not yet the leader of its group, or gone
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
 
@@ -204,18 +236,19 @@ def _serve(pipe: connection.Connection) -> None:
         limit_threads(task.n_threads)
         lines = _execute(task.node)
         os.chdir(home)
-        again = not lines and not task.last and _fresh()
-        pipe.send(Word(lines, again))
+        again = not lines and not task.last and not _has_children()
+        memory.give_back()
+        pipe.send(Word(lines, again, memory.resident_gb()))
     pipe.close()
 
 
-def _fresh() -> bool:
-    """Whether the next node finds nothing of the last one: no processes, not much memory."""
-    memory.give_back()
-    with contextlib.suppress(ChildProcessError):
+def _has_children() -> bool:
+    """Whether the node has left processes behind."""
+    try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
         return False
-    return memory.resident_gb() < IDLE_GB
+    return True
 
 
 def _end_with_master() -> None:
