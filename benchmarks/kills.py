@@ -4,10 +4,11 @@ python benchmarks/kills.py OUT [--kills 20] [--voxel-size 4] [--seed 8] [-- --in
 
 Simulates a head and runs the whole command on it once undisturbed. Then, `--kills` times and each
 time from nothing: SIGKILL to the main process at a random moment of that run's length, and the
-same command again. Prints the moment, how many nodes had finished, after how many seconds the
-last of its processes was gone (a fork server that is still importing ends when it has imported),
-how many nodes had finished then (as many: workers end with their master), how long the rest took
-and whether every map is the same.
+same command again. A run that had ended before its moment came does not count: it is the new
+length, and another moment is drawn. Prints the moment, how many nodes had finished, after how many
+seconds the last of its processes was gone (a fork server that is still importing ends when it has
+imported), how many nodes had finished then (as many: workers end with their master), how long the
+rest took and whether every map is the same.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import hashlib
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -48,9 +50,13 @@ def main() -> int:
     )
     moments, wrong = random.Random(options.seed), 0
     for number in range(1, options.kills + 1):
-        clean(out)
-        moment = moments.uniform(0.2, length)
-        done, gone = kill_after(moment, command, out)
+        while True:
+            clean(out)
+            moment = moments.uniform(0.2, length)
+            taken, done, gone = kill_after(moment, command, out)
+            if taken >= moment:
+                break
+            length = taken
         then = finished(out)
         rest = run(command, out)
         same = maps(out) == expected
@@ -90,20 +96,25 @@ def run(command: list[str], out: Path) -> float:
     return time.perf_counter() - started
 
 
-def kill_after(seconds: float, command: list[str], out: Path) -> tuple[int, float]:
-    """SIGKILL to the main process after so long; nodes done, and seconds until all are gone."""
-    quiet = subprocess.DEVNULL
+def kill_after(seconds: float, command: list[str], out: Path) -> tuple[float, int, float]:
+    """SIGKILL to the main process after so long, if it still runs then.
+
+    How long it ran (less than `seconds`: it was not killed), nodes done, and seconds until all of
+    its processes were gone.
+    """
+    quiet, started = subprocess.DEVNULL, time.perf_counter()
     process = subprocess.Popen(command, stdout=quiet, stderr=quiet)
-    time.sleep(seconds)
     try:
+        process.wait(timeout=seconds)
+        return min(seconds - 1e-3, time.perf_counter() - started), finished(out), 0.0
+    except subprocess.TimeoutExpired:
         family = psutil.Process(process.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        family = []
     process.kill()
-    process.wait()
-    started, done = time.perf_counter(), finished(out)
+    if process.wait() != -signal.SIGKILL:  # it ended in between
+        return seconds - 1e-3, finished(out), 0.0
+    killed, done = time.perf_counter(), finished(out)
     psutil.wait_procs(family, timeout=GRACE)
-    return done, time.perf_counter() - started
+    return seconds, done, time.perf_counter() - killed
 
 
 def finished(out: Path) -> int:
