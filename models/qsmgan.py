@@ -2,8 +2,9 @@
 
 Layers and their names are the published ones, so that the authors' checkpoints load. The input is
 the local field (ppm) times `INPUT_SCALE`, the output tanh(`OUTPUT_SCALE` · χ), χ in ppm. Ours has
-a second input channel, the `first_guess` of the whole head, which the network corrects: it brings
-what lies beyond the patch, and learning starts from direct inversion instead of from nothing.
+two more input channels, the `first_guesses` of the whole head, the second of which the network
+corrects: they bring what lies beyond the patch, and learning starts from total variation instead
+of from nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from qsm_nipype.core.dipole import apply_kernel, dipole_kernel
 from qsm_nipype.core.fourier import working_grid
 from qsm_nipype.core.inversion import Solution
+from qsm_nipype.core.inversion.tv import tv
+from qsm_nipype.core.noise import field_noise
 from qsm_nipype.core.solvers import conjugate_gradient
 from qsm_nipype.errors import WeightsError
 from qsm_nipype.models.frames import network_frame
@@ -35,12 +38,12 @@ OVERLAP = 8
 STRIDE = 16
 #: Error (ppm) to expect of the network's map, against which the field's noise is weighed.
 PRIOR_ERROR = 0.02
-#: Spread of χ (ppm) that the first guess expects, against which the field's noise is weighed.
+#: Spread of χ (ppm) that the guess of least norm expects, against which the noise is weighed.
 GUESS_SPREAD = 0.04
-#: Iterations of the first guess: further ones change it by less than the network's error.
+#: Iterations of that guess: further ones change it by less than the network's error.
 GUESS_ITERATIONS = 10
-#: Noise of a local field (ppm) where none was measured.
-TYPICAL_NOISE = 0.002
+#: When the guess by total variation stops: the network does the rest.
+SMOOTH_TOLERANCE, SMOOTH_ITERATIONS = 1e-2, 30
 
 
 class ConvBlock(nn.Module):
@@ -72,8 +75,8 @@ class Generator(nn.Module):
     """The four-level U-Net: 2,686,803 parameters at the published 16 channels.
 
     `forward` takes `(B, inputs, X, Y, Z)` with edges divisible by 16 and returns the middle,
-    `crop` voxels smaller on each side. Of two inputs the second is a first guess of χ, scaled by
-    `OUTPUT_SCALE`, and the layers give the correction to it.
+    `crop` voxels smaller on each side. Of several inputs the last is a first guess of χ, scaled
+    by `OUTPUT_SCALE`, and the layers give the correction to it.
     """
 
     def __init__(self, channels: int = 16, levels: int = 4, inputs: int = 1) -> None:
@@ -99,7 +102,11 @@ class Generator(nn.Module):
             nn.init.constant_(self.conv2[1].weight, 0.1)  # start near the first guess
 
     def forward(self, x: Tensor, crop: int = CONTEXT) -> Tensor:
-        skips, guess = [], x[:, 1:]
+        return self.conv2[2](self.argument(x, crop))
+
+    def argument(self, x: Tensor, crop: int = CONTEXT) -> Tensor:
+        """What the last tanh is taken of: `OUTPUT_SCALE` · χ."""
+        skips, guess = [], x[:, -1:]
         for down in self.down_sample_layers:
             x = down(x)
             skips.append(x)
@@ -107,9 +114,8 @@ class Generator(nn.Module):
         x = self.conv(x)
         for rise, up in zip(self.conv_transpose_layers, self.up_sample_layers, strict=True):
             x = up(torch.cat([rise(x), skips.pop()], dim=1))
-        linear, last, squash = self.conv2
-        x = last(linear(middle(x, crop)))
-        return squash(x + middle(guess, crop) if self.inputs > 1 else x)
+        x = self.conv2[1](self.conv2[0](middle(x, crop)))
+        return x + middle(guess, crop) if self.inputs > 1 else x
 
     def fused(self) -> Generator:
         """This network in evaluation mode with the normalisations folded in: same output, faster.
@@ -150,17 +156,6 @@ def middle(x: Tensor, crop: int) -> Tensor:
 def scale_field(field: Tensor) -> Tensor:
     """Local field (ppm) → what the generator takes."""
     return field * INPUT_SCALE
-
-
-def scale_chi(chi: Tensor) -> Tensor:
-    """Susceptibility (ppm) → what the generator is trained to give."""
-    return torch.tanh(chi * OUTPUT_SCALE)
-
-
-def unscale_chi(out: Tensor) -> Tensor:
-    """The generator's output → susceptibility in ppm, finite also where tanh saturates."""
-    limit = 1.0 - 1e-6
-    return torch.atanh(out.float().clamp(-limit, limit)) / OUTPUT_SCALE
 
 
 @dataclass(frozen=True)
@@ -212,28 +207,28 @@ def qsmgan(
     grids are interpolated there and back. The map is then made consistent with the measured
     field: χ minimises ‖W(D χ − f)‖² + `consistency`·‖χ − χ_net‖², so that the network decides
     where the field does not tell. None: the squared ratio of the noise (median of `noise` in the
-    mask, ppm) to the network's typical error; W follows the map of the `noise`, and
+    mask, ppm; measured in the field if there is none) to the network's typical error; W follows
+    the map of the `noise`, and
     `float("inf")` leaves the network's map as it is.
     """
     frame = network_frame(field.shape, voxel_size, b0_dir)
     inside = field.new_zeros(field.shape).masked_fill(mask, 1.0)
     where = frame.enter(inside) > 0.5
-    sd = TYPICAL_NOISE if noise is None else float(noise[mask].median())
+    sd = field_noise(field, mask, voxel_size, b0_dir, noise=noise)
     channels = [frame.enter(field * inside) * generator.input_scale]
     if generator.network.inputs > 1:
-        guess = first_guess(field, mask, voxel_size, b0_dir, noise=sd)
-        channels.append(frame.enter(guess) * generator.output_scale)
+        guesses = first_guesses(field, mask, voxel_size, b0_dir, noise=sd)
+        channels += [frame.enter(guess) * generator.output_scale for guess in guesses]
     network = generator.network.to(field.device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     out = sliding_window(
         torch.stack(channels) * where,
-        lambda x: network(x.contiguous(memory_format=torch.channels_last_3d)),
+        lambda x: network.argument(x.contiguous(memory_format=torch.channels_last_3d)),
         patch=(patch,) * 3,
         overlap=(OVERLAP,) * 3,
         context=CONTEXT,
         where=where,
     )
-    limit = 1.0 - 1e-6
-    prior = frame.leave(torch.atanh(out.clamp(-limit, limit)) / generator.output_scale)
+    prior = frame.leave(out / generator.output_scale)  # as if by atanh, but never saturated
     weight = consistency_weight(sd) if consistency is None else consistency
     parameters = {"consistency": weight}
     if weight == float("inf"):
@@ -244,23 +239,32 @@ def qsmgan(
     return Solution(chi, iterations=steps, parameters=parameters)
 
 
-def first_guess(
+def first_guesses(
     field: Tensor,
     mask: Tensor,
     voxel_size: Sequence[float],
     b0_dir: Sequence[float],
     *,
     noise: float,
-) -> Tensor:
-    """χ (ppm, `(X, Y, Z)`) of least norm that explains the `field` inside the `mask` only.
+) -> tuple[Tensor, Tensor]:
+    """Two maps χ (ppm, `(X, Y, Z)`) that the network starts from; it corrects the second.
 
-    What the network starts from. Unlike division by the dipole kernel it knows that the field
-    outside the mask was not measured. `noise` is the field's SD in ppm.
+    The χ of least norm that explains the `field` inside the `mask` only: noisy, but with all
+    detail. And that of total variation: without the noise and without fine texture. Unlike
+    division by the dipole kernel, both know that the field outside the mask was not measured.
+    `noise` is the field's SD in ppm.
     """
     weight = max(noise / GUESS_SPREAD, 0.01) ** 2
     nothing = torch.zeros_like(field)
-    case = (nothing, field * mask, mask, voxel_size, b0_dir)
-    return consistent(*case, weight=weight, max_iterations=GUESS_ITERATIONS)[0]
+    case = (field * mask, mask, voxel_size, b0_dir)
+    least, _ = consistent(nothing, *case, weight=weight, max_iterations=GUESS_ITERATIONS)
+    smooth = tv(
+        *case,
+        noise=torch.full_like(field, noise),
+        tolerance=SMOOTH_TOLERANCE,
+        max_iterations=SMOOTH_ITERATIONS,
+    )
+    return least, smooth.chi
 
 
 def consistency_weight(noise: float) -> float:

@@ -16,12 +16,11 @@ from qsm_nipype.models.qsmgan import (
     Trained,
     consistency_weight,
     consistent,
-    first_guess,
+    first_guesses,
     qsmgan,
 )
-from qsm_nipype.models.training.sources import Sample
+from qsm_nipype.models.training.sources import B0_DIR, VOXEL_SIZE, Sample
 
-VOXEL_SIZE, B0_DIR = (1.0, 1.0, 1.0), (0.0, 0.0, 1.0)
 #: Thresholds among which TKD may choose the best for each volume, knowing the truth.
 THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3)
 
@@ -37,7 +36,7 @@ def compare(
 ) -> dict[str, float]:
     """NRMSE (%) of each method on one volume whose field gets noise of SD `noise` (ppm).
 
-    `first guess` is what the network starts from.
+    Least norm and TV are what the network starts from.
     """
     rng = np.random.default_rng(seed)
     truth = torch.from_numpy(volume.chi.astype(np.float32))
@@ -50,13 +49,14 @@ def compare(
     alone = qsmgan(*case, generator=generator, consistency=float("inf"), noise=sd).chi
     weight = consistency_weight(noise)
     combined, _ = consistent(alone, *case, weight=weight)
-    guess = first_guess(*case, noise=noise)
+    least, smooth = first_guesses(*case, noise=noise)
     best = min(relative_error(tkd(*case, threshold=t).chi, truth, mask) for t in THRESHOLDS)
     return {
         "TKD": relative_error(tkd(*case).chi, truth, mask),
         "TKD, best threshold": best,
         "L2": relative_error(tikhonov(*case, noise=sd).chi, truth, mask),
-        "first guess": relative_error(guess, truth, mask),
+        "least norm": relative_error(least, truth, mask),
+        "TV": relative_error(smooth, truth, mask),
         "network alone": relative_error(alone, truth, mask),
         "network, consistent": relative_error(combined, truth, mask),
     }

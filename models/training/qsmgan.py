@@ -10,27 +10,36 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from qsm_nipype.core.dipole import dipole_field
 from qsm_nipype.errors import UsageError
 from qsm_nipype.models.qsmgan import (
     OUTPUT_SCALE,
     Critic,
     Generator,
-    first_guess,
+    first_guesses,
     middle,
-    scale_chi,
     scale_field,
-    unscale_chi,
 )
 from qsm_nipype.models.training import losses
 from qsm_nipype.models.training.loop import Average, Plan, to_device
-from qsm_nipype.models.training.sources import Sample, families, log_uniform, sample
+from qsm_nipype.models.training.sources import (
+    B0_DIR,
+    VOXEL_SIZE,
+    Sample,
+    families,
+    log_uniform,
+    sample,
+    smooth_noise,
+)
 
 #: (share of the schedule, edge of the input patch, batch, context cut off): cheap patches first.
-STAGES = ((0.55, 32, 8, 4), (0.9, 48, 4, 8), (1.0, 64, 2, 8))
+STAGES = ((0.6, 32, 8, 4), (0.93, 48, 3, 4), (1.0, 64, 2, 8))
 #: Edge of the held-out patches on which the error is measured.
 CHECK_EDGE = 64
 #: Their noise, ppm.
 CHECK_NOISE = 0.002
+#: Share of the volumes with a rest of the background in their field.
+WITH_REST = 0.4
 #: Weight of voxels outside the mask in the loss: they are cut away afterwards.
 OUTSIDE = 0.05
 ADVERSARIAL_WEIGHT = 0.01
@@ -39,7 +48,7 @@ CRITIC_STEPS = 5
 #: Edge of the input patch, batch and context cut off in the adversarial stage.
 ADVERSARIAL_PATCH = (48, 4, 8)
 
-#: Field, first guess, χ and mask.
+#: Field, first guesses (two channels), χ and mask.
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
@@ -66,14 +75,14 @@ def make_cache(
         rng = np.random.default_rng([seed, i])
         clean = sample(*makers[i % len(makers)](rng, (edge, edge, edge)))
         volume = disturbed(rng, clean, noise=CHECK_NOISE if i < held_out else None)
-        assert volume.guess is not None
+        assert volume.guesses is not None
         partial = folder / f".partial-{path.name}"
         with partial.open("wb") as stream:
             np.savez(
                 stream,
                 chi=volume.chi.astype(np.float16),
                 field=volume.field.astype(np.float16),
-                guess=volume.guess.astype(np.float16),
+                guesses=volume.guesses.astype(np.float16),
                 mask=volume.mask,
             )
         partial.replace(path)
@@ -81,10 +90,11 @@ def make_cache(
 
 
 def disturbed(rng: np.random.Generator, clean: Sample, *, noise: float | None = None) -> Sample:
-    """A volume as it would be measured, with its first guess.
+    """A volume as it would be measured, with its first guesses.
 
     The field gets noise of SD `noise` (ppm). None: 0.3-8 ppb, a gain and a sign, sometimes a
-    hole in the mask, and a first guess that takes the noise for up to 1.5 times what it is.
+    hole in the mask or a rest of the background, and first guesses that take the noise for up to
+    1.5 times what it is.
     """
     chi, field, mask, assumed = clean.chi, clean.field, clean.mask, noise
     if noise is None:
@@ -92,19 +102,36 @@ def disturbed(rng: np.random.Generator, clean: Sample, *, noise: float | None = 
         chi, field = gain * chi, gain * field
         noise = log_uniform(rng, 3e-4, 8e-3)
         assumed = noise * log_uniform(rng, 0.67, 1.5)
+        if rng.random() < WITH_REST:
+            field = field + background_rest(rng, field, mask)
         for _ in range(rng.poisson(0.7)):
             centre, radius = rng.uniform(0, mask.shape), rng.uniform(2, 12)
             mask = mask & (_distance2(mask.shape, centre) > radius**2)
     field = field + noise * rng.standard_normal(field.shape, dtype=np.float32)
     field, chi = (np.where(mask, a, 0).astype(np.float32) for a in (field, chi))
-    guess = first_guess(
+    guesses = first_guesses(
         torch.from_numpy(field),
         torch.from_numpy(mask),
-        (1.0, 1.0, 1.0),
-        (0.0, 0.0, 1.0),
+        VOXEL_SIZE,
+        B0_DIR,
         noise=float(assumed or noise),
     )
-    return Sample(chi, field, mask, guess.numpy())
+    return Sample(chi, field, mask, torch.stack(guesses).numpy())
+
+
+def background_rest(rng: np.random.Generator, field: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """What background removal leaves: a field (ppm) of sources outside the `mask`.
+
+    Harmonic inside; its RMS there is 5 to 40 % of that of the local `field`. Zero where the mask
+    leaves no room for sources.
+    """
+    outside = mask.size - np.count_nonzero(mask)
+    if outside < 0.01 * mask.size:
+        return np.zeros_like(field)
+    sources = np.where(mask, 0, smooth_noise(rng, mask.shape, rng.uniform(1.5, 6)))
+    rest = dipole_field(torch.from_numpy(sources.astype(np.float32)), VOXEL_SIZE, B0_DIR).numpy()
+    size = log_uniform(rng, 0.05, 0.4) * float(np.square(field[mask]).mean()) ** 0.5
+    return rest * (size / max(float(np.square(rest[mask]).mean()) ** 0.5, 1e-12))
 
 
 @dataclass(frozen=True)
@@ -122,28 +149,36 @@ class Patches:
         volumes = []
         for path in paths:
             with np.load(path) as data:
-                parts = [data[name] for name in ("chi", "field", "mask", "guess")]
+                parts = [data[name] for name in ("chi", "field", "mask", "guesses")]
             volumes.append(Sample(*parts))
         return cls(volumes)
 
     def batch(self, rng: np.random.Generator, edge: int, count: int) -> Batch:
-        """Field, first guess, χ (ppm) and mask, each `(count, 1, edge, edge, edge)`.
+        """Field, first guesses, χ (ppm) and mask, `(count, 1 or 2, edge, edge, edge)` each.
 
         The centre lies in the mask; flips and the exchange of x and y are drawn at random.
         """
         parts = [self._patch(rng, edge) for _ in range(count)]
-        stacked = [np.stack(part)[:, None].astype(np.float32) for part in zip(*parts, strict=True)]
-        field, guess, chi, mask = (torch.from_numpy(part) for part in stacked)
-        return field, guess, chi, mask
+        stacked = [np.stack(part).astype(np.float32) for part in zip(*parts, strict=True)]
+        field, guesses, chi, mask = (torch.from_numpy(part) for part in stacked)
+        return field, guesses, chi, mask
 
     def _patch(self, rng: np.random.Generator, edge: int) -> list[np.ndarray]:
         volume = self.volumes[int(rng.integers(len(self.volumes)))]
-        assert volume.guess is not None
+        assert volume.guesses is not None
         box = _random_box(rng, volume.mask, edge)
         axes = tuple(int(a) for a in np.flatnonzero(rng.random(3) < 0.5))
         order = (1, 0, 2) if rng.random() < 0.5 else (0, 1, 2)
-        parts = (volume.field, volume.guess, volume.chi, volume.mask)
-        return [np.flip(_cut(part, box, edge), axes).transpose(order) for part in parts]
+
+        def turned(*channels: np.ndarray) -> np.ndarray:
+            return np.stack([np.flip(_cut(c, box, edge), axes).transpose(order) for c in channels])
+
+        return [
+            turned(volume.field),
+            turned(*volume.guesses),
+            turned(volume.chi),
+            turned(volume.mask),
+        ]
 
 
 def _random_box(rng: np.random.Generator, mask: np.ndarray, edge: int) -> list[int]:
@@ -173,14 +208,14 @@ def _distance2(shape: tuple[int, ...], centre: np.ndarray) -> np.ndarray:
 
 
 class UNetTask:
-    """U-Net stage: L1 on tanh(10 χ), patches growing along the schedule."""
+    """U-Net stage: L1 on tanh(10 χ) and on 10 χ, patches growing along the schedule."""
 
     def __init__(
         self, train: Patches, held_out: Patches, plan: Plan, device: torch.device
     ) -> None:
         torch.manual_seed(plan.seed)
         self.plan, self.device, self.train = plan, device, train
-        self.network = Generator(inputs=2).to(device, memory_format=torch.channels_last_3d)
+        self.network = Generator(inputs=3).to(device, memory_format=torch.channels_last_3d)
         self.average = Average(self.network, plan.average)
         self.optimizer = torch.optim.Adam(self.network.parameters(), plan.learning_rate)
         self.state = {
@@ -199,10 +234,10 @@ class UNetTask:
 
     def update(self, batch: Batch, crop: int, rate: float) -> dict[str, float]:
         """One step of the generator on L1 alone."""
-        field, target, weight = prepare(batch, crop, self.device)
+        x, target, weight = prepare(batch, crop, self.device)
         set_rate(self.optimizer, rate)
         self.network.train()
-        loss = losses.weighted_l1(self.network(field, crop), target, weight)
+        loss = regression_loss(self.network.argument(x, crop), target, weight)
         descend(self.optimizer, self.network, loss)
         return {"loss": loss.item(), "rate": rate}
 
@@ -210,9 +245,9 @@ class UNetTask:
     def validate(self) -> float:
         """NRMSE of χ inside the mask on fixed held-out patches with 2 ppb of noise."""
         error, power = 0.0, 0.0
-        for field, guess, chi, mask in self.checks:
-            (x,) = to_device(self.device, network_input(field, guess))
-            found = unscale_chi(self.average.network(x)).cpu()
+        for field, guesses, chi, mask in self.checks:
+            (x,) = to_device(self.device, network_input(field, guesses))
+            found = self.average.network.argument(x).cpu() / OUTPUT_SCALE
             truth, inside = middle(chi, 8), middle(mask, 8)
             error += float(((found - truth) * inside).square().sum())
             power += float((truth * inside).square().sum())
@@ -253,16 +288,17 @@ class AdversarialTask(UNetTask):
     def step(self, step: int, rng: np.random.Generator, rate: float) -> dict[str, float]:
         """Several updates of the critic on one batch, then one of the generator on the same."""
         edge, count, crop = ADVERSARIAL_PATCH
-        field, target, weight = prepare(self.train.batch(rng, edge, count), crop, self.device)
+        x, target, weight = prepare(self.train.batch(rng, edge, count), crop, self.device)
         set_rate(self.optimizer, rate)
         set_rate(self.critic_optimizer, rate)
         self.network.train()
-        output = self.network(field, crop)
+        argument = self.network.argument(x, crop)
+        output = torch.tanh(argument)
         inside = (weight > 0.5).to(output.dtype)
-        real, fake = target * inside, output.detach() * inside
+        real, fake = torch.tanh(target) * inside, output.detach() * inside
         for _ in range(CRITIC_STEPS):
             score = self._update_critic(real, fake)
-        l1 = losses.weighted_l1(output, target, weight)
+        l1 = regression_loss(argument, target, weight)
         adversarial = -self.critic(output * inside).mean()
         descend(self.optimizer, self.network, l1 + ADVERSARIAL_WEIGHT * adversarial)
         return {
@@ -288,17 +324,26 @@ def descend(optimizer: torch.optim.Optimizer, network: nn.Module, loss: Tensor) 
     optimizer.step()
 
 
-def network_input(field: Tensor, guess: Tensor) -> Tensor:
-    """Field and first guess of χ (ppm) as the two channels that the network takes."""
-    return torch.cat([scale_field(field), OUTPUT_SCALE * guess], dim=1)
+def regression_loss(argument: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """L1 of tanh(10 χ), as published, and of 10 χ itself, in which strong sources count.
+
+    `argument` is the generator's before the tanh, `target` 10 χ; the mean of both.
+    """
+    squashed = losses.weighted_l1(torch.tanh(argument), torch.tanh(target), weight)
+    return 0.5 * (squashed + losses.weighted_l1(argument, target, weight))
+
+
+def network_input(field: Tensor, guesses: Tensor) -> Tensor:
+    """Field and first guesses of χ (ppm) as the three channels that the network takes."""
+    return torch.cat([scale_field(field), OUTPUT_SCALE * guesses], dim=1)
 
 
 def prepare(batch: Batch, crop: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Field, first guess, χ, mask in ppm → network input, target, weight of each voxel."""
-    field, guess, chi, mask = to_device(device, *batch)
+    """Field, first guesses, χ, mask in ppm → network input, 10 χ, weight of each voxel."""
+    field, guesses, chi, mask = to_device(device, *batch)
     weight = OUTSIDE + (1 - OUTSIDE) * middle(mask, crop)
-    x = network_input(field, guess).contiguous(memory_format=torch.channels_last_3d)
-    return x, scale_chi(middle(chi, crop)), weight
+    x = network_input(field, guesses).contiguous(memory_format=torch.channels_last_3d)
+    return x, OUTPUT_SCALE * middle(chi, crop), weight
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -18,19 +18,21 @@ from scipy import fft, ndimage
 from qsm_nipype.core.dipole import dipole_field
 
 Shape = tuple[int, int, int]
+#: Of all volumes: mm, and B0 along the third axis.
+VOXEL_SIZE, B0_DIR = (1.0, 1.0, 1.0), (0.0, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A map `chi`, its `field` (both ppm, zero outside `mask`), the mask, and a first guess of χ.
+    """A map `chi`, its `field` (both ppm, zero outside `mask`), the mask, first guesses of χ.
 
-    Without `guess` the field is free of noise.
+    `guesses` are `(2, X, Y, Z)`; without them the field is free of noise.
     """
 
     chi: np.ndarray
     field: np.ndarray
     mask: np.ndarray
-    guess: np.ndarray | None = None
+    guesses: np.ndarray | None = None
 
 
 def smooth_noise(rng: np.random.Generator, shape: Shape, length: float) -> np.ndarray:
@@ -200,7 +202,7 @@ def anatomy(
 def sample(chi: np.ndarray, mask: np.ndarray) -> Sample:
     """Zero `chi` outside the mask and compute its field (B0 along z, 1 mm voxels)."""
     inside = np.where(mask, chi - chi[mask].mean(), 0).astype(np.float32)
-    field = dipole_field(torch.from_numpy(inside), (1.0, 1.0, 1.0), (0.0, 0.0, 1.0)).numpy()
+    field = dipole_field(torch.from_numpy(inside), VOXEL_SIZE, B0_DIR).numpy()
     return Sample(inside, np.where(mask, field, 0).astype(np.float32), mask)
 
 

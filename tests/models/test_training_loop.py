@@ -148,7 +148,7 @@ def test_generator_learns_a_single_batch(small):
     rng = np.random.default_rng(0)
     chi = 0.1 * rng.standard_normal((32, 32, 32)).astype(np.float32)
     everywhere = np.ones(chi.shape, bool)
-    volumes = qsmgan.Patches([qsmgan.Sample(chi, chi / 3, everywhere, np.zeros_like(chi))])
+    volumes = qsmgan.Patches([qsmgan.Sample(chi, chi / 3, everywhere, np.zeros((2, *chi.shape)))])
     plan = Plan(steps=12, learning_rate=3e-3)
     task = qsmgan.UNetTask(volumes, volumes, plan, torch.device("cpu"))
     batch = volumes.batch(np.random.default_rng(1), 16, 2)
