@@ -2,9 +2,9 @@
 
 A simulated head (sinuses, ear canals, dephasing, smooth receive phase, fat in the scalp) at 3 T
 and 7 T, two spacings of echo times each, with and without phase offset, at SNR 100 and 40. NRMSE
-of the total field, its median removed, over the true brain, over the pipeline's own brain mask
-within it, and over what trimming leaves of that; `off` counts voxels wrong by more than half a
-cycle of the echo spacing.
+of the total field, its median removed, over the true brain, over the pipeline's own brain mask,
+over the part of that within the true brain, and over what trimming leaves there; `off` counts
+voxels wrong by more than half a cycle of the echo spacing, `kept` is the share of the brain.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def own_masks(
     """The pipeline's brain mask and the trimmed one."""
     mask = quality_mask(magnitude, size, quality=quality)
     trimmed = reliable_mask(mask, size, reliability=found.reliability, field=found.field)
-    return without_dropout(mask, found.reliability), trimmed
+    brain = without_dropout(mask, size, reliability=found.reliability, quality=quality)
+    return brain, trimmed
 
 
 def with_noise(scan: Scan, snr: float, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -108,8 +109,8 @@ def main() -> None:
     shape = tuple(round(n / options.voxel_size) for n in (176, 220, 187))
     head = ANATOMIES[options.anatomy](options.seed, shape, options.voxel_size)
     brain = torch.from_numpy(head.brain)
-    print("  B0  echo times (ms)   offset  SNR   brain %   off     own %   off   kept", end="")
-    print("  trimmed %   off   kept    s  CPU s")
+    print("  B0  echo times (ms)   offset  SNR   brain %   off     own %   off", end="")
+    print("  within %   off   kept  trimmed %   off   kept    s  CPU s")
     for number, scan in enumerate(scans(head, options.seed, options.quick)):
         for snr in (100, 40):
             phase, magnitude = with_noise(scan, snr)
@@ -124,7 +125,9 @@ def main() -> None:
                 f"{scan.protocol.b0:4.0f}  {times:16s}  {scan.protocol.phase_offset:6.0f}", end=""
             )
             print("  {:3d}  {:8.2f} {:5d}".format(snr, *errors(result, scan, brain)), end="")
-            for mask in own_masks(result, quality, magnitude, head.voxel_size):
+            masks = own_masks(result, quality, magnitude, head.voxel_size)
+            print("  {:8.2f} {:5d}".format(*errors(result, scan, masks[0])), end="")
+            for mask in masks:
                 where = mask & brain
                 kept = float(where.sum() / brain.sum())
                 print("  {:8.2f} {:5d} {:6.3f}".format(*errors(result, scan, where), kept), end="")

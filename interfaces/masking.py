@@ -78,6 +78,7 @@ class QualityMask(QSMInterface):
 class _TrimMaskInputSpec(QSMInputSpec):
     in_mask = File(exists=True, mandatory=True, desc="mask")
     in_reliability = File(exists=True, mandatory=True, desc="reliability of the field, 0 to 1")
+    in_quality = File(exists=True, mandatory=True, desc="ROMEO's quality of the phase, 0 to 1")
     in_field = File(exists=True, mandatory=True, desc="total field (ppm)")
     threshold = traits.Float(parameter=True, desc="reliability below which a patch is left out")
     jump = traits.Float(parameter=True, desc="largest step of the field at the surface (ppm)")
@@ -110,7 +111,12 @@ class TrimMask(QSMInterface):
                 f"{self.inputs.in_mask}: no voxel of the mask has a reliable field; look at the "
                 f"phase, or relax --set trim.reliable.threshold=0"
             )
-        brain = resolve(f"{_CORE}:without_dropout")(whole, reliability)
+        brain = resolve(f"{_CORE}:without_dropout")(
+            whole,
+            volume.voxel_size,
+            reliability=reliability,
+            quality=_load_like(volume, self.inputs.in_quality).tensor(self.device),
+        )
         return {
             "out_mask": _save(cwd, mask, volume),
             "out_brain": save(cwd / "brain.nii", brain, volume),

@@ -85,7 +85,8 @@ def init_masking_wf(
         )
     # fmt: off
     workflow.connect([
-        (inputnode, trimmed, [("reliability", "in_reliability"), ("total_field", "in_field")]),
+        (inputnode, trimmed, [("reliability", "in_reliability"), ("quality", "in_quality"),
+                              ("total_field", "in_field")]),
         (join, edit, [("out", "in_masks")]),
         (edit, trimmed, [("out_mask", "in_mask")]),
         (edit, outputnode, [("out_mask", "mask")]) if mask_file is not None else

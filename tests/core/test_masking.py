@@ -246,11 +246,17 @@ def test_a_smooth_field_costs_the_eroded_layer_only():
 
 
 def test_dropout_at_the_surface_is_cut_and_a_bleeding_stays_without_holes():
-    mask, _, distance = _ball_with_field()
+    mask, _, _ = _ball_with_field()
     x, y, z = torch.meshgrid(*[torch.arange(52.0) - 25.5] * 3, indexing="ij")
     sinus = (x - 19).square() + y.square() + z.square() < 25
+    orbit = (y - 19).square() + x.square() + z.square() < 25
     bleeding = x.square() + y.square() + z.square() < 9
     reliability = torch.where(sinus | bleeding, 0.2, 1.0)
-    kept = masking.without_dropout(mask, reliability)
-    assert not (kept & sinus).any() and kept[mask & ~sinus].all()
-    assert torch.equal(fill_holes(kept), kept)
+    quality = torch.where(orbit | bleeding, 0.3, 0.7)
+    kept = masking.without_dropout(mask, (1.0,) * 3, reliability=reliability, quality=quality)
+    assert not (kept & (sinus | orbit)).any()
+    assert kept[bleeding].all() and torch.equal(fill_holes(kept), kept)
+    lost = mask & ~(sinus | orbit) & ~kept
+    assert not erode(lost, (1.0,) * 3, 1.5).any() and lost.sum() < 0.01 * mask.sum()
+    noisy = {"reliability": reliability.clamp_min(0.8), "quality": 0.2 * torch.ones_like(quality)}
+    assert (masking.without_dropout(mask, (1.0,) * 3, **noisy) != mask).sum() < 0.01 * mask.sum()

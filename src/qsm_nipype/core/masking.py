@@ -138,14 +138,27 @@ def reliable_mask(
     return fill_holes(largest_component(morphology.opening(kept, voxel_size, 3.0)))
 
 
-def without_dropout(mask: Tensor, reliability: Tensor, *, threshold: float = 0.7) -> Tensor:
-    """`mask` without the voxels at its surface whose field is not `reliability` (0 to 1) enough.
+def without_dropout(
+    mask: Tensor,
+    voxel_size: Sequence[float],
+    *,
+    reliability: Tensor,
+    quality: Tensor,
+    threshold: float = 0.7,
+    share: float = 0.6,
+) -> Tensor:
+    """`mask` without the dropout and the tissue out of phase at its surface → bool (X, Y, Z).
 
-    Signal lost above sinus and ear canal leaves no field to measure, and a hundred such voxels
-    make half of the error over the whole brain. Those that the outside cannot reach through
-    others, as in a haemorrhage, stay.
+    Signal lost above sinus and ear canal leaves no field to measure, fat in the orbits and the
+    skull has another one than its place: a hundred such voxels make half of the error over the
+    whole brain. Left out are voxels at the surface whose field is not `reliability` (0 to 1)
+    enough, or whose `quality` (ROMEO's, 0 to 1) is less than a `share` of its median in the mask,
+    so that noise alone leaves nothing out; then what is thinner than 3 mm. Bad voxels that the
+    outside cannot reach through others, as in a haemorrhage, stay.
     """
-    return largest_component(fill_holes(mask & (reliability >= threshold)) & mask)
+    least = share * quality[mask].median() if mask.any() else 0.0
+    kept = fill_holes(mask & (reliability >= threshold) & (quality >= least)) & mask
+    return largest_component(morphology.opening(kept, voxel_size, 1.5))
 
 
 def _ball_mean(x: Tensor, mask: Tensor, voxel_size: Sequence[float], radius: float) -> Tensor:
