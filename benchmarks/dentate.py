@@ -1,7 +1,7 @@
 """Dentate nuclei of unseen simulated heads: Dice, surface distance, volumes, time and memory.
 
     python benchmarks/dentate.py OUT
-    python benchmarks/dentate.py OUT --heads procedural:901 colin:902 [--dentate-model ZIP]
+    python benchmarks/dentate.py OUT --heads procedural:901 colin:902:snr100:tilted:pathology
     python benchmarks/dentate.py OUT --chi MAP --mask MASK --labels TISSUE_DSEG
 
 Each head's raw phase goes through the pipeline's default steps; the maps are kept in OUT, so that
@@ -34,7 +34,14 @@ from qsm_nipype.simulation import labels as lab
 from qsm_nipype.simulation.signal import Protocol, Scan
 from qsm_nipype.simulation.subject import simulate_subject
 
-HEADS = ("procedural:901", "colin:904", "procedural:902", "colin:905", "procedural:903")
+HEADS = (
+    "procedural:911",
+    "colin:912",
+    "procedural:913:snr100:pathology",
+    "colin:914:snr40:pathology",
+    "procedural:915:tilted",
+    "colin:916:snr100",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -46,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cases = [("given", (options.chi, options.mask, options.labels))]
     else:
         cases = [(head, prepared(head, options)) for head in options.heads]
-    print(f"\n{'head':<16}{'Dice L':>8}{'Dice R':>8}{'HD95 L':>8}{'HD95 R':>8}", end="")
+    print(f"\n{'head':<33}{'Dice L':>8}{'Dice R':>8}{'HD95 L':>8}{'HD95 R':>8}", end="")
     print(f"{'mm³ L':>8}{'true':>7}{'mm³ R':>8}{'true':>7}{'Δχ L':>8}{'Δχ R':>8}", end="")
     print(f"{'wall s':>8}{'CPU s':>7}{'GB':>6}  status")
     rows = []
@@ -70,9 +77,10 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("out", type=Path)
-    made.add_argument("--heads", nargs="+", default=HEADS, metavar="ANATOMY:SEED")
+    made.add_argument(
+        "--heads", nargs="+", default=HEADS, metavar="ANATOMY:SEED[:snrN][:tilted][:pathology]"
+    )
     made.add_argument("--voxel-size", type=float, default=1.0, help="mm")
-    made.add_argument("--snr", type=float, default=60.0, help="of white matter in echo 1")
     made.add_argument("--dentate-model", help="nnU-Net v2 folder or zip")
     made.add_argument("--threads", type=int, default=2)
     made.add_argument("--chi", type=Path, help="a map (ppm) instead of heads")
@@ -83,22 +91,30 @@ def parser() -> argparse.ArgumentParser:
 
 def prepared(head: str, options: argparse.Namespace) -> tuple[Path, Path, Path]:
     """χ, its mask and the tissue labels of a head, as files in OUT."""
-    stem = f"{head.replace(':', '-')}-{options.voxel_size:g}mm-snr{options.snr:g}"
+    stem = f"{head.replace(':', '-')}-{options.voxel_size:g}mm"
     paths = tuple(options.out / f"{stem}_{kind}.nii" for kind in ("chi", "mask", "labels"))
     if not all(path.exists() for path in paths):
-        anatomy, seed = head.split(":")
-        shape = tuple(2 * round(n / options.voxel_size / 2) for n in (180, 220, 180))
-        scan = simulate_subject(
-            int(seed),
-            shape=shape,  # type: ignore[arg-type]
-            voxel_size=options.voxel_size,
-            protocol=Protocol(snr=options.snr),
-            anatomy=anatomy,
-        )
+        scan = simulated(head, options.voxel_size)
         like = Volume(scan.head.labels, scan.affine)
         for path, data in zip(paths, (*reconstructed(scan), scan.head.labels), strict=True):
             save(path, data, like)
     return paths  # type: ignore[return-value]
+
+
+def simulated(head: str, voxel_size: float) -> Scan:
+    """The scan that ANATOMY:SEED[:snrN][:tilted][:pathology] describes; SNR 60 by default."""
+    anatomy, seed, *more = head.split(":")
+    shape = tuple(2 * round(n / voxel_size / 2) for n in (180, 220, 180))
+    snr = [float(word[3:]) for word in more if word.startswith("snr")]
+    angles = (15.0, 5.0, 0.0) if "tilted" in more else (0.0, 0.0, 0.0)
+    return simulate_subject(
+        int(seed),
+        shape=shape,  # type: ignore[arg-type]
+        voxel_size=voxel_size,
+        protocol=Protocol(snr=snr[0] if snr else 60.0, angles=angles),
+        anatomy=anatomy,
+        pathology="pathology" in more,
+    )
 
 
 def reconstructed(scan: Scan) -> tuple[torch.Tensor, torch.Tensor]:
@@ -158,7 +174,7 @@ def score(name: str, done: dict[str, Any], paths: tuple[Path, ...]) -> dict[str,
         row["chi"].append(chi.data[a].mean() - chi.data[b].mean() if a.any() else np.nan)
     (v, w), (t, u) = row["volume"], row["true"]
     wall, cpu, peak = done["cost"]
-    print(f"{name:<16}{row['dice'][0]:>8.3f}{row['dice'][1]:>8.3f}", end="")
+    print(f"{name:<33}{row['dice'][0]:>8.3f}{row['dice'][1]:>8.3f}", end="")
     print(f"{row['distance'][0]:>8.2f}{row['distance'][1]:>8.2f}", end="")
     print(f"{v:>8.0f}{t:>7.0f}{w:>8.0f}{u:>7.0f}", end="")
     print(f"{row['chi'][0]:>8.4f}{row['chi'][1]:>8.4f}", end="")

@@ -7,7 +7,7 @@ resolution in a box around their usual place. Arrays in, arrays out; axes are RA
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import ndimage
@@ -16,12 +16,16 @@ from qsm_nipype.errors import DataError, WeightsError
 from qsm_nipype.models.nnunet import Model, predict
 
 LEFT, RIGHT = 1, 2
-#: Box around both nuclei (mm), and its middle seen from the cerebellum's centre of mass.
+#: The first network's labels: the cerebellum without, and the place of, the dentate nuclei.
+HIND, PLACE = 1, 2
+#: Box around both nuclei (mm), and where its middle lies seen from that of a whole cerebellum.
 BOX = (96.0, 72.0, 64.0)
 OFFSET = (0.0, 2.0, -1.0)
-#: Less cerebellum than this (mm³) is none, or too little of it to hold both nuclei; adults have
-#: 110 000 to 150 000, and the localiser claims up to 51 000 where there is none.
-LEAST_CEREBELLUM = 70_000.0
+#: Less of the nuclei's place than this (mm³) holds no nuclei; whole ones have about 24 000.
+LEAST_PLACE = 6_000.0
+#: So much cerebellum (mm³; adults have 110 000 to 150 000) holds the nuclei, seen or not; where
+#: there is none the localiser claims less.
+WHOLE_CEREBELLUM = 70_000.0
 #: Less of a nucleus than this (mm³) is noise; adults have 400 to 1300.
 LEAST_NUCLEUS = 100.0
 #: Longer voxel edges (mm) show no dentate nucleus: its walls are 2 mm thick.
@@ -35,8 +39,8 @@ class Segmentation:
     """`labels` (uint8; 1 left, 2 right) and `cerebellum` (bool), both `(X, Y, Z)`.
 
     `box` holds the first voxel and the size of the searched box. `status` is "found",
-    "not covered" (no cerebellum in the field of view), "too coarse", "not found" or "reversed
-    sign"; `notes` say in a sentence each what a reader must know.
+    "not covered" (their place is not in the field of view), "too coarse", "not found" or
+    "reversed sign"; `notes` say in a sentence each what a reader must know.
     """
 
     labels: np.ndarray
@@ -69,24 +73,38 @@ def segment(
             "were not looked for."
         )
         return Segmentation(empty, empty > 0, "too coarse", notes=(note,))
-    cerebellum, centre = locate(chi, mask, voxel_size, localiser, device)
-    if centre is None:
-        note = "The field of view holds no cerebellum, so the dentate nuclei were not looked for."
-        return Segmentation(empty, cerebellum, "not covered", notes=(note,))
-    extent = np.maximum(BOX, segmenter.extent)
-    middle = centre + np.array(OFFSET) / voxel_size
-    labels = label_box(chi, middle, extent, voxel_size, segmenter, device)
-    box = _box(middle, extent, voxel_size, chi.shape)
-    found = keep_nuclei(labels * mask, voxel_size)
-    sides = set(np.unique(found).tolist()) - {0}
-    if not sides:
-        opposite = label_box(-chi, middle, extent, voxel_size, segmenter, device)
-        if len(np.unique(keep_nuclei(opposite * mask, voxel_size))) == 3:
+    networks = localiser, segmenter, device
+    found = _search(chi, mask, voxel_size, networks)
+    if found.status != "found":
+        opposite = _search(-chi, mask, voxel_size, networks)
+        if len(np.unique(opposite.labels)) == 3:
             note = (
                 "The dentate nuclei are seen only with the opposite sign of susceptibility: check "
                 "the sign of the phase."
             )
-            return Segmentation(empty, cerebellum, "reversed sign", box, (note,))
+            return replace(opposite, labels=empty, status="reversed sign", notes=(note,))
+    return found
+
+
+def _search(
+    chi: np.ndarray,
+    mask: np.ndarray,
+    voxel_size: Sequence[float],
+    networks: tuple[Model, Model, str],
+) -> Segmentation:
+    """The nuclei that are brighter than their surroundings."""
+    localiser, segmenter, device = networks
+    empty = np.zeros(chi.shape, np.uint8)
+    cerebellum, middle = locate(chi, mask, voxel_size, localiser, device)
+    if middle is None:
+        part = "no cerebellum" if not cerebellum.any() else "too little of the cerebellum"
+        note = f"The field of view holds {part}, so the dentate nuclei were not looked for."
+        return Segmentation(empty, cerebellum, "not covered", notes=(note,))
+    extent = np.maximum(BOX, segmenter.extent)
+    labels = label_box(chi, middle, extent, voxel_size, segmenter, device)
+    box = _box(middle, extent, voxel_size, chi.shape)
+    found = keep_nuclei(labels * mask, voxel_size)
+    if not found.any():
         note = "The cerebellum is in the field of view, but no dentate nucleus was found in it."
         return Segmentation(empty, cerebellum, "not found", box, (note,))
     return Segmentation(found, cerebellum, "found", box, _remarks(found, mask))
@@ -108,7 +126,10 @@ def check_unit(chi: np.ndarray, mask: np.ndarray) -> None:
 def locate(
     chi: np.ndarray, mask: np.ndarray, voxel_size: Sequence[float], localiser: Model, device: str
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Mask of the cerebellum, and its centre of mass in voxels; None where there is none."""
+    """Mask of the cerebellum, and the middle of the nuclei's place in voxels, None without it.
+
+    Where a whole cerebellum shows no such place, its middle tells where it should be.
+    """
     spacing = localiser.spacing
     size = np.asarray(voxel_size, dtype=float)
     coarse, actual = chi, size.copy()
@@ -117,19 +138,30 @@ def locate(
         coarse = area_mean(coarse, axis, count)
         actual[axis] = chi.shape[axis] * size[axis] / count
     nothing = np.zeros(chi.shape, dtype=bool)
-    if not mask.any():
+    if not coarse.any():
         return nothing, None
-    share = predict(localiser, coarse, actual, device=device)[1]
+    found = predict(localiser, coarse, actual, device=device)
+    share = 1 - found[0]
     inside = _largest(share > 0.5)
-    if inside.sum() * actual.prod() < LEAST_CEREBELLUM:
-        return nothing, None
+    place = inside & (found[min(PLACE, len(found) - 1)] > 0.5) & (len(found) > PLACE)
+    cell, ratio = actual.prod(), actual / size
+    if place.sum() * cell >= LEAST_PLACE:
+        middle = _centre(place, ratio)
+        middle[0] = _centre(inside, ratio)[0]  # though one side be unseen
+    elif inside.sum() * cell >= WHOLE_CEREBELLUM:
+        middle = _centre(inside, ratio) + np.array(OFFSET) / size
+    else:
+        middle = None
     near = ndimage.binary_dilation(inside, iterations=1)
-    ratio = actual / size
-    centre = (np.argwhere(inside).mean(0) + 0.5) * ratio - 0.5
     fine = ndimage.affine_transform(
         share * near, 1 / ratio, 0.5 / ratio - 0.5, output_shape=chi.shape, order=1, mode="nearest"
     )
-    return (fine > 0.5) & mask, centre
+    return (fine > 0.5) & mask, middle
+
+
+def _centre(cells: np.ndarray, ratio: np.ndarray) -> np.ndarray:
+    """Centre of mass of coarse cells, in voxels."""
+    return (np.argwhere(cells).mean(0) + 0.5) * ratio - 0.5
 
 
 def area_mean(volume: np.ndarray, axis: int, count: int) -> np.ndarray:

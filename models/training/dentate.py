@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from qsm_nipype.errors import UsageError
@@ -12,7 +14,12 @@ from qsm_nipype.models.training import dentate_data as data
 from qsm_nipype.models.training import nnunet
 
 LOCALISER = nnunet.Stage(
-    901, "Cerebellum", {"cerebellum": 1}, data.COARSE, (48, 56, 48), (8, 16, 32, 64)
+    901,
+    "Cerebellum",
+    {"cerebellum": data.HIND, "place of the dentate nuclei": data.PLACE},
+    data.COARSE,
+    (48, 56, 48),
+    (8, 16, 32, 64),
 )
 NUCLEI = nnunet.Stage(
     902,
@@ -32,22 +39,43 @@ def run(options: argparse.Namespace, cache: Path, device: torch.device) -> None:
     """
     if options.volumes < 2 * options.held_out:
         raise UsageError("--volumes must be at least twice --held-out; give more volumes")
-    for stage, kind in ((LOCALISER, "head"), (NUCLEI, "neighbourhood")):
-        paths = data.make_cache(cache, kind, options.volumes, seed=options.seed)
-        cases = [data.read_case(path) for path in paths]
-        root = options.out / "nnunet"
-        nnunet.prepare(stage, [(c.chi, c.labels) for c in cases], root)
-        iterations = min(25, options.steps)
-        final = nnunet.train(
-            stage,
-            root,
-            epochs=options.steps // iterations,
-            iterations=iterations,
-            held_out=options.held_out,
-            device=device,
-            seed=options.seed,
-        )
-        count = options.volumes - options.held_out
-        about = f"{options.steps} iterations on {count} simulated cases, seed {options.seed}"
-        path = nnunet.export(stage, root, final, options.out / f"{stage.name.lower()}.zip", about)
-        print(f"{path}: {about}", flush=True)
+    coarse = coarse_cases(cache, options.volumes, options.seed)
+    _train(LOCALISER, coarse, options, device, held_out=options.held_out * (1 + data.SLABS))
+    paths = data.make_cache(cache, "neighbourhood", options.volumes, seed=options.seed)
+    near = [data.read_case(path) for path in paths]
+    _train(NUCLEI, near, options, device, held_out=options.held_out)
+
+
+def coarse_cases(cache: Path, count: int, seed: int) -> list[data.Case]:
+    """`count` whole heads, each followed by slabs that are cut from it."""
+    cases = []
+    for number, path in enumerate(data.make_cache(cache, "head", count, seed=seed)):
+        whole, rng = data.read_case(path), np.random.default_rng([seed, number, 3])
+        cases += [whole, *(data.slab(whole, rng) for _ in range(data.SLABS))]
+    return cases
+
+
+def _train(
+    stage: nnunet.Stage,
+    cases: Sequence[data.Case],
+    options: argparse.Namespace,
+    device: torch.device,
+    *,
+    held_out: int,
+) -> Path:
+    root, iterations = options.out / "nnunet", min(25, options.steps)
+    nnunet.prepare(stage, [(c.chi, c.labels) for c in cases], root)
+    final = nnunet.train(
+        stage,
+        root,
+        epochs=options.steps // iterations,
+        iterations=iterations,
+        held_out=held_out,
+        device=device,
+        seed=options.seed,
+    )
+    count = len(cases) - held_out
+    about = f"{options.steps} iterations on {count} simulated cases, seed {options.seed}"
+    path = nnunet.export(stage, root, final, options.out / f"{stage.name.lower()}.zip", about)
+    print(f"{path}: {about}", flush=True)
+    return path

@@ -37,6 +37,10 @@ RECONSTRUCTED, KEPT = (112, 92, 84), (96, 72, 64)
 CENTRE = (0.0, -57.0, -34.5)
 #: Spacing of the localiser's heads (mm) and their extent in voxels.
 COARSE, WHOLE = 4.0, (46, 56, 46)
+#: The localiser's labels, and how far its place of the nuclei reaches around them (mm).
+HIND, PLACE, AROUND = 1, 2, 6.0
+#: Of each whole head: itself and so many slabs cut from it.
+SLABS = 2
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,10 @@ def neighbourhood(seed: int, *, anatomy: str = "procedural") -> Case:
 
 
 def whole_head(seed: int, *, anatomy: str = "procedural") -> Case:
-    """A whole head at 4 mm with its cerebellum, often cut by the field of view."""
+    """A whole head at 4 mm, often cut by the field of view.
+
+    Labels: 1 the cerebellum, 2 in it the place of the dentate nuclei, all within 6 mm of them.
+    """
     person, rng = Person(seed, anatomy), np.random.default_rng([seed, 2])
     angles = np.clip(rng.normal(0, 8, 3), -20, 20)
     shape = tuple(2 * n for n in WHOLE)
@@ -153,11 +160,41 @@ def whole_head(seed: int, *, anatomy: str = "procedural") -> Case:
         shape, COARSE / 2, angles=angles, center=(0, -14, 2) + rng.normal(0, 5, 3)
     )
     head, sides, hind = person.paint(shape, affine)
-    chi = reconstruct(_cut_field_of_view(head, rng), sides, rng, FAR)
+    cut = _cut_field_of_view(head, rng)
+    chi = reconstruct(cut, sides, rng, FAR)
     coarse = _halved(chi)
     seen = _halved((chi != 0).astype(np.float32)) > 0.3
-    labels = (_halved(hind.astype(np.float32)) > 0.5) & ndimage.binary_dilation(seen)
+    nuclei = (sides > 0) & cut.brain
+    near = ndimage.distance_transform_edt(~nuclei, sampling=head.voxel_size) <= AROUND
+    labels = np.where(_halved(hind.astype(np.float32)) > 0.5, HIND, 0)
+    if nuclei.any():
+        labels[(_halved((near & hind).astype(np.float32)) > 0.5) & (labels > 0)] = PLACE
+    labels *= ndimage.binary_dilation(seen)
     return Case(coarse, labels.astype(np.uint8), COARSE)
+
+
+def slab(case: Case, rng: np.random.Generator) -> Case:
+    """A part of a whole head as a smaller field of view shows it, cut below, above, or both.
+
+    The cuts lie within 45 mm of the nuclei or, in a head without them, anywhere.
+    """
+    height = case.chi.shape[2]
+    nuclei = np.argwhere(case.labels == PLACE)
+    about = nuclei[:, 2].mean() if len(nuclei) else rng.uniform(0.2, 0.8) * height
+    reach = 45 / case.voxel_size
+    kind = rng.choice(["below", "above", "both"])
+    low = 0 if kind == "above" else round(about + rng.uniform(-reach, reach))
+    high = height if kind == "below" else round(about + rng.uniform(-reach, reach))
+    low, high = min(low, high), max(low, high)
+    grow = max(0.0, 24 / case.voxel_size - (high - low)) / 2  # no slab thinner than 24 mm
+    low, high = int(np.clip(low - grow, 0, height)), int(np.clip(high + grow, 0, height))
+    kept = np.zeros(height, dtype=bool)
+    kept[low:high] = True
+    chi = np.where(kept, case.chi, 0)
+    inside = chi != 0
+    if inside.any():
+        chi = np.where(inside, chi - chi[inside].mean(), 0)
+    return Case(chi.astype(np.float32), (case.labels * kept).astype(np.uint8), case.voxel_size)
 
 
 def _halved(volume: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ def model(spacing, labels, path, patch=(40, 48, 72)):
     )
 
 
-LOCALISER = model(4.0, {"cerebellum": 1}, "localiser")
+LOCALISER = model(4.0, {"cerebellum": 1, "place of the dentate nuclei": 2}, "localiser")
 SEGMENTER = model(1.0, {"left": 1, "right": 2}, "segmenter")
 
 
@@ -44,7 +44,8 @@ def stand_in(network, volume, voxel_size, *, device="cpu"):
         assert np.allclose(voxel_size, 4, rtol=0.1)
         low = ndimage.gaussian_filter(volume, 0.3) < -0.008
         low |= ndimage.binary_closing(low, iterations=2)
-        return np.stack([1 - low, low]).astype(np.float32)
+        place = low & ndimage.binary_dilation(volume > 0.015, iterations=2)
+        return np.stack([~low, low & ~place, place]).astype(np.float32)
     assert np.allclose(voxel_size, 1)
     high = 1 / (1 + np.exp(-(volume - 0.035) / 0.01))
     left = (np.arange(volume.shape[0]) < volume.shape[0] / 2)[:, None, None]
@@ -105,6 +106,24 @@ def test_a_head_without_cerebellum_is_not_covered():
     assert nothing.status == "not covered"
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "status"),
+    [(28, 70, "found"), (0, 60, "found"), (30, 66, "found"), (62, 140, "not covered")],
+)
+def test_a_slab_counts_as_covered_where_the_nuclei_lie_in_it(low, high, status):
+    chi, mask, truth = head((150, 180, 140), (1, 1, 1))
+    result = found(chi[..., low:high], mask[..., low:high], (1, 1, 1))
+    assert result.status == status
+    if status == "found":
+        for side in (1, 2):
+            assert dice(result.labels == side, truth[..., low:high] == side) > 0.97
+        assert result.notes == ()
+    else:
+        assert result.box is None and not result.labels.any() and "dentate" in result.notes[0]
+        part = result.cerebellum.sum() / 1e3
+        assert (part > 0) == ("too little" in result.notes[0])
+
+
 def test_voxels_that_hide_the_folds_are_too_coarse():
     chi, mask, _ = head((50, 60, 48), (3, 3, 3))
     result = found(chi, mask, (3, 3, 3))
@@ -130,17 +149,18 @@ def test_one_nucleus_missing_and_none_at_all():
     assert none.status == "not found" and not none.labels.any() and none.box is not None
 
 
-def test_the_opposite_sign_is_recognised(monkeypatch):
+@pytest.mark.parametrize("by_shape", [True, False])
+def test_the_opposite_sign_is_recognised(monkeypatch, by_shape):
     def steady(network, volume, voxel_size, *, device="cpu"):
-        if network.path == "localiser":  # the networks find the cerebellum by its shape
-            volume = -volume
+        if network.path == "localiser" and by_shape:  # else it needs the right sign as well
+            volume = -np.abs(volume)
         return stand_in(network, volume, voxel_size)
 
     monkeypatch.setattr(dentate, "predict", steady)
     chi, mask, _ = head((150, 180, 140), (1, 1, 1))
     result = found(-chi, mask, (1, 1, 1))
     assert result.status == "reversed sign" and not result.labels.any()
-    assert "sign" in result.notes[0]
+    assert "sign" in result.notes[0] and result.box is not None
 
 
 def test_ppb_is_refused_and_ppm_with_bleeds_is_not():
