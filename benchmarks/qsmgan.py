@@ -83,7 +83,7 @@ def table(args: Any) -> None:
 def pictures(found: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     """PSNR (dB) and SSIM in the mask; the truth's range in the mask is the peak."""
     span = float(np.ptp(truth[mask]))
-    box = ndimage.find_objects(mask)[0]
+    box = ndimage.find_objects(mask.astype(np.uint8))[0]
     _, local = structural_similarity(truth[box], found[box], data_range=span, full=True)
     psnr = peak_signal_noise_ratio(truth[mask], found[mask], data_range=span)
     return {"PSNR": float(psnr), "SSIM": float(local[mask[box]].mean())}
@@ -155,7 +155,7 @@ def wrong_mask(args: Any) -> None:
 def spoiled(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A mask with two holes, a flat cut and a rim of 3 voxels too many, and where it differs."""
     wrong = ndimage.binary_dilation(mask, iterations=3)
-    box = ndimage.find_objects(mask)[0]
+    box = ndimage.find_objects(mask.astype(np.uint8))[0]
     x, y, z = ((s.start + s.stop) // 2 for s in box)
     for at in ((x - 25, y + 10, z + 10), (x + 20, y - 30, z)):
         wrong[tuple(slice(c - 5, c + 6) for c in at)] = False

@@ -37,7 +37,7 @@ OVERLAP = 8
 #: Edges of patches are multiples of this: four halvings.
 STRIDE = 16
 #: Error (ppm) to expect of the network's map, against which the field's noise is weighed.
-PRIOR_ERROR = 0.02
+PRIOR_ERROR = 0.004
 #: Spread of χ (ppm) that the guess of least norm expects, against which the noise is weighed.
 GUESS_SPREAD = 0.04
 #: Iterations of that guess: further ones change it by less than the network's error.

@@ -53,17 +53,17 @@ NETWORKS = {
         Network(
             name="qsmgan",
             module="qsm_nipype.models.qsmgan:Generator",
-            inputs="local field, ppm, times 100, zero outside the mask; with two channels also "
-            "the first guess of chi, ppm, times 10",
+            inputs="local field, ppm, times 100, zero outside the mask; with three channels also "
+            "the first guesses of chi, ppm, times 10, the last of which it corrects",
             outputs="tanh(10 chi), chi in ppm",
             voxel_size=1.0,
             orientation="third axis along B0; the other two in any order and sense",
             patch=(64, 64, 64),
             file="qsmgan.safetensors",
-            checksum=None,
+            checksum="df666948576b02fb067148d7a779199eaac1afc45ffb476355b16b1e1de34ae3",
             option="--inversion-weights",
             citation="Chen2020",
-            training="simulated data only: random geometry and Colin27 brains, see the model card",
+            training="simulated data only, see the model card",
         ),
         Network(
             name="mask",
