@@ -146,6 +146,7 @@ def segmented(chi: Path, mask: Path, weights: str | None, threads: int) -> dict[
         volume.voxel_size,
         localiser=read_nnunet("cerebellum"),
         segmenter=read_nnunet("dentate", weights),
+        mirrored=weights is None,
     )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
     spent = (time.perf_counter() - wall, time.process_time() - cpu, peak)

@@ -61,6 +61,7 @@ class Dentate(QSMInterface):
                 localiser=read_nnunet("cerebellum"),
                 segmenter=read_nnunet("dentate", own),
                 device=self.device,
+                mirrored=own is None,
             )
         except DataError as exc:
             raise DataError(f"{chi.path}: {exc}") from exc

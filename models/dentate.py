@@ -21,6 +21,8 @@ HIND, PLACE = 1, 2
 #: Box around both nuclei (mm), and where its middle lies seen from that of a whole cerebellum.
 BOX = (96.0, 72.0, 64.0)
 OFFSET = (0.0, 2.0, -1.0)
+#: The first network sees no values beyond this (ppm): sinuses and artefacts would dim the rest.
+COARSE_LIMIT = 0.1
 #: Less of the nuclei's place than this (mm³) holds no nuclei; whole ones have about 24 000.
 LEAST_PLACE = 6_000.0
 #: So much cerebellum (mm³; adults have 110 000 to 150 000) holds the nuclei, seen or not; where
@@ -58,11 +60,13 @@ def segment(
     localiser: Model,
     segmenter: Model,
     device: str = "cpu",
+    mirrored: bool = False,
 ) -> Segmentation:
     """Find and label the dentate nuclei on `chi` `(X, Y, Z)` in ppm, paramagnetic positive.
 
-    `mask` are the voxels with susceptibility, `voxel_size` in mm, axes RAS+. Raises DataError
-    when the values cannot be ppm, WeightsError when a model has other labels than it should.
+    `mask` are the voxels with susceptibility, `voxel_size` in mm, axes RAS+. `mirrored` averages
+    the segmenter's answer with that to the mirrored map, sides exchanged. Raises DataError when
+    the values cannot be ppm, WeightsError when a model has other labels than it should.
     """
     check_unit(chi, mask)
     chi = np.where(mask, np.nan_to_num(chi), 0).astype(np.float32)
@@ -74,10 +78,11 @@ def segment(
         )
         return Segmentation(empty, empty > 0, "too coarse", notes=(note,))
     networks = localiser, segmenter, device
-    found = _search(chi, mask, voxel_size, networks)
+    found = _search(chi, mask, voxel_size, networks, mirrored)
     if found.status != "found":
-        opposite = _search(-chi, mask, voxel_size, networks)
-        if len(np.unique(opposite.labels)) == 3:
+        opposite = _search(-chi, mask, voxel_size, networks, mirrored)
+        whole = _is_whole(opposite.cerebellum, voxel_size)
+        if whole and len(np.unique(opposite.labels)) == 3:
             note = (
                 "The dentate nuclei are seen only with the opposite sign of susceptibility: check "
                 "the sign of the phase."
@@ -91,6 +96,7 @@ def _search(
     mask: np.ndarray,
     voxel_size: Sequence[float],
     networks: tuple[Model, Model, str],
+    mirrored: bool,
 ) -> Segmentation:
     """The nuclei that are brighter than their surroundings."""
     localiser, segmenter, device = networks
@@ -101,13 +107,22 @@ def _search(
         note = f"The field of view holds {part}, so the dentate nuclei were not looked for."
         return Segmentation(empty, cerebellum, "not covered", notes=(note,))
     extent = np.maximum(BOX, segmenter.extent)
-    labels = label_box(chi, middle, extent, voxel_size, segmenter, device)
+    labels = label_box(chi, middle, extent, voxel_size, segmenter, device, mirrored=mirrored)
     box = _box(middle, extent, voxel_size, chi.shape)
-    found = keep_nuclei(labels * mask, voxel_size)
+    found = keep_nuclei(labels * mask, voxel_size, cerebellum)
+    if not found.any() and not _is_whole(cerebellum, voxel_size):
+        note = (
+            "The field of view holds part of a cerebellum at most, and no dentate nucleus in it."
+        )
+        return Segmentation(empty, cerebellum, "not covered", box, (note,))
     if not found.any():
         note = "The cerebellum is in the field of view, but no dentate nucleus was found in it."
         return Segmentation(empty, cerebellum, "not found", box, (note,))
     return Segmentation(found, cerebellum, "found", box, _remarks(found, mask))
+
+
+def _is_whole(cerebellum: np.ndarray, voxel_size: Sequence[float]) -> bool:
+    return bool(cerebellum.sum() * np.prod(voxel_size) >= WHOLE_CEREBELLUM)
 
 
 def check_unit(chi: np.ndarray, mask: np.ndarray) -> None:
@@ -140,6 +155,7 @@ def locate(
     nothing = np.zeros(chi.shape, dtype=bool)
     if not coarse.any():
         return nothing, None
+    coarse = coarse.clip(-COARSE_LIMIT, COARSE_LIMIT)
     found = predict(localiser, coarse, actual, device=device)
     share = 1 - found[0]
     inside = _largest(share > 0.5)
@@ -185,11 +201,14 @@ def label_box(
     voxel_size: Sequence[float],
     segmenter: Model,
     device: str,
+    *,
+    mirrored: bool = False,
 ) -> np.ndarray:
     """Labels (1 left, 2 right) of the whole grid, from the network's look at one box.
 
     The box of `extent` (mm) around the voxel `middle` is read at the network's spacing; its
-    probabilities are read back at the voxels.
+    probabilities are read back at the voxels. `mirrored` averages them with those of the mirrored
+    box, whose left is the right.
     """
     step = np.asarray(segmenter.spacing)
     size = np.asarray(voxel_size, dtype=float)
@@ -209,8 +228,11 @@ def label_box(
     )
     if not box.any():
         return np.zeros(chi.shape, np.uint8)
-    found = predict(segmenter, box, step, device=device)
-    sides = _sides(found, segmenter)
+    sides = _sides(predict(segmenter, box, step, device=device), segmenter)
+    if mirrored:
+        other = predict(segmenter, np.ascontiguousarray(box[::-1]), step, device=device)
+        right, left = _sides(other, segmenter)
+        sides = (sides[0] + left[::-1]) / 2, (sides[1] + right[::-1]) / 2
     back = [
         ndimage.affine_transform(
             share, 1 / ratio, (start - first) / ratio, output_shape=part.shape, order=order and 1
@@ -256,8 +278,13 @@ def _sides(found: np.ndarray, segmenter: Model) -> tuple[np.ndarray, np.ndarray]
     )
 
 
-def keep_nuclei(labels: np.ndarray, voxel_size: Sequence[float]) -> np.ndarray:
-    """Of each side the largest part (gaps of one voxel don't divide), when it is large enough."""
+def keep_nuclei(
+    labels: np.ndarray, voxel_size: Sequence[float], cerebellum: np.ndarray
+) -> np.ndarray:
+    """Of each side the largest part (gaps of one voxel don't divide).
+
+    It stays when it is large enough and more than half of it lies in the cerebellum.
+    """
     kept = np.zeros_like(labels)
     for side in (LEFT, RIGHT):
         where = labels == side
@@ -266,7 +293,8 @@ def keep_nuclei(labels: np.ndarray, voxel_size: Sequence[float]) -> np.ndarray:
         box = ndimage.find_objects(where.astype(np.uint8))[0]
         near = ndimage.binary_dilation(np.pad(where[box], 1))
         part = where[box] & _largest(near)[1:-1, 1:-1, 1:-1]
-        if part.sum() * np.prod(voxel_size) >= LEAST_NUCLEUS:
+        large = part.sum() * np.prod(voxel_size) >= LEAST_NUCLEUS
+        if large and cerebellum[box][part].mean() > 0.5:
             kept[box][part] = side
     return kept
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from qsm_nipype.errors import UsageError
+from qsm_nipype.models.dentate import COARSE_LIMIT
 from qsm_nipype.models.training import dentate_data as data
 from qsm_nipype.models.training import nnunet
 
@@ -47,12 +49,17 @@ def run(options: argparse.Namespace, cache: Path, device: torch.device) -> None:
 
 
 def coarse_cases(cache: Path, count: int, seed: int) -> list[data.Case]:
-    """`count` whole heads, each followed by slabs that are cut from it."""
+    """`count` whole heads, two in three with dura, each followed by slabs that are cut from it.
+
+    As `locate` shows them to the network: cut off at its limit.
+    """
     cases = []
     for number, path in enumerate(data.make_cache(cache, "head", count, seed=seed)):
         whole, rng = data.read_case(path), np.random.default_rng([seed, number, 3])
+        if number % 3:
+            whole = data.with_dura(whole, rng)
         cases += [whole, *(data.slab(whole, rng) for _ in range(data.SLABS))]
-    return cases
+    return [replace(case, chi=case.chi.clip(-COARSE_LIMIT, COARSE_LIMIT)) for case in cases]
 
 
 def _train(

@@ -197,6 +197,26 @@ def slab(case: Case, rng: np.random.Generator) -> Case:
     return Case(chi.astype(np.float32), (case.labels * kept).astype(np.uint8), case.voxel_size)
 
 
+def with_dura(case: Case, rng: np.random.Generator) -> Case:
+    """A whole head as a mask that is not eroded shows it: patches of dura and sinuses around it.
+
+    Their susceptibility is mostly paramagnetic, up to that of venous blood, and partly artefact.
+    """
+    inside = case.chi != 0
+    reach = int(rng.integers(0, 3))
+    around = ndimage.binary_dilation(inside, iterations=reach) if reach else inside
+    layer = around & ~ndimage.binary_erosion(inside, iterations=2 - min(reach, 1))
+    white = rng.standard_normal((2, *inside.shape), dtype=np.float32)
+    patches, value = (
+        ndimage.gaussian_filter(noise, sigma / case.voxel_size)
+        for noise, sigma in zip(white, (rng.uniform(4, 16), rng.uniform(2, 8)), strict=True)
+    )
+    there = layer & (patches > rng.uniform(-1, 0.7) * patches.std())
+    value *= rng.uniform(0.05, 0.2) / value.std()
+    value += rng.uniform(-0.05, 0.15)
+    return replace(case, chi=np.where(there, value, case.chi).astype(np.float32))
+
+
 def _halved(volume: np.ndarray) -> np.ndarray:
     """Mean over blocks of two voxels."""
     x, y, z = (n // 2 for n in volume.shape)

@@ -272,11 +272,10 @@ class RimTask:
 
 @dataclass(frozen=True)
 class Fold:
-    """Predictions of one fold: `rows` tested, their probabilities, the threshold chosen before."""
+    """Predictions of one fold: `rows` tested, their probabilities, the steps trained."""
 
     rows: np.ndarray
     scores: np.ndarray
-    threshold: float
     steps: int
 
 
@@ -298,6 +297,10 @@ def best_steps(log: Path) -> int:
     return min(checks)[1]
 
 
-def threshold_of(task: RimTask, lesions: Lesions, rows: np.ndarray) -> float:
-    """The threshold chosen on validation lesions."""
-    return choose_threshold(lesions.labels[rows], task.predict(rows))
+def threshold_of(folds: Sequence[Fold], labels: np.ndarray) -> float:
+    """The threshold chosen on the lesions of `folds`, rated by networks that had not seen them.
+
+    `labels` are those of all lesions.
+    """
+    rows = np.concatenate([fold.rows for fold in folds])
+    return choose_threshold(labels[rows], np.concatenate([fold.scores for fold in folds]))

@@ -16,9 +16,11 @@ from qsm_nipype.core.dipole import dipole_field
 from qsm_nipype.core.inversion import Solution
 from qsm_nipype.core.inversion.harmonic import whtv
 from qsm_nipype.core.inversion.nonlinear import nltv
-from qsm_nipype.simulation.lesions import Region, lesion_region
+from qsm_nipype.simulation.lesions import Region, lesion_region, rim_count
 
 VOXEL = (1.0, 1.0, 1.0)
+#: multiples of this, modulo one, fill the unit interval evenly from the first few on
+_GOLDEN = 0.5 * (5**0.5 - 1)
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,17 @@ def make_cohort(
 ) -> None:
     """Simulate `patients` regions into `folder`; those already there are kept.
 
-    `rims` is the number of rim lesions in each (None: as in a clinical cohort).
+    `rims` is the number of rim lesions in each (None: as in a clinical cohort, the patients
+    spread evenly over the quantiles of `rim_count`, however many they are).
     """
     folder.mkdir(parents=True, exist_ok=True)
+    first = np.random.default_rng(seed).random()
     for number in range(patients):
         path = folder / f"patient-{number:03d}.npz"
         if path.exists():
             continue
-        patient = simulate_patient(1000 * (seed + 1) + number, name=path.stem, rims=rims)
+        count = rim_count((first + _GOLDEN * number) % 1) if rims is None else rims
+        patient = simulate_patient(1000 * (seed + 1) + number, name=path.stem, rims=count)
         write_patient(path, patient)
         if report:
             print(

@@ -120,12 +120,14 @@ def cross_validate(
         if not path.exists():
             own, rest = np.flatnonzero(place == number), np.flatnonzero(place != number)
             fold = _one_fold(options, lesions, variant, (rest, own, more), folder / path.stem)
-            np.savez(path, rows=fold.rows, scores=fold.scores, threshold=fold.threshold,
-                     steps=fold.steps)  # fmt: skip
-        with np.load(path, allow_pickle=False) as data:
-            found.append(Fold(data["rows"], data["scores"], float(data["threshold"]),
-                              int(data["steps"])))  # fmt: skip
+            np.savez(path, rows=fold.rows, scores=fold.scores, steps=fold.steps)
+        found.append(_read_fold(path))
     _write_predictions(folder / "predictions.csv", lesions, found)
+
+
+def _read_fold(path: Path) -> Fold:
+    with np.load(path, allow_pickle=False) as data:
+        return Fold(data["rows"], data["scores"], int(data["steps"]))
 
 
 def _one_fold(
@@ -144,8 +146,7 @@ def _one_fold(
     )
     best = run(task, folder, plan, report=lambda text: print(f"{folder.name}: {text}", flush=True))
     task.average.network.load_state_dict(torch.load(best, weights_only=True, map_location="cpu"))
-    threshold = threshold_of(task, lesions, held_out)
-    return Fold(tested, task.predict(tested), threshold, best_steps(folder / "log.csv"))
+    return Fold(tested, task.predict(tested), best_steps(folder / "log.csv"))
 
 
 def _device(options: argparse.Namespace) -> torch.device:
@@ -153,12 +154,14 @@ def _device(options: argparse.Namespace) -> torch.device:
 
 
 def _write_predictions(path: Path, lesions: Lesions, folds: Sequence[Fold]) -> None:
+    """The threshold of a fold is chosen on the other folds, as the final one is on all of them."""
     lines = [_COLUMNS]
     for number, fold in enumerate(folds, start=1):
+        threshold = threshold_of([f for f in folds if f is not fold], lesions.labels)
         for row, score in zip(fold.rows, fold.scores, strict=True):
             lines.append(
                 f"{lesions.patients[row]},{row},{int(lesions.labels[row])},{score:.6f},"
-                f"{fold.threshold:.6f},{lesions.baseline[row]:.6f},{number}"
+                f"{threshold:.6f},{lesions.baseline[row]:.6f},{number}"
             )
     path.write_text("\n".join(lines) + "\n")
 
@@ -167,7 +170,7 @@ def finish(options: argparse.Namespace, lesions: Lesions) -> None:
     """Train on every patient as long as the folds needed, and write the weights."""
     from qsm_nipype.models.weights import save
 
-    folds = [np.load(p) for p in sorted((options.out / "full").glob("fold-*.npz"))]
+    folds = [_read_fold(p) for p in sorted((options.out / "full").glob("fold-*.npz"))]
     every = np.arange(lesions.labels.size)
     plan = replace(_plan(options, options.steps), validate_every=options.steps)
     task = RimTask(
@@ -183,13 +186,10 @@ def finish(options: argparse.Namespace, lesions: Lesions) -> None:
     network = torch.load(best, weights_only=True, map_location="cpu")
     own = task.classifier()
     tensors = {**network, "features.mean": own.mean, "features.scale": own.scale}
-    rows = np.concatenate([f["rows"] for f in folds])
-    outside = np.concatenate([f["scores"] for f in folds])
-    threshold = scores.choose_threshold(lesions.labels[rows], outside)
     about = {
         "network": "rim",
         "features": " ".join(lesions.names),
-        "threshold": f"{threshold:.4f}",
+        "threshold": f"{threshold_of(folds, lesions.labels):.4f}",
         "steps": str(options.steps),
         "seed": str(options.seed),
         "data": "the user's cohort" if options.derivatives else "simulated only",

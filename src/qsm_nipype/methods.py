@@ -22,7 +22,7 @@ SUPPLIED = frozenset(
     {
         *("field", "mask", "voxel_size", "b0_dir", "noise", "magnitude", "phase", "echo_times"),
         *("b0", "echo_time", "total_field", "quality", "reliability", "residual", "unwrapped"),
-        *("csf", "generator", "network", "localiser", "segmenter", "device"),
+        *("csf", "generator", "network", "localiser", "segmenter", "mirrored", "device"),
     }
 )
 

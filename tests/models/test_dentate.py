@@ -97,6 +97,24 @@ def test_a_shifted_head_gives_shifted_labels():
     assert np.array_equal(np.roll(a, move, (0, 1, 2)), b)
 
 
+def test_a_mirrored_look_helps_the_side_that_the_network_sees_worse(monkeypatch):
+    def one_eyed(network, volume, voxel_size, *, device="cpu"):
+        shares = stand_in(network, volume, voxel_size)
+        if network.path == "segmenter":
+            shares[1] *= 0.4
+        return shares
+
+    monkeypatch.setattr(dentate, "predict", one_eyed)
+    chi, mask, truth = head((150, 180, 140), (1, 1, 1), left=0.8)
+    alone = found(chi, mask, (1, 1, 1)).labels
+    assert set(np.unique(alone)) == {0, 2}
+    both = dentate.segment(
+        chi, mask, (1, 1, 1), localiser=LOCALISER, segmenter=SEGMENTER, mirrored=True
+    ).labels
+    for side in (1, 2):
+        assert dice(both == side, truth == side) > 0.95
+
+
 def test_a_head_without_cerebellum_is_not_covered():
     chi, mask, _ = head((120, 140, 100), (1.5, 1.5, 1.5), cerebellum=False)
     result = found(chi, mask, (1.5, 1.5, 1.5))
@@ -190,8 +208,25 @@ def test_only_the_largest_part_of_each_side_stays():
     labels[10:11, 5:11, 5:11] = 0
     labels[11:13, 8:10, 8:10] = 1  # a gap of one voxel does not part it
     labels[30:32, 5:7, 5:7] = 2  # too small to be a nucleus
-    kept = dentate.keep_nuclei(labels, (1, 1, 1))
+    everywhere = labels < 3
+    kept = dentate.keep_nuclei(labels, (1, 1, 1), everywhere)
     assert kept[5, 6, 6] == 1 and kept[12, 9, 9] == 1 and not (kept == 2).any()
+
+
+def test_what_lies_outside_the_cerebellum_is_no_dentate_nucleus():
+    labels = np.zeros((40, 20, 20), np.uint8)
+    labels[4:10, 5:11, 5:11], labels[30:36, 5:11, 5:11] = 1, 2
+    cerebellum = np.arange(40)[:, None, None] < np.full((1, 20, 20), 32)
+    kept = dentate.keep_nuclei(labels, (1, 1, 1), cerebellum)
+    assert (kept == 1).sum() == 6**3 and not (kept == 2).any()
+
+
+def test_part_of_a_cerebellum_does_not_say_that_the_sign_is_reversed(monkeypatch):
+    chi, mask, _ = head((150, 180, 140), (1, 1, 1))
+    assert found(-chi, mask, (1, 1, 1)).status == "reversed sign"
+    monkeypatch.setattr(dentate, "WHOLE_CEREBELLUM", 200_000.0)
+    assert found(-chi, mask, (1, 1, 1)).status == "not covered"
+    assert found(chi, mask, (1, 1, 1)).status == "found"
 
 
 @pytest.mark.parametrize(("count", "n"), [(5, 10), (4, 10), (10, 10), (14, 10), (1, 7)])

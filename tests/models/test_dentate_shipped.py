@@ -30,6 +30,7 @@ def run(chi, mask, size):
         size,
         localiser=registry.read_nnunet("cerebellum"),
         segmenter=registry.read_nnunet("dentate"),
+        mirrored=True,
     )
 
 
@@ -44,3 +45,15 @@ def test_both_nuclei_are_found_on_their_sides_and_not_where_there_is_no_cerebell
     top = chi[..., 70:]
     above = run(top, mask[..., 70:], size)
     assert above.status == "not covered" and not above.labels.any()
+
+
+@pytest.mark.skipif(not registry.shipped("dentate"), reason="no weights are shipped")
+def test_a_slab_that_holds_the_nuclei_is_enough(head):
+    chi, mask, truth, size = head
+    height = np.flatnonzero(truth.any(axis=(0, 1)))
+    part = np.s_[..., height[0] - 6 : height[-1] + 7]
+    found = run(chi[part], mask[part], size)
+    assert found.status == "found"
+    for side in (1, 2):
+        ours, theirs = found.labels == side, truth[part] == side
+        assert 2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()) > 0.8

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt, shift
+from scipy.stats import nbinom
 
 from qsm_nipype.simulation import labels as lab
 from qsm_nipype.simulation.contrast import flair
@@ -107,9 +108,17 @@ def draw_plan(rng: np.random.Generator, rim: bool) -> Plan:
     return plan
 
 
-def rim_count(rng: np.random.Generator) -> int:
-    """How many rim lesions a patient has: none in about half, several in a few."""
-    return 0 if rng.random() < 0.45 else 1 + int(rng.geometric(0.53) - 1)
+def rim_count(quantile: float) -> int:
+    """How many rim lesions a patient has: none in two of three, many in a few.
+
+    `quantile` (0 to 1) is the patient's place in a negative binomial distribution with mean 1.03
+    and variance 4.7. The 172 patients of [Zhang2022]_ had 177. How much their counts spread is
+    our inference: counts found with a correlation of 0.89 and a mean squared error of 0.98 leave
+    the true ones a variance of at most 0.98 / (1 - 0.89^2) = 4.7, and of 4.5 where both spread
+    alike.
+    """
+    mean, variance = 1.03, 4.7
+    return int(nbinom.ppf(quantile, mean**2 / (variance - mean), mean / variance))
 
 
 def lesion_region(
@@ -127,7 +136,7 @@ def lesion_region(
     head = procedural(seed, affine=affine, shape=(edge,) * 3)
     tissue = tissue_maps(head, image_rng, contrast=random_contrast(contrast_rng))
     count = int(plan_rng.integers(20, 30)) if count is None else count
-    drawn = rim_count(plan_rng)
+    drawn = rim_count(plan_rng.random())
     rims = min(drawn if rims is None else rims, count)
     plans = [draw_plan(plan_rng, n < rims) for n in range(count)]
     plans.sort(key=lambda p: -p.radius)  # large ones find room first
