@@ -22,9 +22,9 @@ from qsm_nipype.models.weights import Weights, fill
 WINDOW = (0.7, 0.7, 0.5)
 OVERLAP = 0.5
 #: Edge of the voxels, mm, on which weights trained here work.
-NETWORK_VOXEL = 2.5
+NETWORK_VOXEL = 2.0
 #: Window there, voxels, as in training; and the share of voxels that are clipped.
-NETWORK_WINDOW = (64, 80, 64)
+NETWORK_WINDOW = (80, 96, 80)
 BRIGHTEST = 0.0005
 STRIDE = 16
 FEATURES = (16, 32, 64, 128, 256, 32)

@@ -48,6 +48,7 @@ def _plan(options: argparse.Namespace, steps: int, rate: float) -> Plan:
         average=options.average,
         validate_every=options.validate_every,
         seed=options.seed,
+        workers=options.workers,
     )
 
 
@@ -58,16 +59,17 @@ def _train_qsmgan(options: argparse.Namespace, cache: Path, device: torch.device
     anatomy = brain_and_regions(options.anatomy or TEMPLATES)
     if anatomy is None:
         print("mricron-data is not installed: training without the Colin27 brain", flush=True)
-    qsmgan.make_cache(
+    paths = qsmgan.make_cache(
         cache,
         options.volumes,
         seed=options.seed,
         edge=options.edge,
         held_out=options.held_out,
         anatomy=anatomy,
+        workers=options.workers,
     )
-    train = qsmgan.Patches.load(cache, skip=options.held_out)
-    held_out = qsmgan.Patches.load(cache, stop=options.held_out)
+    train = qsmgan.Patches.load(paths[options.held_out :])
+    held_out = qsmgan.Patches.load(paths[: options.held_out])
     plan = _plan(options, options.steps, options.learning_rate)
     task: Task = qsmgan.UNetTask(train, held_out, plan, device)
     best = run(task, options.out / "unet", plan)
@@ -96,13 +98,20 @@ def _train_mask(options: argparse.Namespace, cache: Path, device: torch.device) 
     if not (templates / "ch2.nii.gz").is_file():
         print("mricron-data is not installed: training without the Colin27 head", flush=True)
         templates = None
-    heads.make_cache(cache, options.volumes, seed=options.seed, templates=templates)
+    paths = heads.make_cache(
+        cache,
+        options.volumes,
+        seed=options.seed,
+        templates=templates,
+        workers=options.workers,
+    )
     plan = _plan(options, options.steps, options.learning_rate)
     task = mask.MaskTask(
-        heads.cached(cache, skip=options.held_out),
-        heads.cached(cache, stop=options.held_out),
+        paths[options.held_out :],
+        paths[: options.held_out],
         plan,
         device,
+        batch=options.batch,
     )
     _finish(options, run(task, options.out / "mask", plan), "mask")
 
@@ -151,5 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--validate-every", type=int, default=100, help="steps (100)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that simulate (0)")
+    parser.add_argument("--batch", type=int, default=1, help="mask: images in a step (1)")
     parser.add_argument("--use-gpu", action="store_true", help="train on the CUDA device")
     return parser

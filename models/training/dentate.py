@@ -41,20 +41,23 @@ def run(options: argparse.Namespace, cache: Path, device: torch.device) -> None:
     """
     if options.volumes < 2 * options.held_out:
         raise UsageError("--volumes must be at least twice --held-out; give more volumes")
-    coarse = coarse_cases(cache, options.volumes, options.seed)
+    coarse = coarse_cases(cache, options.volumes, options.seed, options.workers)
     _train(LOCALISER, coarse, options, device, held_out=options.held_out * (1 + data.SLABS))
-    paths = data.make_cache(cache, "neighbourhood", options.volumes, seed=options.seed)
+    paths = data.make_cache(
+        cache, "neighbourhood", options.volumes, seed=options.seed, workers=options.workers
+    )
     near = [data.read_case(path) for path in paths]
     _train(NUCLEI, near, options, device, held_out=options.held_out)
 
 
-def coarse_cases(cache: Path, count: int, seed: int) -> list[data.Case]:
+def coarse_cases(cache: Path, count: int, seed: int, workers: int = 0) -> list[data.Case]:
     """`count` whole heads, two in three with dura, each followed by slabs that are cut from it.
 
     As `locate` shows them to the network: cut off at its limit.
     """
     cases = []
-    for number, path in enumerate(data.make_cache(cache, "head", count, seed=seed)):
+    paths = data.make_cache(cache, "head", count, seed=seed, workers=workers)
+    for number, path in enumerate(paths):
         whole, rng = data.read_case(path), np.random.default_rng([seed, number, 3])
         if number % 3:
             whole = data.with_dura(whole, rng)

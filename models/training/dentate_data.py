@@ -6,10 +6,10 @@ dentate nuclei at 1 mm, and whole heads at 4 mm with the cerebellum. Axes are RA
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from qsm_nipype.core.inversion.direct import tikhonov, tkd
 from qsm_nipype.core.inversion.harmonic import whtv
 from qsm_nipype.core.inversion.nonlinear import nltv
 from qsm_nipype.core.inversion.tv import tv
+from qsm_nipype.models.training.cache import fill
 from qsm_nipype.simulation import labels as lab
 from qsm_nipype.simulation import pathology
 from qsm_nipype.simulation.anatomy import cerebellum, paint_head
@@ -326,29 +327,19 @@ def _invert(
     return method(*given, noise=sigma, tolerance=5e-3, max_iterations=60).chi.numpy()
 
 
-def make_cache(folder: Path, kind: str, count: int, *, seed: int) -> list[Path]:
+def make_cache(folder: Path, kind: str, count: int, *, seed: int, workers: int = 0) -> list[Path]:
     """`count` cases of a kind ("neighbourhood" or "head") as npz files; those there are kept.
 
     Every third head is Colin27 where Debian's mricron-data is installed.
     """
-    make = {"neighbourhood": neighbourhood, "head": whole_head}[kind]
-    folder.mkdir(parents=True, exist_ok=True)
+    simulate = {"neighbourhood": neighbourhood, "head": whole_head}[kind]
     real = (TEMPLATES / "ch2.nii.gz").is_file()
-    paths = []
-    for number in range(count):
-        path = folder / f"{kind}-{seed}-{number:04d}.npz"
-        if not path.is_file():
-            case = make(
-                100_000 * seed + number,
-                anatomy="colin" if real and number % 3 == 2 else "procedural",
-            )
-            partial = folder / f".partial-{os.getpid()}.npz"
-            np.savez_compressed(
-                partial, chi=case.chi, labels=case.labels, voxel_size=case.voxel_size
-            )
-            os.replace(partial, path)
-        paths.append(path)
-    return paths
+
+    def make(number: int) -> dict[str, Any]:
+        anatomy = "colin" if real and number % 3 == 2 else "procedural"
+        return vars(simulate(100_000 * seed + number, anatomy=anatomy))
+
+    return fill(folder, f"{kind}-{seed}", count, make, workers=workers, compress=True)
 
 
 def read_case(path: Path) -> Case:

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
-from qsm_nipype.errors import UsageError
+from qsm_nipype.models.training.cache import fill
 
 #: Box of the anatomies, mm, from the top of the head to the neck, and its middle in the scanner.
 BOX = (192.0, 240.0, 216.0)
@@ -44,13 +45,6 @@ class Anatomy:
         with np.load(path) as data:
             arrays = (data[name] for name in ("labels", "distance", "slope", "t1"))
             return cls(*arrays, float(data["voxel"]))
-
-    def save(self, path: Path) -> None:
-        """Write under a temporary name, then rename."""
-        partial = path.with_name(f".partial-{path.name}")
-        with partial.open("wb") as stream:
-            np.savez(stream, **vars(self))
-        partial.replace(path)
 
 
 def procedural_anatomy(rng: np.random.Generator, voxel: float) -> Anatomy:
@@ -112,29 +106,21 @@ def make_cache(
     seed: int = 0,
     voxel: float = 1.5,
     templates: Path | None = None,
-    report: Callable[[str], None] = print,
-) -> None:
+    workers: int = 0,
+) -> list[Path]:
     """Simulate `count` anatomies into `folder` (those already there are kept).
 
     Every third is Colin27 where `templates` holds it; the others are procedural heads.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for i in range(count):
-        path = folder / f"anatomy-{i:04d}.npz"
-        if path.exists():
-            continue
-        rng = np.random.default_rng([seed, i])
-        if templates is not None and i % 3 == 0:
-            anatomy = colin_anatomy(rng, voxel, templates)
-        else:
-            anatomy = procedural_anatomy(rng, voxel)
-        anatomy.save(path)
-    report(f"{folder}: {count} heads")
+    if templates is not None:
+        from qsm_nipype.simulation.colin import load_colin
 
+        load_colin(templates)  # once, for all workers
 
-def cached(folder: Path, *, skip: int = 0, stop: int | None = None) -> list[Path]:
-    """The files of the anatomies number `skip` to `stop`."""
-    paths = sorted(folder.glob("anatomy-*.npz"))[skip:stop]
-    if not paths:
-        raise UsageError(f"{folder}: no training heads; make them with --volumes N first")
-    return paths
+    def make(number: int) -> dict[str, Any]:
+        rng = np.random.default_rng([seed, number])
+        if templates is not None and number % 3 == 0:
+            return vars(colin_anatomy(rng, voxel, templates))
+        return vars(procedural_anatomy(rng, voxel))
+
+    return fill(folder, "anatomy", count, make, workers=workers)

@@ -16,13 +16,17 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from qsm_nipype.errors import UsageError
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how often: `steps` of the schedule, checkpoints every `checkpoint` seconds."""
+    """How long and how often: `steps` of the schedule, checkpoints every `checkpoint` seconds.
+
+    `workers` processes draw the batches ahead of the training (0: none).
+    """
 
     steps: int
     learning_rate: float = 1e-3
@@ -31,6 +35,7 @@ class Plan:
     validate_every: int = 100
     checkpoint: float = 180.0
     seed: int = 0
+    workers: int = 0
 
 
 class Task(Protocol):
@@ -40,7 +45,10 @@ class Task(Protocol):
     average: Average
     state: Mapping[str, Any]
 
-    def step(self, step: int, rng: np.random.Generator, rate: float) -> dict[str, float]:
+    def draw(self, step: int, rng: np.random.Generator) -> Any:
+        """The batch of one step, on the CPU; may run in another process."""
+
+    def step(self, batch: Any, rate: float) -> dict[str, float]:
         """One update with learning rate `rate`; returns the losses for the log."""
 
     def validate(self) -> float:
@@ -94,8 +102,9 @@ def run(task: Task, out: Path, plan: Plan, *, report: Callable[[str], None] = pr
     """Train `task` until `plan.steps`, from the last checkpoint in `out` if there is one.
 
     Every step draws from its own generator, seeded by (seed, step), so that an interrupted run
-    ends as an uninterrupted one. Writes `last.pt`, `best.pt` (averaged weights with the lowest
-    validation error), `log.csv` and `curve.png`. Returns the path of `best.pt`.
+    ends as an uninterrupted one, and the number of workers changes nothing. Writes `last.pt`,
+    `best.pt` (averaged weights with the lowest validation error), `log.csv` and `curve.png`.
+    Returns the path of `best.pt`.
     """
     out.mkdir(parents=True, exist_ok=True)
     last, best_path = out / "last.pt", out / "best.pt"
@@ -103,11 +112,10 @@ def run(task: Task, out: Path, plan: Plan, *, report: Callable[[str], None] = pr
     first, best = _resume(task, last)
     _forget_after(log, first)
     saved = time.monotonic()
-    for step in range(first, plan.steps):
-        start = time.monotonic()
-        rng = np.random.default_rng([plan.seed, step])
+    start = time.monotonic()
+    for step, batch in zip(range(first, plan.steps), _batches(task, plan, first), strict=True):
         torch.manual_seed(plan.seed * 1_000_003 + step)
-        row = task.step(step, rng, cosine_rate(step, plan))
+        row = task.step(batch, cosine_rate(step, plan))
         task.average.update(task.network)
         end = step + 1 == plan.steps
         if (step + 1) % plan.validate_every == 0 or end:
@@ -116,7 +124,8 @@ def run(task: Task, out: Path, plan: Plan, *, report: Callable[[str], None] = pr
             if error < best:
                 best = error
                 save_atomically(task.average.network.state_dict(), best_path)
-        row["seconds"] = time.monotonic() - start
+        now = time.monotonic()
+        row["seconds"], start = now - start, now
         _log(log, step + 1, row)
         if time.monotonic() - saved >= plan.checkpoint or end:
             _checkpoint(task, last, step + 1, best)
@@ -124,6 +133,28 @@ def run(task: Task, out: Path, plan: Plan, *, report: Callable[[str], None] = pr
         if "validation" in row:
             draw_curve(log, out / "curve.png")
     return best_path
+
+
+class _Draws(Dataset):
+    """The batches of a task by the number of the step."""
+
+    def __init__(self, task: Task, seed: int) -> None:
+        self._task, self._seed = task, seed
+
+    def __getitem__(self, step: int) -> Any:
+        return self._task.draw(step, np.random.default_rng([self._seed, step]))
+
+
+def _batches(task: Task, plan: Plan, first: int) -> DataLoader:
+    """The batches of the steps from `first` on, in order."""
+    return DataLoader(
+        _Draws(task, plan.seed),
+        batch_size=None,
+        sampler=range(first, plan.steps),
+        num_workers=plan.workers,
+        multiprocessing_context="fork" if plan.workers else None,
+        prefetch_factor=4 if plan.workers else None,
+    )
 
 
 def _checkpoint(task: Task, path: Path, step: int, best: float) -> None:

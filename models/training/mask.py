@@ -1,7 +1,7 @@
 """Training of QSMmask-net: simulated whole-head magnitudes, a new one at every step [Lee2025]_.
 
-Beyond the paper: coarse voxels of varying size, so that a patch holds nearly the whole head;
-Dice and cross-entropy against the coverage of the voxel by brain; averaged weights.
+Beyond the paper: coarse voxels of varying size, so that a patch holds most of the head; Dice and
+cross-entropy against the coverage of the voxel by brain; averaged weights.
 """
 
 from __future__ import annotations
@@ -14,24 +14,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from qsm_nipype.models.mask import NETWORK_VOXEL, MaskNet
+from qsm_nipype.models.mask import NETWORK_VOXEL, NETWORK_WINDOW, MaskNet
 from qsm_nipype.models.training import losses
 from qsm_nipype.models.training.heads import Anatomy
 from qsm_nipype.models.training.loop import Average, Plan, to_device
 from qsm_nipype.models.training.qsmgan import descend, set_rate
 from qsm_nipype.models.training.synthesis import example
 
-#: Until which share of the steps: patches and voxel sizes (mm), drawn anew at every step.
-STAGES = (
-    (0.8, ((48, 64, 48),), (2.6, 4.2)),
-    (1.0, ((64, 80, 64),), (2.2, 3.4)),
-)
-#: Shape of the patches in validation.
-CHECK = (80, 96, 80)
+#: Smallest and largest voxel of a training image, mm.
+VOXELS = (1.7, 2.6)
 
 
 class MaskTask:
-    """Dice and cross-entropy with Adam, one random image of one random head a step."""
+    """Dice and cross-entropy with Adam, `batch` random images of random heads a step."""
 
     def __init__(
         self,
@@ -40,10 +35,12 @@ class MaskTask:
         plan: Plan,
         device: torch.device,
         *,
-        check: Sequence[int] | None = None,
+        batch: int = 1,
+        patch: Sequence[int] = NETWORK_WINDOW,
     ) -> None:
         torch.manual_seed(plan.seed)
-        self.device, self.train, self.plan = device, list(train), plan
+        self.device, self.train = device, list(train)
+        self.count, self.patch = batch, tuple(patch)
         self.half = has_bfloat16(device)
         self.network = MaskNet().to(device)
         self.average = Average(self.network, plan.average)
@@ -55,20 +52,24 @@ class MaskTask:
         }
         rng = np.random.default_rng([plan.seed, 1 << 30])
         self.checks = [
-            example(rng, Anatomy.load(path), check or CHECK, voxel=NETWORK_VOXEL)
-            for path in held_out
+            example(rng, Anatomy.load(path), patch, voxel=NETWORK_VOXEL) for path in held_out
         ]
 
-    def step(self, step: int, rng: np.random.Generator, rate: float) -> dict[str, float]:
-        """One update on a fresh image."""
-        anatomy = Anatomy.load(self.train[int(rng.integers(len(self.train)))])
-        patches, voxels = next(rest for end, *rest in STAGES if step < end * self.plan.steps)
-        patch = patches[int(rng.integers(len(patches)))]
-        pair = example(rng, anatomy, patch, voxel=float(rng.uniform(*voxels)))
-        image, truth = to_device(self.device, *pair)
+    def draw(self, step: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Fresh images and their coverage by brain, `(batch, 1, X, Y, Z)`."""
+        pairs = []
+        for _ in range(self.count):
+            anatomy = Anatomy.load(self.train[int(rng.integers(len(self.train)))])
+            pairs.append(example(rng, anatomy, self.patch, voxel=float(rng.uniform(*VOXELS))))
+        images, truths = zip(*pairs, strict=True)
+        return torch.stack(images)[:, None], torch.stack(truths)[:, None]
+
+    def step(self, batch: tuple[Tensor, Tensor], rate: float) -> dict[str, float]:
+        """One update on fresh images."""
+        images, truth = to_device(self.device, *batch)
         set_rate(self.optimizer, rate)
         self.network.train()
-        loss = mask_loss(self._logits(self.network, image), truth[None, None])
+        loss = mask_loss(self._logits(self.network, images), truth)
         descend(self.optimizer, self.network, loss)
         return {"loss": loss.item(), "rate": rate}
 
@@ -77,14 +78,15 @@ class MaskTask:
         """1 − mean Dice of the thresholded masks of held-out heads."""
         errors = []
         for image, coverage in self.checks:
-            found = self._logits(self.average.network, image.to(self.device))[0, 0].cpu() > 0
+            (image,) = to_device(self.device, image[None, None])
+            found = self._logits(self.average.network, image)[0, 0].cpu() > 0
             truth = coverage > 0.5
             errors.append(1 - 2 * float((found & truth).sum()) / float(found.sum() + truth.sum()))
         return float(np.mean(errors))
 
-    def _logits(self, network: torch.nn.Module, image: Tensor) -> Tensor:
+    def _logits(self, network: torch.nn.Module, images: Tensor) -> Tensor:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half):
-            return network(image[None, None]).float()
+            return network(images).float()
 
 
 def mask_loss(logits: Tensor, truth: Tensor) -> Tensor:

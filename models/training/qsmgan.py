@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from qsm_nipype.core.dipole import dipole_field
-from qsm_nipype.errors import UsageError
 from qsm_nipype.models.qsmgan import (
     OUTPUT_SCALE,
     Critic,
@@ -21,6 +20,7 @@ from qsm_nipype.models.qsmgan import (
     scale_field,
 )
 from qsm_nipype.models.training import losses
+from qsm_nipype.models.training.cache import fill
 from qsm_nipype.models.training.loop import Average, Plan, to_device
 from qsm_nipype.models.training.sources import (
     B0_DIR,
@@ -60,33 +60,27 @@ def make_cache(
     edge: int = 96,
     held_out: int = 0,
     anatomy: tuple[np.ndarray, np.ndarray] | None = None,
-    report: Callable[[str], None] = print,
-) -> None:
+    workers: int = 0,
+) -> list[Path]:
     """Write `count` simulated volumes into `folder`, skipping those already there.
 
     The first `held_out` have 2 ppb of noise and nothing else wrong, the others are `disturbed`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     makers = families(*anatomy) if anatomy else families()
-    for i in range(count):
-        path = folder / f"volume-{i:04d}.npz"
-        if path.exists():
-            continue
-        rng = np.random.default_rng([seed, i])
-        clean = sample(*makers[i % len(makers)](rng, (edge, edge, edge)))
-        volume = disturbed(rng, clean, noise=CHECK_NOISE if i < held_out else None)
+
+    def make(number: int) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng([seed, number])
+        clean = sample(*makers[number % len(makers)](rng, (edge, edge, edge)))
+        volume = disturbed(rng, clean, noise=CHECK_NOISE if number < held_out else None)
         assert volume.guesses is not None
-        partial = folder / f".partial-{path.name}"
-        with partial.open("wb") as stream:
-            np.savez(
-                stream,
-                chi=volume.chi.astype(np.float16),
-                field=volume.field.astype(np.float16),
-                guesses=volume.guesses.astype(np.float16),
-                mask=volume.mask,
-            )
-        partial.replace(path)
-    report(f"{folder}: {count} volumes")
+        return {
+            "chi": volume.chi.astype(np.float16),
+            "field": volume.field.astype(np.float16),
+            "guesses": volume.guesses.astype(np.float16),
+            "mask": volume.mask,
+        }
+
+    return fill(folder, "volume", count, make, workers=workers)
 
 
 def disturbed(rng: np.random.Generator, clean: Sample, *, noise: float | None = None) -> Sample:
@@ -141,11 +135,8 @@ class Patches:
     volumes: Sequence[Sample]
 
     @classmethod
-    def load(cls, folder: Path, *, skip: int = 0, stop: int | None = None) -> Patches:
-        """The volumes number `skip` to `stop` of the cache. Raises UsageError if there is none."""
-        paths = sorted(folder.glob("volume-*.npz"))[skip:stop]
-        if not paths:
-            raise UsageError(f"{folder}: no training volumes; make them with --volumes N first")
+    def load(cls, paths: Sequence[Path]) -> Patches:
+        """The volumes of the cache's files `paths`."""
         volumes = []
         for path in paths:
             with np.load(path) as data:
@@ -226,15 +217,16 @@ class UNetTask:
         rng = np.random.default_rng([plan.seed, 1 << 30])
         self.checks = [held_out.batch(rng, CHECK_EDGE, 2) for _ in range(4)]
 
-    def step(self, step: int, rng: np.random.Generator, rate: float) -> dict[str, float]:
-        """One update on a batch of the patch size due at this point of the schedule."""
+    def draw(self, step: int, rng: np.random.Generator) -> tuple[Batch, int]:
+        """A batch of the patch size due at this point of the schedule, and what to cut off."""
         progress = (step + 1) / self.plan.steps
         _, edge, count, crop = next(s for s in STAGES if progress <= s[0])
-        return self.update(self.train.batch(rng, edge, count), crop, rate)
+        return self.train.batch(rng, edge, count), crop
 
-    def update(self, batch: Batch, crop: int, rate: float) -> dict[str, float]:
-        """One step of the generator on L1 alone."""
-        x, target, weight = prepare(batch, crop, self.device)
+    def step(self, batch: tuple[Batch, int], rate: float) -> dict[str, float]:
+        """One update of the generator on L1 alone."""
+        patches, crop = batch
+        x, target, weight = prepare(patches, crop, self.device)
         set_rate(self.optimizer, rate)
         self.network.train()
         loss = regression_loss(self.network.argument(x, crop), target, weight)
@@ -285,10 +277,15 @@ class AdversarialTask(UNetTask):
             "critic_optimizer": self.critic_optimizer,
         }
 
-    def step(self, step: int, rng: np.random.Generator, rate: float) -> dict[str, float]:
-        """Several updates of the critic on one batch, then one of the generator on the same."""
+    def draw(self, step: int, rng: np.random.Generator) -> tuple[Batch, int]:
+        """A batch of one size throughout, and what to cut off."""
         edge, count, crop = ADVERSARIAL_PATCH
-        x, target, weight = prepare(self.train.batch(rng, edge, count), crop, self.device)
+        return self.train.batch(rng, edge, count), crop
+
+    def step(self, batch: tuple[Batch, int], rate: float) -> dict[str, float]:
+        """Several updates of the critic on one batch, then one of the generator on the same."""
+        patches, crop = batch
+        x, target, weight = prepare(patches, crop, self.device)
         set_rate(self.optimizer, rate)
         set_rate(self.critic_optimizer, rate)
         self.network.train()

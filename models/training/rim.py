@@ -212,7 +212,7 @@ class RimTask:
         names = self._lesions.names
         return Classifier(self.average.network, names, self._mean, self._scale, threshold)
 
-    def _rows(self, step: int, rng: np.random.Generator) -> np.ndarray:
+    def _rows(self, rng: np.random.Generator) -> np.ndarray:
         if not self._variant.oversampling:
             return rng.choice(self._train, BATCH, replace=self._train.size < BATCH)
         few = min(POSITIVES, self._positive.size)
@@ -224,13 +224,15 @@ class RimTask:
             ]
         )
 
-    def step(self, step: int, rng: np.random.Generator, rate: float) -> dict[str, float]:
+    def draw(self, step: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
+        """Images, features and labels of a batch of lesions."""
+        return self._lesions.batch(self._rows(rng), rng)
+
+    def step(self, batch: tuple[Tensor, ...], rate: float) -> dict[str, float]:
         """One update; see `loop.Task`."""
         set_rate(self._optimizer, rate)
         self.network.train()
-        images, features, labels = to_device(
-            self._device, *self._lesions.batch(self._rows(step, rng), rng)
-        )
+        images, features, labels = to_device(self._device, *batch)
         normal = self.classifier().normalise(features)
         normal = normal + 0.1 * torch.randn_like(normal)
         latent = self.network.embed(images, normal)

@@ -1,12 +1,14 @@
 """Training of the mask network: truth stays on the brain, one seed gives one image, it learns."""
 
 import csv
+import functools
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from qsm_nipype.errors import UsageError
 from qsm_nipype.models.mask import trained
 from qsm_nipype.models.training import command, heads, mask
 from qsm_nipype.models.training.loop import Plan
@@ -20,13 +22,13 @@ PATCH = (32, 48, 32)
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("heads")
-    heads.make_cache(folder, 2, voxel=6.0, report=lambda line: None)
+    heads.make_cache(folder, 2, voxel=6.0)
     return folder
 
 
 @pytest.fixture(scope="module")
 def anatomy(cache):
-    return heads.Anatomy.load(heads.cached(cache)[0])
+    return heads.Anatomy.load(cache / "anatomy-0000.npz")
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +49,13 @@ def test_an_anatomy_is_a_head_with_a_brain(anatomy):
     assert anatomy.distance.min() < -100 and anatomy.distance.max() == 127
 
 
-def test_the_cache_is_kept_and_missing_heads_are_named(cache, tmp_path):
-    path = heads.cached(cache)[0]
-    before = path.stat().st_mtime_ns
-    heads.make_cache(cache, 2, voxel=6.0, report=lambda line: None)
-    assert path.stat().st_mtime_ns == before
-    with pytest.raises(UsageError, match="--volumes"):
-        heads.cached(tmp_path)
+def test_workers_make_the_same_heads_and_keep_those_that_are_there(cache, tmp_path):
+    kept = shutil.copy(cache / "anatomy-0000.npz", tmp_path)
+    before = Path(kept).stat().st_mtime_ns
+    paths = heads.make_cache(tmp_path, 2, voxel=6.0, workers=2)
+    assert Path(kept).stat().st_mtime_ns == before
+    one, two = (heads.Anatomy.load(folder / paths[1].name) for folder in (cache, tmp_path))
+    assert all(np.array_equal(array, vars(two)[name]) for name, array in vars(one).items())
 
 
 def test_the_same_seed_gives_the_same_image(anatomy):
@@ -92,23 +94,25 @@ def test_the_loss_prefers_the_truth():
 
 
 def test_a_step_changes_the_network_and_validation_is_a_share(cache, monkeypatch):
-    monkeypatch.setattr(mask, "STAGES", ((1.0, ((32, 32, 32),), (5.0, 6.0)),))
-    paths = heads.cached(cache)
-    task = mask.MaskTask(paths, paths[:1], Plan(steps=2), torch.device("cpu"), check=(32, 48, 32))
+    monkeypatch.setattr(mask, "VOXELS", (5.0, 6.0))
+    paths, cpu = sorted(cache.iterdir()), torch.device("cpu")
+    task = mask.MaskTask(paths, paths[:1], Plan(steps=2), cpu, batch=2, patch=(32, 48, 32))
     before = task.network.final_conv.weight.clone()
-    rows = [task.step(0, np.random.default_rng(seed), 1e-3) for seed in range(4)]
+    batches = [task.draw(0, np.random.default_rng(seed)) for seed in range(4)]
+    assert all(part.shape == (2, 1, 32, 48, 32) for batch in batches for part in batch)
+    rows = [task.step(batch, 1e-3) for batch in batches]
     assert all(0 < row["loss"] < 3 for row in rows)
     assert not torch.equal(before, task.network.final_conv.weight)
     assert 0 <= task.validate() <= 1
 
 
 def test_the_command_writes_weights_that_know_their_voxel(cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(mask, "STAGES", ((1.0, ((32, 32, 32),), (5.0, 6.0)),))
-    monkeypatch.setattr(mask, "CHECK", (32, 32, 32))
+    small = functools.partial(mask.MaskTask, patch=(32, 32, 32))
+    monkeypatch.setattr(mask, "MaskTask", small)
     argv = ["mask", str(tmp_path / "out"), "--cache", str(cache), "--volumes", "2"]
     argv += ["--held-out", "1", "--steps", "2", "--threads", "1", "--anatomy", str(tmp_path)]
     assert command.main(argv) == 0
     network, voxel = trained(read(tmp_path / "out" / "mask.safetensors"))
-    assert voxel == 2.5 and not network.training
+    assert voxel == mask.NETWORK_VOXEL and not network.training
     with (tmp_path / "out" / "mask" / "log.csv").open() as stream:
         assert len(list(csv.DictReader(stream))) == 2

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,10 +30,13 @@ class _Fit:
         }
         self.stop = stop
 
-    def step(self, step, rng, rate):
+    def draw(self, step, rng):
+        return step, torch.from_numpy(rng.standard_normal((16, 1)).astype(np.float32))
+
+    def step(self, batch, rate):
+        step, x = batch
         if step == self.stop:
             raise KeyboardInterrupt
-        x = torch.from_numpy(rng.standard_normal((16, 1)).astype(np.float32))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         loss = (self.network(x) - (3 * x + 1 + 0.1 * torch.randn(16, 1))).square().mean()
@@ -55,13 +59,13 @@ def _silent(line):
     pass
 
 
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path):
+def test_an_interrupted_run_with_workers_ends_as_an_uninterrupted_one_without(tmp_path):
     best = run(_Fit(PLAN), tmp_path / "whole", PLAN, report=_silent)
     with pytest.raises(KeyboardInterrupt):
         run(_Fit(PLAN, stop=37), tmp_path / "cut", PLAN, report=_silent)
     with (tmp_path / "cut" / "log.csv").open("a") as stream:
         stream.write("38,0.1,,,0.1,,0.1\n")  # done after the last checkpoint, then lost
-    run(_Fit(PLAN), tmp_path / "cut", PLAN, report=_silent)
+    run(_Fit(PLAN), tmp_path / "cut", replace(PLAN, workers=2), report=_silent)
     one, two = (
         torch.load(tmp_path / d / "last.pt", weights_only=True)["parts"] for d in ("whole", "cut")
     )
@@ -152,7 +156,7 @@ def test_generator_learns_a_single_batch(small):
     plan = Plan(steps=12, learning_rate=3e-3)
     task = qsmgan.UNetTask(volumes, volumes, plan, torch.device("cpu"))
     batch = volumes.batch(np.random.default_rng(1), 16, 2)
-    first, *_, last = (task.update(batch, 2, 3e-3)["loss"] for _ in range(12))
+    first, *_, last = (task.step((batch, 2), 3e-3)["loss"] for _ in range(12))
     assert last < 0.7 * first
 
 

@@ -1,0 +1,60 @@
+"""Simulated training cases in a folder: those already there are kept, several made at a time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+#: Makes the arrays of the case with this number.
+Maker = Callable[[int], Mapping[str, np.ndarray]]
+
+_maker: Maker
+
+
+def fill(
+    folder: Path, name: str, count: int, make: Maker, *, workers: int = 0, compress: bool = False
+) -> list[Path]:
+    """`NAME-0000.npz` and so on in `folder`, `count` of them; what is missing is made.
+
+    `make` is given the number of the case and must depend on nothing else; it runs in `workers`
+    processes of one thread each (0: in this one). A file appears only when it is whole.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}-{number:04d}.npz" for number in range(count)]
+    missing = [(number, path) for number, path in enumerate(paths) if not path.exists()]
+    save = np.savez_compressed if compress else np.savez
+    if workers < 1:
+        for number, path in missing:
+            _write(path, make(number), save)
+        return paths
+    fork = multiprocessing.get_context("fork")  # what the maker holds is not copied
+    with ProcessPoolExecutor(workers, fork, initializer=_adopt, initargs=(make,)) as pool:
+        jobs = [pool.submit(partial(_make, number, path, save)) for number, path in missing]
+        for job in jobs:
+            job.result()
+    return paths
+
+
+def _adopt(make: Maker) -> None:
+    global _maker
+    torch.set_num_threads(1)
+    _maker = make
+
+
+def _make(number: int, path: Path, save: Callable[..., None]) -> None:
+    _write(path, _maker(number), save)
+
+
+def _write(path: Path, arrays: Mapping[str, np.ndarray], save: Callable[..., None]) -> None:
+    """Under a temporary name, then renamed."""
+    unfinished = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    with unfinished.open("wb") as stream:
+        save(stream, **arrays)
+    unfinished.replace(path)
