@@ -196,6 +196,8 @@ def test_far_sources_are_solid_harmonics():
 def test_cuda_agrees_with_cpu(method):
     local, background, mask, voxel_size, b0_dir = head()
     total = local + background
+    if method is pdf:  # how far CG has come with its slowest modes depends on rounding in float32
+        total = total.double()
     here = method(total, mask, voxel_size, b0_dir)
     there = method(total.cuda(), mask.cuda(), voxel_size, b0_dir)
     assert torch.equal(there.mask.cpu(), here.mask)
