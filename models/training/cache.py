@@ -32,7 +32,7 @@ def fill(
     save = np.savez_compressed if compress else np.savez
     if workers < 1:
         for number, path in missing:
-            _write(path, make(number), save)
+            write(path, make(number), save)
         return paths
     fork = multiprocessing.get_context("fork")  # what the maker holds is not copied
     with ProcessPoolExecutor(workers, fork, initializer=_adopt, initargs=(make,)) as pool:
@@ -49,11 +49,13 @@ def _adopt(make: Maker) -> None:
 
 
 def _make(number: int, path: Path, save: Callable[..., None]) -> None:
-    _write(path, _maker(number), save)
+    write(path, _maker(number), save)
 
 
-def _write(path: Path, arrays: Mapping[str, np.ndarray], save: Callable[..., None]) -> None:
-    """Under a temporary name, then renamed."""
+def write(
+    path: Path, arrays: Mapping[str, np.ndarray], save: Callable[..., None] = np.savez
+) -> None:
+    """One npz file, under a temporary name, then renamed."""
     unfinished = path.with_name(f".partial-{os.getpid()}-{path.name}")
     with unfinished.open("wb") as stream:
         save(stream, **arrays)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from qsm_nipype.core.dipole import dipole_field
 from qsm_nipype.core.inversion import Solution
 from qsm_nipype.core.inversion.harmonic import whtv
 from qsm_nipype.core.inversion.nonlinear import nltv
+from qsm_nipype.models.training.cache import fill
 from qsm_nipype.simulation.lesions import Region, lesion_region, rim_count
 
 VOXEL = (1.0, 1.0, 1.0)
@@ -40,27 +41,23 @@ class Patient:
 
 
 def make_cohort(
-    folder: Path, patients: int, *, seed: int = 0, rims: int | None = None, report: bool = True
+    folder: Path, patients: int, *, seed: int = 0, rims: int | None = None, workers: int = 0
 ) -> None:
-    """Simulate `patients` regions into `folder`; those already there are kept.
+    """Simulate `patients` regions into `folder`, `workers` at a time (see `cache.fill`).
 
     `rims` is the number of rim lesions in each (None: as in a clinical cohort, the patients
     spread evenly over the quantiles of `rim_count`, however many they are).
     """
-    folder.mkdir(parents=True, exist_ok=True)
     first = np.random.default_rng(seed).random()
-    for number in range(patients):
-        path = folder / f"patient-{number:03d}.npz"
-        if path.exists():
-            continue
+
+    def make(number: int) -> Mapping[str, np.ndarray]:
         count = rim_count((first + _GOLDEN * number) % 1) if rims is None else rims
-        patient = simulate_patient(1000 * (seed + 1) + number, name=path.stem, rims=count)
-        write_patient(path, patient)
-        if report:
-            print(
-                f"{path.stem}: {len(patient.rim)} lesions, {int(patient.rim.sum())} with rim",
-                flush=True,
-            )
+        patient = simulate_patient(1000 * (seed + 1) + number, rims=count)
+        inside = f"{len(patient.rim)} lesions, {int(patient.rim.sum())} with rim"
+        print(f"patient {number + 1} of {patients}: {inside}", flush=True)
+        return arrays_of(patient)
+
+    fill(folder, "patient", patients, make, workers=workers)
 
 
 def simulate_patient(
@@ -131,23 +128,19 @@ def _smooth(rng: np.random.Generator, shape: tuple[int, ...], grain: float) -> n
     return (noise / noise.std()).astype(np.float32)
 
 
-def write_patient(path: Path, patient: Patient) -> None:
-    """One npz file, images in half precision (χ in ppb)."""
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    with partial.open("wb") as stream:
-        np.savez(
-            stream,
-            chi=(1e3 * patient.chi).astype(np.float16),
-            flair=patient.flair.astype(np.float16),
-            instances=patient.instances,
-            mask=patient.mask,
-            rim=patient.rim,
-        )
-    os.replace(partial, path)
+def arrays_of(patient: Patient) -> Mapping[str, np.ndarray]:
+    """What is kept of a patient: images in half precision (χ in ppb)."""
+    return {
+        "chi": (1e3 * patient.chi).astype(np.float16),
+        "flair": patient.flair.astype(np.float16),
+        "instances": patient.instances,
+        "mask": patient.mask,
+        "rim": patient.rim,
+    }
 
 
 def read_patient(path: Path) -> Patient:
-    """What `write_patient` wrote."""
+    """A file of `arrays_of`."""
     with np.load(path, allow_pickle=False) as data:
         return Patient(
             path.stem,

@@ -80,7 +80,7 @@ def _cohort(options: argparse.Namespace) -> Path:
     else:
         from qsm_nipype.models.training.rim_cohort import make_cohort
 
-        make_cohort(cache, options.patients, seed=options.seed)
+        make_cohort(cache, options.patients, seed=options.seed, workers=options.workers)
     return cache
 
 
@@ -89,7 +89,9 @@ def _supplement(options: argparse.Namespace) -> Path:
     from qsm_nipype.models.training.rim_cohort import make_cohort
 
     folder: Path = (options.cache or options.out / "cache") / "supplement"
-    make_cohort(folder, options.supplement, seed=options.seed + 500, rims=12)
+    make_cohort(
+        folder, options.supplement, seed=options.seed + 500, rims=12, workers=options.workers
+    )
     return folder
 
 
@@ -302,6 +304,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--validate-every", type=int, default=50, help="steps between validations (50)")
     add("--seed", type=int, default=0, help="of simulation, folds and training")
     add("--no-final", action="store_true", help="only cross-validate")
+    add("--workers", type=int, default=0, help="processes that simulate (0)")
     add("--threads", type=int, default=1, help="CPU threads (1)")
     add("--use-gpu", action="store_true", help="train on the CUDA device")
     return parser

@@ -11,7 +11,8 @@ from qsm_nipype.core.lesions import unit_grid
 from qsm_nipype.core.registration import resample
 from qsm_nipype.errors import DataError
 from qsm_nipype.interfaces.volume import load
-from qsm_nipype.models.training.rim_cohort import Patient, write_patient
+from qsm_nipype.models.training.cache import write
+from qsm_nipype.models.training.rim_cohort import Patient, arrays_of
 
 
 def read_cohort(derivatives: Path, labels: Path, cache: Path) -> None:
@@ -25,7 +26,7 @@ def read_cohort(derivatives: Path, labels: Path, cache: Path) -> None:
     for number, (acquisition, rims) in enumerate(sorted(table.items())):
         path = cache / f"patient-{number:03d}.npz"
         if not path.exists():
-            write_patient(path, _patient(derivatives, acquisition, rims))
+            write(path, arrays_of(_patient(derivatives, acquisition, rims)))
 
 
 def _read_labels(path: Path) -> dict[str, dict[int, bool]]:

@@ -9,6 +9,7 @@ import pytest
 from qsm_nipype.errors import UsageError
 from qsm_nipype.models import radiomics, registry, rim
 from qsm_nipype.models.training import rim_cohort, rim_command
+from qsm_nipype.models.training.cache import write
 from qsm_nipype.models.training.rim import Lesions, deal
 
 needed = pytest.mark.skipif(not radiomics.available(), reason="PyRadiomics is not installed")
@@ -63,7 +64,7 @@ def cohort(tmp_path):
         mask = np.ones(chi.shape, bool)
         flair = np.full(chi.shape, 50.0, np.float32)
         patient = rim_cohort.Patient("", chi, flair, instances, mask, rims)
-        rim_cohort.write_patient(tmp_path / "cache" / f"patient-{number:03d}.npz", patient)
+        write(tmp_path / "cache" / f"patient-{number:04d}.npz", rim_cohort.arrays_of(patient))
     return tmp_path
 
 
@@ -73,7 +74,7 @@ def _cache(tmp_path):
 
 
 def test_patients_survive_their_file(cohort):
-    patient = rim_cohort.read_patient(cohort / "cache" / "patient-003.npz")
+    patient = rim_cohort.read_patient(cohort / "cache" / "patient-0003.npz")
     assert patient.chi.dtype == np.float32 and patient.rim.tolist() == [True, False, False]
     assert patient.chi.max() == pytest.approx(0.1, abs=0.03)
 
