@@ -19,10 +19,15 @@ def read_cohort(derivatives: Path, labels: Path, cache: Path) -> None:
     """Write the acquisitions named in the table `labels` into `cache`, as training takes them.
 
     `derivatives` is a qsm-nipype output folder made with `-d lesions=PATH`; `labels` is a TSV
-    with the columns acquisition (`sub-01` …), index and rim (0 or 1). Raises DataError.
+    with the columns acquisition (`sub-01` …), index and rim (0 or 1). Patients already there are
+    kept, unless the table has changed since. Raises DataError.
     """
     table = _read_labels(labels)
     cache.mkdir(parents=True, exist_ok=True)
+    text, used = labels.read_bytes(), cache / "labels.tsv"
+    if used.exists() and used.read_bytes() != text:
+        raise DataError(f"{labels}: not the table that {cache} was made of; give another OUT")
+    used.write_bytes(text)
     for number, (acquisition, rims) in enumerate(sorted(table.items())):
         path = cache / f"patient-{number:03d}.npz"
         if not path.exists():
