@@ -271,6 +271,20 @@ def test_a_process_that_holds_much_takes_nodes_of_its_kind(workflow, tmp_path):
     assert len(set(pids(tmp_path / "ran"))) == 1
 
 
+def sign_off(log):
+    from multiprocessing.util import Finalize
+    from pathlib import Path
+
+    Finalize(None, Path(log).touch, exitpriority=1)
+    return 0
+
+
+def test_a_process_that_waits_at_the_end_tidies_up(workflow, tmp_path):
+    workflow.node("only", sign_off, log=str(tmp_path / "left"))
+    workflow.graph.run(plugin=plugin())
+    assert (tmp_path / "left").exists()
+
+
 def test_a_process_with_other_threads_is_not_used_again(workflow, tmp_path):
     chain(workflow, tmp_path / "ran")
     workflow.graph.get_node("b").n_procs = 2

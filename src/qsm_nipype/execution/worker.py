@@ -151,6 +151,11 @@ class Worker:
         _kill_group(self.process.pid)
         self._reap()
 
+    def dismiss(self) -> None:
+        """End one that waits: it sees its pipe closed and tidies up behind itself."""
+        self.again = False
+        self._reap()
+
     def _died(self) -> list[str]:
         self.process.join(EXIT_GRACE)
         code = self.process.exitcode
@@ -159,11 +164,11 @@ class Worker:
         return [f"The process of node {name} {_cause(code)} before it could report.\n"]
 
     def _reap(self) -> None:
+        self.pipe.close()
         self.process.join(EXIT_GRACE)
         if self.process.is_alive():
             _kill_group(self.process.pid)
             self.process.join(EXIT_GRACE)
-        self.pipe.close()
 
 
 @dataclass
@@ -194,7 +199,7 @@ class Pool:
         while self.waiting and (
             len(self.waiting) > count or sum(w.held_gb for w in self.waiting) > memory_gb
         ):
-            self.waiting.pop(0).kill()
+            self.waiting.pop(0).dismiss()
 
 
 def _cause(exit_code: int | None) -> str:
