@@ -46,6 +46,8 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError("--steps must be at least 1 and --folds at least 2")
     if options.use_gpu and not torch.cuda.is_available():
         raise UsageError("--use-gpu: PyTorch sees no CUDA device; leave the option out")
+    if options.supplement is None:
+        options.supplement = 0 if options.derivatives else 150
     torch.set_num_threads(max(1, options.threads))
     options.out.mkdir(parents=True, exist_ok=True)
     lesions = Lesions.load(_cohort(options))
@@ -194,10 +196,17 @@ def finish(options: argparse.Namespace, lesions: Lesions) -> None:
         "threshold": f"{threshold_of(folds, lesions.labels):.4f}",
         "steps": str(options.steps),
         "seed": str(options.seed),
-        "data": "the user's cohort" if options.derivatives else "simulated only",
+        "data": _data(options),
     }
     path = options.out / "rim.safetensors"
     print(f"{path}: SHA-256 {save(path, tensors, about)}", flush=True)
+
+
+def _data(options: argparse.Namespace) -> str:
+    if not options.derivatives:
+        return "simulated only"
+    more = f" and {options.supplement} simulated patients" if options.supplement else ""
+    return f"the user's cohort{more}"
 
 
 def evaluate(argv: Sequence[str]) -> int:
@@ -291,17 +300,17 @@ def _parser() -> argparse.ArgumentParser:
     add("out", type=Path, help="folder for checkpoints, predictions and weights")
     add("--cache", type=Path, help="folder of the cohort (OUT/cache)")
     add("--patients", type=int, default=150, help="how many to simulate (150)")
-    add("--supplement", type=int, default=13,
-        help="further simulated patients, rich in rims, that only train (13)")  # fmt: skip
+    add("--supplement", type=int,
+        help="simulated patients with many rims that only train (150; own data: 0)")  # fmt: skip
     add("--derivatives", type=Path, help="your own cohort: a qsm-nipype output folder")
     add("--labels", type=Path, help="your own cohort: table of acquisition, index, rim")
     add("--folds", type=int, default=5, help="of the cross-validation (5)")
     add("--variants", nargs="+", choices=list(VARIANTS), default=["full"],
         help="what to cross-validate: the whole network and its ablations")  # fmt: skip
     add("--width", type=int, default=12, help="channels of the first stage (12; published: 64)")
-    add("--steps", type=int, default=450, help="of each training (450)")
+    add("--steps", type=int, default=3000, help="of each training (3000)")
     add("--learning-rate", type=float, default=1e-3, help="its peak (1e-3)")
-    add("--validate-every", type=int, default=50, help="steps between validations (50)")
+    add("--validate-every", type=int, default=250, help="steps between validations (250)")
     add("--seed", type=int, default=0, help="of simulation, folds and training")
     add("--no-final", action="store_true", help="only cross-validate")
     add("--workers", type=int, default=0, help="processes that simulate (0)")
