@@ -122,7 +122,8 @@ def _one(
         found = extractor.execute(*pair, label=1)
     except (ValueError, RuntimeError, IndexError):
         return {}
-    return {name: float(value) for name, value in found.items()}
+    # eigenvalues of a rounded matrix come out complex now and then
+    return {name: float(np.real(value)) for name, value in found.items()}
 
 
 def _cut(volume: np.ndarray, box: tuple[slice, ...]) -> np.ndarray:
