@@ -36,7 +36,7 @@ mkdir -p "$1"
 dir=$(cd "$1" && pwd)
 port=${SLURM_CTLPORT:-16817}
 host=$(hostname -s)
-cpus=$(nproc)
+cpus=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)  # nproc would obey them
 memory=$(($(awk '/MemTotal/ {print $2}' /proc/meminfo) / 1024 - 512))
 
 mkdir -p "$dir"/{munge,ctld,d,log}
