@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
+import SimpleITK as sitk  # noqa: N813  its own documentation's name
 import torch
 
 from qsm_nipype.models.torchvision import importable
@@ -71,6 +71,14 @@ def set_folders(root: Path) -> None:
     os.environ.update(nnUNet_n_proc_DA="0", nnUNet_compile="f")
 
 
+def _write(path: Path, volume: np.ndarray, spacing: float) -> None:
+    """`volume` `(X, Y, Z)` in RAS+ as NIfTI; in SimpleITK x runs to the left and y to the back."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(volume.T))
+    image.SetSpacing([spacing] * 3)
+    image.SetDirection([-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0])
+    sitk.WriteImage(image, str(path))
+
+
 def prepare(stage: Stage, cases: Sequence[tuple[np.ndarray, np.ndarray]], root: Path) -> None:
     """Write nnU-Net's raw and preprocessed data set of `cases` (chi, labels), both `(X, Y, Z)`.
 
@@ -82,16 +90,10 @@ def prepare(stage: Stage, cases: Sequence[tuple[np.ndarray, np.ndarray]], root: 
         return
     for folder in (raw / "imagesTr", raw / "labelsTr"):
         folder.mkdir(parents=True, exist_ok=True)
-    affine = np.diag([stage.spacing] * 3 + [1.0])
     names = [f"case{number:04d}" for number in range(len(cases))]
     for name, (chi, labels) in zip(names, cases, strict=True):
-        nib.save(
-            nib.Nifti1Image(chi.astype(np.float32), affine),
-            raw / "imagesTr" / f"{name}_0000.nii.gz",
-        )
-        nib.save(
-            nib.Nifti1Image(labels.astype(np.uint8), affine), raw / "labelsTr" / f"{name}.nii.gz"
-        )
+        _write(raw / "imagesTr" / f"{name}_0000.nii.gz", chi.astype(np.float32), stage.spacing)
+        _write(raw / "labelsTr" / f"{name}.nii.gz", labels.astype(np.uint8), stage.spacing)
     description = {
         "channel_names": {"0": "QSM"},
         "labels": {"background": 0, **stage.labels},

@@ -7,6 +7,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -58,6 +59,13 @@ def toy(tmp_path_factory):
     folder = root / "results" / stage.dataset / "nnUNetTrainer__nnUNetPlans__3d_fullres"
     shutil.copytree(folder / "fold_0", folder / "fold_all")
     return folder, stage, root
+
+
+def test_training_volumes_are_stored_to_the_right_front_and_top(toy):
+    _, stage, root = toy
+    image = nib.load(root / "raw" / stage.dataset / "imagesTr" / "case0001_0000.nii.gz")
+    assert np.array_equal(image.affine, np.diag([2.0, 2, 2, 1]))
+    assert np.array_equal(image.get_fdata(dtype=np.float32), case(1)[0])
 
 
 @pytest.fixture
