@@ -32,7 +32,7 @@ def fill(
     save = np.savez_compressed if compress else np.savez
     if workers < 1:
         for number, path in missing:
-            write(path, make(number), save)
+            _write(path, make(number), save)
         return paths
     fork = multiprocessing.get_context("fork")  # what the maker holds is not copied
     with ProcessPoolExecutor(workers, fork, initializer=_adopt, initargs=(make,)) as pool:
@@ -49,12 +49,10 @@ def _adopt(make: Maker) -> None:
 
 
 def _make(number: int, path: Path, save: Callable[..., None]) -> None:
-    write(path, _maker(number), save)
+    _write(path, _maker(number), save)
 
 
-def write(
-    path: Path, arrays: Mapping[str, np.ndarray], save: Callable[..., None] = np.savez
-) -> None:
+def _write(path: Path, arrays: Mapping[str, np.ndarray], save: Callable[..., None]) -> None:
     """One npz file, under a temporary name, then renamed."""
     unfinished = path.with_name(f".partial-{os.getpid()}-{path.name}")
     with unfinished.open("wb") as stream:

@@ -32,7 +32,6 @@ class Patient:
     for each instance).
     """
 
-    name: str
     chi: np.ndarray
     flair: np.ndarray
     instances: np.ndarray
@@ -60,9 +59,7 @@ def make_cohort(
     fill(folder, "patient", patients, make, workers=workers)
 
 
-def simulate_patient(
-    seed: int, *, name: str = "", edge: int = 80, rims: int | None = None
-) -> Patient:
+def simulate_patient(seed: int, *, edge: int = 80, rims: int | None = None) -> Patient:
     """A region with lesions through forward model, background removal and inversion."""
     region = lesion_region(seed, edge=edge, rims=rims)
     rng = np.random.default_rng([seed, 1])
@@ -73,7 +70,7 @@ def simulate_patient(
     for new, old in enumerate(names[kept], start=1):
         instances[region.instances == old] = new
     rim = np.array([p.positive for p in region.plans], bool)[kept]
-    return Patient(name, chi, region.flair, instances, mask, rim)
+    return Patient(chi, region.flair, instances, mask, rim)
 
 
 def reconstruct(region: Region, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -143,7 +140,6 @@ def read_patient(path: Path) -> Patient:
     """A file of `arrays_of`."""
     with np.load(path, allow_pickle=False) as data:
         return Patient(
-            path.stem,
             data["chi"].astype(np.float32) / 1e3,
             data["flair"].astype(np.float32),
             data["instances"],

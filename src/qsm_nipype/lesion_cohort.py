@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ from qsm_nipype.core.lesions import unit_grid
 from qsm_nipype.core.registration import resample
 from qsm_nipype.errors import DataError
 from qsm_nipype.interfaces.volume import load
-from qsm_nipype.models.training.cache import write
 from qsm_nipype.models.training.rim_cohort import Patient, arrays_of
 
 
@@ -19,19 +19,22 @@ def read_cohort(derivatives: Path, labels: Path, cache: Path) -> None:
     """Write the acquisitions named in the table `labels` into `cache`, as training takes them.
 
     `derivatives` is a qsm-nipype output folder made with `-d lesions=PATH`; `labels` is a TSV
-    with the columns acquisition (`sub-01` …), index and rim (0 or 1). Patients already there are
-    kept, unless the table has changed since. Raises DataError.
+    with the columns acquisition (`sub-01` …), index and rim (0 or 1). All of them are written or
+    none; a cohort made of the same table earlier is kept. Raises DataError.
     """
-    table = _read_labels(labels)
-    cache.mkdir(parents=True, exist_ok=True)
-    text, used = labels.read_bytes(), cache / "labels.tsv"
-    if used.exists() and used.read_bytes() != text:
-        raise DataError(f"{labels}: not the table that {cache} was made of; give another OUT")
-    used.write_bytes(text)
+    table, text, used = _read_labels(labels), labels.read_bytes(), cache / "labels.tsv"
+    if cache.is_dir() and any(cache.iterdir()):
+        if not used.exists() or used.read_bytes() != text:
+            raise DataError(f"{cache}: holds another cohort than {labels}; give another OUT")
+        return
+    unfinished = cache.with_name(f".partial-{cache.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
     for number, (acquisition, rims) in enumerate(sorted(table.items())):
-        path = cache / f"patient-{number:03d}.npz"
-        if not path.exists():
-            write(path, arrays_of(_patient(derivatives, acquisition, rims)))
+        patient = _patient(derivatives, acquisition, rims)
+        np.savez(unfinished / f"patient-{number:04d}.npz", **arrays_of(patient))
+    (unfinished / used.name).write_bytes(text)
+    unfinished.replace(cache)
 
 
 def _read_labels(path: Path) -> dict[str, dict[int, bool]]:
@@ -84,7 +87,7 @@ def _patient(derivatives: Path, acquisition: str, rims: dict[int, bool]) -> Pati
         )
     ]
     rim = np.array([rims[index] for index in present], bool)
-    return Patient(acquisition, *volumes[:3], volumes[3] > 0, rim)
+    return Patient(*volumes[:3], volumes[3] > 0, rim)
 
 
 def _find(derivatives: Path, acquisition: str, name: str) -> Path:

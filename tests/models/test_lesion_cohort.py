@@ -54,10 +54,28 @@ def test_rated_lesions_become_a_patient_to_the_right_front_and_top(derivatives, 
 
 
 def test_another_table_does_not_meet_old_patients(derivatives, tmp_path):
-    read_cohort(derivatives, table(tmp_path, (ACQUISITION, 1, 0)), tmp_path / "cache")
-    read_cohort(derivatives, table(tmp_path, (ACQUISITION, 1, 0)), tmp_path / "cache")
+    cache = tmp_path / "cache"
+    read_cohort(derivatives, table(tmp_path, (ACQUISITION, 1, 0)), cache)
+    read_cohort(derivatives, table(tmp_path, (ACQUISITION, 1, 0)), cache)
     with pytest.raises(DataError, match="give another OUT"):
-        read_cohort(derivatives, table(tmp_path, (ACQUISITION, 1, 1)), tmp_path / "cache")
+        read_cohort(derivatives, table(tmp_path, (ACQUISITION, 1, 1)), cache)
+
+
+def test_a_simulated_cohort_is_not_mixed_with(derivatives, tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "patient-0000.npz").touch()
+    with pytest.raises(DataError, match="holds another cohort"):
+        read_cohort(derivatives, table(tmp_path, (ACQUISITION, 1, 0)), tmp_path / "cache")
+
+
+def test_a_corrected_table_is_taken_after_a_refused_one(derivatives, tmp_path):
+    cache = tmp_path / "cache"
+    with pytest.raises(DataError, match="no lesion 9"):
+        wrong = table(tmp_path, (ACQUISITION, 1, 0), ("sub-01_ses-1", 9, 1))
+        read_cohort(derivatives, wrong, cache)
+    assert not cache.exists()
+    read_cohort(derivatives, table(tmp_path, (ACQUISITION, 1, 0)), cache)
+    assert read_patient(cache / "patient-0000.npz").rim.tolist() == [False]
 
 
 @pytest.mark.parametrize(

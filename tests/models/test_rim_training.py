@@ -9,7 +9,6 @@ import pytest
 from qsm_nipype.errors import UsageError
 from qsm_nipype.models import radiomics, registry, rim
 from qsm_nipype.models.training import rim_cohort, rim_command
-from qsm_nipype.models.training.cache import write
 from qsm_nipype.models.training.rim import Lesions, deal
 
 needed = pytest.mark.skipif(not radiomics.available(), reason="PyRadiomics is not installed")
@@ -63,8 +62,9 @@ def cohort(tmp_path):
             chi += 0.08 * ((radius < 5) & (radius > 3)) * rims[n - 1]
         mask = np.ones(chi.shape, bool)
         flair = np.full(chi.shape, 50.0, np.float32)
-        patient = rim_cohort.Patient("", chi, flair, instances, mask, rims)
-        write(tmp_path / "cache" / f"patient-{number:04d}.npz", rim_cohort.arrays_of(patient))
+        patient = rim_cohort.Patient(chi, flair, instances, mask, rims)
+        path = tmp_path / "cache" / f"patient-{number:04d}.npz"
+        np.savez(path, **rim_cohort.arrays_of(patient))
     return tmp_path
 
 
