@@ -5,25 +5,22 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from qsm_nipype import __version__, atlases, bids, records
+from qsm_nipype import __version__, atlases, bids, engine, records
 from qsm_nipype import settings as configuration
 from qsm_nipype.bids import Acquisition, Refusal
 from qsm_nipype.errors import DataError, UsageError
 from qsm_nipype.settings import Settings
 
-#: Nipype's switches for how much it says, here and in the processes of the nodes.
-_LEVELS = ("workflow_level", "interface_level", "utils_level")
 _README = """Quantitative susceptibility maps made by qsm-nipype {version}.
 
 sub-*.html shows each participant's maps and how they were made; *_Chimap.nii.gz is susceptibility
@@ -287,14 +284,14 @@ def execute(settings: Settings, acquisitions: Sequence[Acquisition]) -> list[Fai
     use_numba_cache(settings.work_dir.absolute())
     nprocs = settings.nprocs or available_cpus()
     threads = settings.omp_nthreads or max(1, min(8, nprocs // len(acquisitions)))
-    configure_nipype(settings)
+    engine.configure_nipype(settings)
     from qsm_nipype.workflows.base import init_qsm_nipype_wf
 
     workflow = init_qsm_nipype_wf(
         settings, acquisitions, threads=threads, gpu=uses_gpu(settings), name=_graph_name(settings)
     )
     if settings.write_graph:
-        write_graph(workflow, settings)
+        engine.write_graph(workflow, settings)
     plugin, arguments = plugin_settings(
         settings.plugin,
         n_procs=nprocs,
@@ -303,12 +300,12 @@ def execute(settings: Settings, acquisitions: Sequence[Acquisition]) -> list[Fai
         omp_nthreads=threads,
         user_file=settings.use_plugin,
     )
-    forget_missing(workflow)
+    engine.forget_missing(workflow)
     progress = _progress(settings, workflow, acquisitions)
     arguments = {**arguments, "status_callback": progress}
     if not isinstance(plugin, str):
         plugin._status_callback = progress  # Nipype reads the argument only on construction
-    with progress, _quiet_console(settings), contextlib.suppress(RuntimeError):
+    with progress, engine.quiet_console(settings), contextlib.suppress(RuntimeError):
         workflow.run(plugin=plugin, plugin_args=arguments)
     failures = collect_failures(settings, acquisitions, progress.failures)
     if settings.clean_workdir and not failures:
@@ -320,63 +317,6 @@ def _graph_name(settings: Settings) -> str:
     """The same dataset and output find their cache again; others do not disturb it."""
     places = f"{settings.bids_dir.absolute()}\n{settings.output_dir}"
     return f"qsm_nipype_{hashlib.sha256(places.encode()).hexdigest()[:8]}"
-
-
-def configure_nipype(settings: Settings) -> None:
-    """Nipype's own settings for this run; its user-wide configuration file is not read."""
-    os.environ["NIPYPE_NO_ET"] = "1"
-    own = settings.work_dir.absolute() / ".nipype"
-    own.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("NIPYPE_CONFIG_DIR", str(own))
-    from nipype import config
-    from nipype import logging as nipype_logging
-
-    logs = settings.output_dir / "logs"
-    config.update_config(
-        {
-            "execution": {
-                "check_version": "false",
-                "crashdump_dir": str(logs / "crashes"),
-                "crashfile_format": "txt",
-                "create_report": "false",
-                "hash_method": "content",
-                "keep_inputs": "true",
-                "poll_sleep_duration": "0.05",
-                "remove_unnecessary_outputs": "false",
-                "stop_on_first_crash": str(settings.stop_on_first_crash).lower(),
-            },
-            "logging": {
-                **dict.fromkeys(_LEVELS, "INFO" if settings.verbose else "ERROR"),
-                "log_directory": str(logs),
-                "log_to_file": "true",
-            },
-            "monitoring": {
-                "enabled": str(settings.resource_monitor).lower(),
-                "sample_frequency": "0.5",
-            },
-        }
-    )
-    (logs / "crashes").mkdir(parents=True, exist_ok=True)
-    nipype_logging.update_logging(config)
-
-
-@contextlib.contextmanager
-def _quiet_console(settings: Settings) -> Iterator[None]:
-    """Nipype's log goes to the file; the console keeps it only when asked (-v)."""
-    handlers = [
-        handler
-        for name in ("", "nipype", "nipype.workflow", "nipype.interface", "nipype.utils")
-        for handler in logging.getLogger(name).handlers
-        if type(handler) is logging.StreamHandler
-    ]
-    levels = [handler.level for handler in handlers]
-    for handler in handlers:
-        handler.setLevel(logging.CRITICAL + 1 if not settings.verbose else logging.INFO)
-    try:
-        yield
-    finally:
-        for handler, level in zip(handlers, levels, strict=True):
-            handler.setLevel(level)
 
 
 def _progress(settings: Settings, workflow: Any, acquisitions: Sequence[Acquisition]) -> Any:
@@ -403,25 +343,6 @@ def _count_in_states(
         state.write(settings.output_dir, label, "running", nodes_done=finished, nodes_total=total)
 
     return note
-
-
-def forget_missing(workflow: Any) -> None:
-    """Make a sink run again when a file that it wrote earlier is gone."""
-    for node in workflow._get_all_nodes():
-        targets = getattr(node.interface, "targets", None)
-        if targets is not None and not all(target.exists() for target in targets()):
-            folder = Path(workflow.base_dir, *node.fullname.split("."))
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def write_graph(workflow: Any, settings: Settings) -> None:
-    """The workflow as logs/workflow.svg, or as .dot where Graphviz is not installed."""
-    logs = settings.output_dir / "logs"
-    if shutil.which("dot"):
-        workflow.write_graph(str(logs / "workflow.dot"), graph2use="colored", format="svg")
-        return
-    workflow.write_graph(str(logs / "workflow.dot"), graph2use="colored", format="dot")
-    print(f"qsm-nipype: Graphviz is not installed; see {logs / 'workflow.dot'}", file=sys.stderr)
 
 
 # ---- after ----------------------------------------------------------------------------------

@@ -16,6 +16,32 @@ SLURM_UP = Path(__file__).parents[1] / "slurm_up.sh"
 DAEMONS = ("/usr/sbin/munged", "/usr/sbin/slurmctld", "/usr/sbin/slurmd")
 
 
+def _wait(condition, seconds=30.0):
+    """Wait until `condition()` is true; its value, false after `seconds`."""
+    end = time.monotonic() + seconds
+    while not (value := condition()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return value
+
+
+@pytest.fixture
+def wait_for():
+    return _wait
+
+
+@pytest.fixture
+def gone():
+    """Whether a process is dead, or a zombie that nobody has waited for yet."""
+
+    def asked(pid):
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "ZX"
+        except OSError:
+            return True
+
+    return asked
+
+
 @pytest.fixture
 def nipype_settings(tmp_path):
     """Execution settings of a test's workflow; crash files land in `tmp_path/crashes`."""
@@ -112,13 +138,7 @@ class Cluster:
         """Numbers of the jobs in these states."""
         return self.tell("squeue", "-h", "-t", states, "-o", "%A").split()
 
-    @staticmethod
-    def wait_for(condition, seconds=30.0):
-        """Wait until `condition()` is true; its value, false after `seconds`."""
-        end = time.monotonic() + seconds
-        while not (value := condition()) and time.monotonic() < end:
-            time.sleep(0.1)
-        return value
+    wait_for = staticmethod(_wait)
 
     def stop_controller(self):
         pid = int((self.folder / "slurmctld.pid").read_text())

@@ -1,12 +1,8 @@
-"""What must hold when workers and masters die, and that what is promised to nodes is kept."""
+"""What must hold when workers die, and that what is promised to nodes is kept."""
 
 import os
-import random
 import re
 import signal
-import subprocess
-import sys
-import textwrap
 import time
 from pathlib import Path
 
@@ -14,14 +10,6 @@ import pytest
 
 from qsm_nipype.errors import UsageError
 from qsm_nipype.execution.multiproc import MultiProcPlugin
-from qsm_nipype.execution.worker import Pool, Task, warm_up
-
-
-def wait_for(condition, seconds=20.0):
-    end = time.monotonic() + seconds
-    while not (value := condition()) and time.monotonic() < end:
-        time.sleep(0.02)
-    return value
 
 
 def plugin(**args):
@@ -101,14 +89,6 @@ def threads(names):
     return [torch.get_num_threads(), numba.get_num_threads(), *map(int, variables)]
 
 
-def gone(pid):
-    """Dead, or a zombie that nobody has waited for yet."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "ZX"
-    except OSError:
-        return True
-
-
 def overlap(spans):
     """Most spans (start, end) that hold at the same time."""
     events = sorted([(s, 1) for s, _ in spans] + [(e, -1) for _, e in spans])
@@ -173,7 +153,7 @@ def test_a_node_that_cannot_be_pickled_fails_alone(workflow, tmp_path):
     assert (tmp_path / "ran").exists()
 
 
-def test_stop_on_first_crash_ends_the_workers(workflow, tmp_path):
+def test_stop_on_first_crash_ends_the_workers(workflow, tmp_path, wait_for, gone):
     log = tmp_path / "pids"
     workflow.graph.config["execution"]["stop_on_first_crash"] = "true"
     workflow.node("long", linger, log=str(log), seconds=60)
@@ -184,7 +164,7 @@ def test_stop_on_first_crash_ends_the_workers(workflow, tmp_path):
     assert wait_for(lambda: all(map(gone, pids)))
 
 
-def test_a_killed_fork_server_fails_what_runs_and_is_replaced(workflow, tmp_path):
+def test_a_killed_fork_server_fails_what_runs_and_is_replaced(workflow, tmp_path, wait_for, gone):
     from multiprocessing import forkserver
 
     pids = tmp_path / "pids"
@@ -210,264 +190,6 @@ def test_a_killed_fork_server_fails_what_runs_and_is_replaced(workflow, tmp_path
     assert re.search(r"process of node wf\.\w+ ended with exit code", reason)
     assert time.monotonic() - start < 45
     assert wait_for(lambda: all(map(gone, pids.read_text().split())))
-
-
-# ---- workers that go on ----------------------------------------------------------------------
-
-
-def who(folder, name, keep=0.0, leave=False, previous=0):
-    import builtins
-    import os
-    import subprocess
-    from pathlib import Path
-
-    (Path(folder) / f"pid-{name}").write_text(str(os.getpid()))
-    if keep:
-        builtins.kept = b"x" * int(keep * 2**30)
-    if leave:
-        subprocess.Popen(["sleep", "30"])
-    return previous + 1
-
-
-def siblings(previous=0, other=0):
-    import os
-
-    import psutil
-
-    return len(psutil.Process(os.getppid()).children())
-
-
-def chain(workflow, folder, **last):
-    """Nodes a, b, c after one another; `last` are inputs of a."""
-    folder.mkdir()
-    first = workflow.node("a", who, folder=str(folder), name="a", **last)
-    second = workflow.node("b", who, after=first, folder=str(folder), name="b")
-    return workflow.node("c", who, after=second, folder=str(folder), name="c")
-
-
-def pids(folder):
-    return [(folder / f"pid-{name}").read_text() for name in "abc"]
-
-
-def test_a_process_works_on_one_node_after_the_other(workflow, tmp_path):
-    chain(workflow, tmp_path / "ran")
-    workflow.graph.run(plugin=plugin())
-    assert len(set(pids(tmp_path / "ran"))) == 1
-
-
-@pytest.mark.parametrize("trace", [{"keep": 0.6}, {"leave": True}])
-def test_a_process_that_holds_much_or_left_others_is_not_used_again(workflow, tmp_path, trace):
-    chain(workflow, tmp_path / "ran", **trace)
-    workflow.graph.run(plugin=plugin())
-    a, b, c = pids(tmp_path / "ran")
-    assert a != b == c
-
-
-def test_a_process_that_holds_much_takes_nodes_of_its_kind(workflow, tmp_path):
-    chain(workflow, tmp_path / "ran", keep=0.6)
-    for name in "abc":
-        workflow.graph.get_node(name)._mem_gb = 1.5
-    workflow.graph.run(plugin=plugin())
-    assert len(set(pids(tmp_path / "ran"))) == 1
-
-
-def sign_off(log):
-    from multiprocessing.util import Finalize
-    from pathlib import Path
-
-    Finalize(None, Path(log).touch, exitpriority=1)
-    return 0
-
-
-def test_a_process_that_waits_at_the_end_tidies_up(workflow, tmp_path):
-    workflow.node("only", sign_off, log=str(tmp_path / "left"))
-    workflow.graph.run(plugin=plugin())
-    assert (tmp_path / "left").exists()
-
-
-def test_a_process_with_other_threads_is_not_used_again(workflow, tmp_path):
-    chain(workflow, tmp_path / "ran")
-    workflow.graph.get_node("b").n_procs = 2
-    workflow.graph.run(plugin=plugin())
-    a, b, c = pids(tmp_path / "ran")
-    assert a != b != c
-
-
-def test_a_process_whose_node_failed_ends(workflow, tmp_path, nipype_settings):
-    node = workflow.node("fails", fail, text="no")
-    node.base_dir, node.config = str(tmp_path), nipype_settings
-    task = Task.of(node, False, dict(os.environ))
-    worker = Pool(warm_up()).take(task)
-    worker.give(task)
-    assert "ValueError: no" in wait_for(worker.ended, 60)[-1]
-    assert not worker.usable()
-    assert gone(worker.process.pid)
-
-
-def test_a_process_killed_while_it_waits_fails_nothing(workflow, tmp_path):
-    chain(workflow, tmp_path / "ran")
-    made, killed = plugin(), []
-    put = made._pool.put
-
-    def kill_and_put(worker):
-        put(worker)
-        killed.append(worker.process.pid)
-        os.kill(worker.process.pid, signal.SIGKILL)
-        worker.process.join()
-
-    made._pool.put = kill_and_put
-    workflow.graph.run(plugin=made)
-    assert sorted(killed) == sorted(map(int, pids(tmp_path / "ran")))
-    assert len(set(killed)) == 3
-
-
-def test_waiting_processes_end_where_a_node_needs_their_memory(workflow):
-    first = workflow.node("one", span, log=os.devnull, seconds=0.5)
-    second = workflow.node("two", span, log=os.devnull, seconds=0.5)
-    last = workflow.node("last", siblings, after=first, other=0, mem_gb=1.9)
-    workflow.graph.connect(second, "out", last, "other")
-    graph = workflow.graph.run(plugin=plugin())
-    found = {node.name: node.result.outputs.out for node in graph.nodes()}
-    assert found["last"] == 1
-
-
-# ---- killed masters --------------------------------------------------------------------------
-
-MASTER = """
-    import sys
-    from nipype import config
-    from nipype.interfaces.utility import Function
-    from nipype.pipeline import engine
-    from qsm_nipype.execution.multiproc import MultiProcPlugin
-
-    def step(number, folder, seconds, previous=""):
-        import hashlib, os, time
-        time.sleep(seconds)
-        with open(f"{folder}/runs", "a") as stream:
-            stream.write(f"{number}\\n")
-        text = hashlib.sha256(f"{number}{previous}".encode()).hexdigest()
-        file = os.path.abspath("result.txt")
-        with open(file, "w") as stream:
-            stream.write(text)
-            stream.flush()
-            time.sleep(seconds)
-        return text
-
-    def linger(folder):
-        import os, subprocess, time
-        child = subprocess.Popen(["sleep", "120"])
-        with open(f"{folder}/pids", "w") as stream:
-            stream.write(f"{os.getpid()} {child.pid} .")
-        time.sleep(120)
-
-    def node(function, name, **inputs):
-        names = [*inputs, "previous"] if function is step else [*inputs]
-        made = engine.Node(Function(function=function, input_names=names,
-                                    output_names=["out"]), name=name)
-        made.inputs.trait_set(**inputs)
-        return made
-
-    if __name__ == "__main__":
-        folder, kind, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
-        config.update_config({"execution": {
-            "poll_sleep_duration": "0.05", "hash_method": "content", "check_version": "false",
-            "crashdump_dir": folder, "remove_unnecessary_outputs": "false"}})
-        wf = engine.Workflow("wf", base_dir=folder)
-        if kind == "linger":
-            wf.add_nodes([node(linger, "long", folder=folder)])
-        else:
-            made = [node(step, f"n{i}", number=i, folder=folder, seconds=seconds)
-                    for i in range(6)]
-            for before, after in zip(made, made[2:]):
-                wf.connect(before, "out", after, "previous")
-        wf.run(plugin=MultiProcPlugin({"n_procs": 2, "memory_gb": 2,
-                                       "preload": ["nipype.pipeline.engine"]}))
-        print("complete")
-"""
-
-
-@pytest.fixture
-def master(tmp_path):
-    """Start a program that runs a workflow in `tmp_path/run`; killed at the end of the test."""
-    script = tmp_path / "master.py"
-    script.write_text(textwrap.dedent(MASTER))
-    (tmp_path / "run").mkdir()
-    started = []
-
-    def start(kind, seconds=0.1):
-        command = [
-            sys.executable,
-            str(script),
-            str(tmp_path / "run"),
-            kind,
-            str(seconds),
-        ]
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=tmp_path,
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_workers_and_their_children_end_with_the_master(master, tmp_path, number):
-    process = master("linger")
-    file = tmp_path / "run" / "pids"
-    assert wait_for(lambda: file.exists() and file.read_text().endswith("."))
-    pids = file.read_text().split()[:2]
-    assert not any(map(gone, pids))
-    process.send_signal(number)
-    assert wait_for(lambda: all(map(gone, pids)), seconds=10)
-    process.wait(20)
-
-
-def outputs(folder):
-    return {f.relative_to(folder): f.read_bytes() for f in folder.glob("wf/n*/result.txt")}
-
-
-def test_a_rerun_after_a_killed_master_takes_what_is_finished(master, tmp_path):
-    process = master("steps", 0.4)
-    runs = tmp_path / "run" / "runs"
-    assert wait_for(lambda: runs.exists() and len(runs.read_text().split()) >= 3)
-    process.kill()
-    process.wait()
-    finished = [f.parent.name for f in (tmp_path / "run").glob("wf/n*/result_*.pklz")]
-    assert finished
-    runs.unlink()
-    again = master("steps", 0.4)
-    assert "complete" in again.communicate(timeout=60)[0]
-    assert not {f"n{number}" for number in runs.read_text().split()} & set(finished)
-    assert len(outputs(tmp_path / "run")) == 6
-
-
-@pytest.mark.slow
-def test_twenty_kills_at_random_moments_change_no_output(master, tmp_path):
-    run = tmp_path / "run"
-    whole = master("steps", 0.05)
-    assert "complete" in whole.communicate(timeout=60)[0]
-    expected = outputs(run)
-    assert len(expected) == 6
-    moments = random.Random(8)
-    for _ in range(20):
-        for file in run.glob("wf/n*/_0x*.json"):
-            if moments.random() < 0.5:  # forget some, so that there is always work to kill
-                file.unlink()
-        process = master("steps", 0.05)
-        time.sleep(moments.uniform(0.5, 2.5))
-        process.kill()
-        process.wait()
-    assert "complete" in master("steps", 0.05).communicate(timeout=60)[0]
-    assert outputs(run) == expected
 
 
 # ---- what nodes are promised -----------------------------------------------------------------

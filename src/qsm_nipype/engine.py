@@ -1,0 +1,93 @@
+"""Nipype's engine as a run wants it: its settings, what it says, its cache, its graph."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from qsm_nipype.settings import Settings
+
+#: Nipype's switches for how much it says, here and in the processes of the nodes.
+_LEVELS = ("workflow_level", "interface_level", "utils_level")
+
+
+def configure_nipype(settings: Settings) -> None:
+    """Nipype's own settings for this run; its user-wide configuration file is not read."""
+    os.environ["NIPYPE_NO_ET"] = "1"
+    own = settings.work_dir.absolute() / ".nipype"
+    own.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("NIPYPE_CONFIG_DIR", str(own))
+    from nipype import config
+    from nipype import logging as nipype_logging
+
+    logs = settings.output_dir / "logs"
+    config.update_config(
+        {
+            "execution": {
+                "check_version": "false",
+                "crashdump_dir": str(logs / "crashes"),
+                "crashfile_format": "txt",
+                "create_report": "false",
+                "hash_method": "content",
+                "keep_inputs": "true",
+                "poll_sleep_duration": "0.05",
+                "remove_unnecessary_outputs": "false",
+                "stop_on_first_crash": str(settings.stop_on_first_crash).lower(),
+            },
+            "logging": {
+                **dict.fromkeys(_LEVELS, "INFO" if settings.verbose else "ERROR"),
+                "log_directory": str(logs),
+                "log_to_file": "true",
+            },
+            "monitoring": {
+                "enabled": str(settings.resource_monitor).lower(),
+                "sample_frequency": "0.5",
+            },
+        }
+    )
+    (logs / "crashes").mkdir(parents=True, exist_ok=True)
+    nipype_logging.update_logging(config)
+
+
+@contextlib.contextmanager
+def quiet_console(settings: Settings) -> Iterator[None]:
+    """Nipype's log goes to the file; the console keeps it only when asked (-v)."""
+    handlers = [
+        handler
+        for name in ("", "nipype", "nipype.workflow", "nipype.interface", "nipype.utils")
+        for handler in logging.getLogger(name).handlers
+        if type(handler) is logging.StreamHandler
+    ]
+    levels = [handler.level for handler in handlers]
+    for handler in handlers:
+        handler.setLevel(logging.CRITICAL + 1 if not settings.verbose else logging.INFO)
+    try:
+        yield
+    finally:
+        for handler, level in zip(handlers, levels, strict=True):
+            handler.setLevel(level)
+
+
+def forget_missing(workflow: Any) -> None:
+    """Make a sink run again when a file that it wrote earlier is gone."""
+    for node in workflow._get_all_nodes():
+        targets = getattr(node.interface, "targets", None)
+        if targets is not None and not all(target.exists() for target in targets()):
+            folder = Path(workflow.base_dir, *node.fullname.split("."))
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_graph(workflow: Any, settings: Settings) -> None:
+    """The workflow as logs/workflow.svg, or as .dot where Graphviz is not installed."""
+    logs = settings.output_dir / "logs"
+    if shutil.which("dot"):
+        workflow.write_graph(str(logs / "workflow.dot"), graph2use="colored", format="svg")
+        return
+    workflow.write_graph(str(logs / "workflow.dot"), graph2use="colored", format="dot")
+    print(f"qsm-nipype: Graphviz is not installed; see {logs / 'workflow.dot'}", file=sys.stderr)
