@@ -60,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, paths in cases:
         with multiprocessing.get_context("spawn").Pool(1) as pool:  # a fresh process: own memory
             done = pool.apply(segmented, (*paths[:2], options.dentate_model, options.threads))
+            pool.close()
+            pool.join()  # else it is killed before it tidies up
         rows.append(score(name, done, paths))
     if len(rows) > 2:
         found = np.array([r["volume"] for r in rows]).T.ravel()

@@ -84,6 +84,8 @@ def master(tmp_path):
             stderr=subprocess.STDOUT,
             text=True,
             cwd=tmp_path,
+            # a program in the background of a script inherits that Ctrl-C is ignored
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         started.append(process)
         return process
