@@ -55,6 +55,8 @@ def steps(
                 found.append(users)
             continue
         parameters = {**method.parameters(), **settings.parameters_of(method)}
+        if method.network and (weights := settings.weights_of(method)):
+            parameters["weights"] = weights.name
         found.append(
             {
                 "step": method.step,
@@ -72,7 +74,12 @@ def steps(
     reference = {"step": "reference", "method": settings.reference, "label": "Reference"}
     found.insert(last, {**reference, "parameters": {}})
     if "lesions" in settings.derivatives if lesions is None else lesions:
-        chosen = {"method": settings.lesion_instances, "min_volume": settings.lesion_volume}
+        chosen: dict[str, Any] = {
+            "method": settings.lesion_instances,
+            "min_volume": settings.lesion_volume,
+        }
+        if settings.rim_weights:
+            chosen["weights"] = settings.rim_weights.name
         rims = {"step": "lesions", "method": "rimnet", "label": "QSMRim-Net"}
         found.append({**rims, "parameters": chosen})
     return found

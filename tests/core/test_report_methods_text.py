@@ -7,6 +7,7 @@ import re
 import pytest
 
 from qsm_nipype.methods import METHODS
+from qsm_nipype.records import steps
 from qsm_nipype.report.methods_text import (
     bibliography,
     citation_keys,
@@ -14,6 +15,7 @@ from qsm_nipype.report.methods_text import (
     write_methods,
 )
 from qsm_nipype.report.records import Step
+from qsm_nipype.settings import Settings
 
 ALWAYS = {"Gorgolewski2011", "Gorgolewski2016", "Gorgolewski2017", "Brett", "Paszke2019"}
 ALWAYS |= {"Bilgic2024"}
@@ -70,6 +72,33 @@ def test_parameters_are_told_and_unmentioned_ones_listed():
         "λ chosen from the measured noise"
         in write_methods([Step("inversion", "tv")], version="1").paragraph
     )
+
+
+@pytest.mark.parametrize("step", ["mask:net", "inversion:qsmgan", "segmentation:dentate"])
+def test_a_network_says_what_its_weights_were_trained_on(step):
+    kind, _, name = step.partition(":")
+    shipped = write_methods([Step(kind, name)], version="1").paragraph
+    theirs = Step(kind, name, name, {"weights": "lab.pth"})
+    foreign = write_methods([theirs], version="1").paragraph
+    assert "trained on simulated data only" in shipped
+    assert "simulated" not in foreign
+    assert "weights: lab.pth" in foreign
+
+
+def test_weights_of_the_user_are_told_by_their_name(tmp_path):
+    settings = Settings(
+        bids_dir=tmp_path,
+        output_dir=tmp_path / "out",
+        mask="net",
+        inversion=("tv", "qsmgan"),
+        mask_weights=tmp_path / "mask.pth",
+        inversion_weights=tmp_path / "chi.pt",
+        derivatives={"lesions": str(tmp_path)},
+        rim_weights=tmp_path / "rim.pth",
+    )
+    told = {s["method"]: s["parameters"].get("weights") for s in steps(settings)}
+    assert (told["net"], told["qsmgan"], told["rimnet"]) == ("mask.pth", "chi.pt", "rim.pth")
+    assert told["tv"] is None
 
 
 def test_an_unknown_method_is_named_without_a_citation():
