@@ -159,8 +159,7 @@ class EditMask(QSMInterface):
         for path in others:
             mask &= _load_like(volume, path).mask(self.device)
         text = self.inputs.operations if isdefined(self.inputs.operations) else ""
-        operations = resolve(f"{_CORE}:parse_operations")(text)
-        mask = resolve(f"{_CORE}:apply_operations")(mask, volume.voxel_size, operations)
+        mask = resolve(f"{_CORE}:apply_operations")(mask, volume.voxel_size, text)
         if not mask.any():
             raise DataError(f"{first}: nothing is left of the mask; use gentler operations")
         return {"out_mask": _save(cwd, mask, volume)}

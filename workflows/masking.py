@@ -9,6 +9,7 @@ from nipype.interfaces import utility as niu
 from nipype.interfaces.base import isdefined
 from nipype.pipeline import engine as pe
 
+from qsm_nipype.core.mask_language import MaskPart, parse_masks
 from qsm_nipype.interfaces.masking import EditMask, UserMask
 from qsm_nipype.workflows.nodes import Resources, has_port, make, make_method
 
@@ -34,12 +35,13 @@ def init_masking_wf(
 ) -> pe.Workflow:
     """Find the brain, or take the user's mask, and leave out voxels without a reliable field.
 
-    `mask` may join several by `&`, as in `net&quality`: their intersection is edited and trimmed.
+    `mask` may join several by `&`, each edited first where it says so, as in
+    `quality&net:dilate:3`: their intersection is edited by `operations` and trimmed.
 
     ::
 
-        magnitude, quality ─► mask ─► edit ─► trim ─► trimmed mask
-        reliability, total field ──────────────┘
+        magnitude, quality ─► masks (─► edit each) ─► edit ─► trim ─► trimmed mask
+        reliability, total field ──────────────────────────────┘
 
     Inputs
     ------
@@ -69,20 +71,28 @@ def init_masking_wf(
     edit = make(EditMask(operations=operations), "edit", resources)
     edit.run_without_submitting = not operations
     if mask_file is not None:
-        brains = [make(UserMask(in_file=mask_file), "user", resources)]
+        brains = {"user": make(UserMask(in_file=mask_file), "user", resources)}
+        parts = (MaskPart("user"),)
     else:
-        brains = [
-            make_method("mask", m, resources, parameters=parameters) for m in mask.split("&")
-        ]
-    join = pe.Node(niu.Merge(len(brains)), name="join", run_without_submitting=True)
-    for number, brain in enumerate(brains, start=1):
+        parts = parse_masks(mask)
+        brains = {
+            part.name: make_method("mask", part.name, resources, parameters=parameters)
+            for part in parts
+        }
+    for brain in brains.values():
         if weights is not None and has_port(brain, "weights"):
             brain.inputs.weights = weights
         free = [(field, port) for field, port in _PORTS if has_port(brain, port)]
         wanted = [(f, p) for f, p in free if not isdefined(getattr(brain.inputs, p))]
-        workflow.connect(
-            [(inputnode, brain, wanted), (brain, join, [("out_mask", f"in{number}")])]
-        )
+        workflow.connect([(inputnode, brain, wanted)])
+    join = pe.Node(niu.Merge(len(parts)), name="join", run_without_submitting=True)
+    for number, part in enumerate(parts, start=1):
+        found = brains[part.name]
+        if part.operations:
+            edited = make(EditMask(operations=part.operations), f"edit{number}", resources)
+            workflow.connect(found, "out_mask", edited, "in_masks")
+            found = edited
+        workflow.connect(found, "out_mask", join, f"in{number}")
     # fmt: off
     workflow.connect([
         (inputnode, trimmed, [("reliability", "in_reliability"), ("quality", "in_quality"),

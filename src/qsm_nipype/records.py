@@ -65,6 +65,10 @@ def steps(
                 "parameters": {k: v for k, v in parameters.items() if v is not None},
             }
         )
+    edits = _edits(settings)
+    if edits:
+        last_mask = max(i for i, step in enumerate(found) if step["step"] == "mask")
+        found.insert(last_mask + 1, edits)
     place = next(i for i, step in enumerate(found) if step["step"] == "inversion")
     last = place + len(settings.inversion)
     if settings.two_stage:
@@ -83,6 +87,19 @@ def steps(
         rims = {"step": "lesions", "method": "rimnet", "label": "QSMRim-Net"}
         found.append({**rims, "parameters": chosen})
     return found
+
+
+def _edits(settings: Settings) -> dict[str, Any]:
+    """What was done to the masks before trimming; empty where one was taken as it is."""
+    rule = "" if "masks" in settings.derivatives else settings.mask
+    if "&" in rule:
+        chosen = {"step": "mask", "method": "combined", "label": "Intersection of masks"}
+    elif ":" in rule or settings.mask_operations:
+        chosen = {"step": "mask", "method": "edited", "label": "Edited mask"}
+    else:
+        return {}
+    told = {"rule": rule, "operations": settings.mask_operations}
+    return {**chosen, "parameters": {k: v for k, v in told.items() if v}}
 
 
 def static_part(settings: Settings, acquisition: Acquisition) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from qsm_nipype import methods
+from qsm_nipype.core.mask_language import parse_masks, parse_operations
 from qsm_nipype.errors import UsageError
 
 
@@ -70,7 +71,12 @@ class Settings:
     unwrapping: str = _option("romeo", _HOW, "phase unwrapping", "--unwrapping", step="unwrapping")
     fit: str = _option("linear", _HOW, "field fit over the echoes", "--fit", step="fit")
     mask: str = _option(
-        "quality", _HOW, "brain mask; several joined by & intersect", "--mask", step="mask"
+        "quality",
+        _HOW,
+        "brain mask; several joined by & intersect, each after its own operations, as in "
+        "quality&net:dilate:3",
+        "--mask",
+        step="mask",
     )
     trim: str = _option(
         "reliable", _HOW, "which voxels of the mask are kept", "--trim", step="trim"
@@ -225,7 +231,7 @@ class Settings:
         for step in methods.STEPS:
             value = getattr(self, step)
             if step == "mask":
-                value = tuple(value.split("&"))
+                value = tuple(dict.fromkeys(part.name for part in parse_masks(value)))
             for name in value if isinstance(value, tuple) else (value,):
                 found.append(methods.get(step, name))
         return found
@@ -333,6 +339,7 @@ DERIVATIVES = ("masks", "reference", "segmentation", "lesions")
 def check(settings: Settings) -> None:
     """Refuse choices that cannot work. Raises UsageError."""
     settings.chosen()
+    parse_operations(settings.mask_operations)
     for name, path in settings.derivatives.items():
         if name not in DERIVATIVES:
             raise UsageError(f"-d {name}: there is no such kind; give {', '.join(DERIVATIVES)}")

@@ -7,7 +7,8 @@ from scipy import ndimage
 
 from qsm_nipype.core import masking
 from qsm_nipype.core.brain_surface import brain_surface, icosphere
-from qsm_nipype.core.masking import Operation, apply_operations, parse_operations
+from qsm_nipype.core.mask_language import MaskPart, Operation, parse_masks, parse_operations
+from qsm_nipype.core.masking import apply_operations
 from qsm_nipype.core.morphology import (
     closing,
     dilate,
@@ -181,8 +182,8 @@ def test_trimming_a_perfect_fit_changes_nothing_and_nan_is_not_trusted():
 
 def test_the_mask_language_does_what_it_says_in_order():
     mask = blob()
-    operations = parse_operations(" erode:1.5, largest,fill ,dilate:2")
-    assert operations == (
+    text = " erode:1.5, largest,fill ,dilate:2"
+    assert parse_operations(text) == (
         Operation("erode", 1.5),
         Operation("largest"),
         Operation("fill"),
@@ -190,7 +191,7 @@ def test_the_mask_language_does_what_it_says_in_order():
     )
     step = erode(mask, ANISOTROPIC, 1.5)
     wanted = dilate(fill_holes(largest_component(step)), ANISOTROPIC, 2.0)
-    assert torch.equal(apply_operations(mask, ANISOTROPIC, operations), wanted)
+    assert torch.equal(apply_operations(mask, ANISOTROPIC, text), wanted)
     assert parse_operations("") == ()
 
 
@@ -212,10 +213,11 @@ def test_a_bad_operation_is_refused_with_its_name_and_the_cure(text, hint):
     assert text in str(caught.value)
 
 
-def test_combinations_name_known_masks():
-    assert masking.parse_combination("net & quality", ("net", "quality")) == ("net", "quality")
-    with pytest.raises(UsageError, match="'nett' is no mask"):
-        masking.parse_combination("nett&quality", ("net", "quality"))
+def test_each_mask_of_an_intersection_may_have_operations_of_its_own():
+    parts = parse_masks(" quality & net:dilate:3,fill ")
+    assert parts == (MaskPart("quality"), MaskPart("net", "dilate:3,fill"))
+    with pytest.raises(UsageError, match=r"'grow:3' is unknown"):
+        parse_masks("quality&net:grow:3")
 
 
 def _ball_with_field() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

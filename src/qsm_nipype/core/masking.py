@@ -1,10 +1,9 @@
-"""Masks from magnitude and phase quality, trimming by reliability, and the mask language."""
+"""Masks from magnitude and phase quality, trimming by reliability, and edited masks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -12,8 +11,8 @@ from torch import Tensor
 from qsm_nipype.core import morphology
 from qsm_nipype.core.brain_surface import brain_surface
 from qsm_nipype.core.fourier import irfft, rfft, sphere_kernel, working_grid
+from qsm_nipype.core.mask_language import parse_operations
 from qsm_nipype.core.morphology import closing, fill_holes, largest_component
-from qsm_nipype.errors import UsageError
 
 _LARGEST_BRAIN = 1.9e6  # mm³
 
@@ -173,73 +172,23 @@ def _ball_mean(x: Tensor, mask: Tensor, voxel_size: Sequence[float], radius: flo
     return grid.restore(total / count.clamp_min(1e-6))
 
 
-@dataclass(frozen=True)
-class Operation:
-    """One step of the mask language: `name`, and a radius in mm where it takes one."""
-
-    name: str
-    radius: float = 0.0
-
-
-_WITH_RADIUS: dict[str, Callable[..., Tensor]] = {
+_RADIAL: dict[str, Callable[..., Tensor]] = {
     "erode": morphology.erode,
     "dilate": morphology.dilate,
     "open": morphology.opening,
     "close": morphology.closing,
 }
-_WITHOUT: dict[str, Callable[..., Tensor]] = {
+_PLAIN: dict[str, Callable[..., Tensor]] = {
     "fill": morphology.fill_holes,
     "largest": morphology.largest_component,
 }
 
 
-def parse_operations(text: str) -> tuple[Operation, ...]:
-    """`erode:1,fill,largest` → operations in that order; an empty text gives none.
-
-    Known are erode:MM, dilate:MM, open:MM, close:MM, fill and largest. Raises UsageError.
-    """
-    return tuple(_parse_operation(part.strip()) for part in text.split(",") if part.strip())
-
-
-def _parse_operation(text: str) -> Operation:
-    name, colon, value = (part.strip() for part in text.partition(":"))
-    if name in _WITHOUT:
-        if colon:
-            raise UsageError(f"mask operation {text!r}: {name} takes no radius; write {name}")
-        return Operation(name)
-    if name not in _WITH_RADIUS:
-        known = [f"{n}:MM" for n in _WITH_RADIUS] + list(_WITHOUT)
-        raise UsageError(f"mask operation {text!r} is unknown; choose from {', '.join(known)}")
-    try:
-        radius = float(value)
-    except ValueError:
-        radius = float("nan")
-    if not 0 < radius < 100:
-        raise UsageError(
-            f"mask operation {text!r}: give the radius in mm, above 0 and below 100, as {name}:2"
-        )
-    return Operation(name, radius)
-
-
-def parse_combination(text: str, known: Iterable[str]) -> tuple[str, ...]:
-    """`net&quality` → the names of masks whose intersection is wanted. Raises UsageError."""
-    choices = tuple(known)
-    names = tuple(part.strip() for part in text.split("&"))
-    for name in names:
-        if name not in choices:
-            raise UsageError(
-                f"mask {text!r}: {name!r} is no mask; join with & any of {', '.join(choices)}"
-            )
-    return names
-
-
-def apply_operations(
-    mask: Tensor, voxel_size: Sequence[float], operations: Sequence[Operation]
-) -> Tensor:
-    """`mask` after `operations`, in their order."""
-    for operation in operations:
-        if operation.name in _WITH_RADIUS:
-            mask = _WITH_RADIUS[operation.name](mask, voxel_size, operation.radius)
+def apply_operations(mask: Tensor, voxel_size: Sequence[float], operations: str) -> Tensor:
+    """`mask` after the `operations` of the mask language, in their order. Raises UsageError."""
+    for operation in parse_operations(operations):
+        if operation.name in _RADIAL:
+            mask = _RADIAL[operation.name](mask, voxel_size, operation.radius)
         else:
-            mask = _WITHOUT[operation.name](mask)
+            mask = _PLAIN[operation.name](mask)
     return mask
