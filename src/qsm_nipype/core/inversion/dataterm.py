@@ -20,6 +20,9 @@ PADDING = 16
 #: many radians a ppm is, and so where the data term leaves its linear range.
 B0 = 3.0
 ECHO_TIME = 0.02
+#: Largest phase (rad) of a field that is more than a voxel wide. Beyond π, e^{iφ} has turns, and
+#: from χ = 0 a strong source would be found too weak by some of them.
+STRONGEST = 1.0
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,8 @@ def phase_data(
 ) -> PhaseData:
     """Prepare a `field` `(X, Y, Z)` in ppm: φ = 2π·γ·B0·TE·field, weights from the noise.
 
+    Where the field of a strong source would make more than `STRONGEST` of it, φ is made smaller.
+
     Weights are those of `noise_weights`; without a noise map, noise is taken as ∝ 1/`magnitude`,
     and without either all weights are one. Voxels with a non-finite field get none. Raises
     ValueError for an empty mask.
@@ -108,6 +113,8 @@ def phase_data(
     inside = grid.embed(valid)
     index = inside.view(-1).nonzero().squeeze(1)
     radians = 2 * math.pi * GYROMAGNETIC_RATIO * b0 * echo_time
+    if (peak := float(_without_spikes(known.abs()).max())) * radians > STRONGEST:
+        radians = STRONGEST / peak
     edge = math.prod(float(v) for v in voxel_size) ** (1 / 3)
     relative = tuple(float(v) / edge for v in voxel_size)
     return PhaseData(
@@ -121,6 +128,14 @@ def phase_data(
         radians,
         sigma,
     )
+
+
+def _without_spikes(x: Tensor) -> Tensor:
+    """The median of three along each axis: single voxels that stand out are gone."""
+    for axis in range(3):
+        a, c = x.roll(1, axis), x.roll(-1, axis)
+        x = torch.maximum(torch.minimum(a, c), torch.minimum(torch.maximum(a, c), x))
+    return x
 
 
 def wrap(phase: Tensor) -> Tensor:
