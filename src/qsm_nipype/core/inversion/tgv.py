@@ -10,6 +10,7 @@ from torch import Tensor
 from qsm_nipype.core.background.lbv import lbv
 from qsm_nipype.core.inversion import Solution
 from qsm_nipype.core.inversion.dataterm import B0, ECHO_TIME, phase_data
+from qsm_nipype.core.inversion.harmonic import MISFIT
 from qsm_nipype.core.inversion.nonlinear import FACTOR, GeneralisedVariation, solve_admm
 
 
@@ -36,8 +37,9 @@ def tgv(  # noqa: PLR0913  the common signature, with all the data this method c
     Laplacian boundary value problem), and χ and h then settle together. The mask loses one voxel,
     where no Laplacian can be formed; χ is zero there.
 
-    `harmonic` is β; the rest is that of `nltgv`. Raises ValueError when nothing of the mask is
-    left.
+    `harmonic` is β; the rest is that of `nltgv`, but λ reckons with an error of `MISFIT` of the
+    signal besides the noise, as in `whtv`: h does not take all of the background. Raises
+    ValueError when nothing of the mask is left.
     """
     known = torch.isfinite(field)
     start = lbv(torch.where(known, field, 0.0), mask.bool() & known, voxel_size, b0_dir)
@@ -51,5 +53,7 @@ def tgv(  # noqa: PLR0913  the common signature, with all the data this method c
         b0=b0,
         echo_time=echo_time,
     )
-    weight = data.regularization(FACTOR) if regularization is None else regularization
+    weight = (
+        data.regularization(FACTOR, misfit=MISFIT) if regularization is None else regularization
+    )
     return solve_admm(data, GeneralisedVariation, weight, tolerance, max_iterations, harmonic)
