@@ -57,6 +57,16 @@ def test_every_method_of_the_registry_has_a_sentence(method):
     assert "NO SENTENCE" not in text.paragraph
 
 
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.key)
+def test_every_parameter_is_told_in_words(method):
+    entries = sentences()["methods"]
+    plain = f"{method.step}:{method.name}".replace("-", "").replace("_", "").lower()
+    entry = entries.get(plain) or entries[plain.partition(":")[2]]
+    words = " ".join([entry["sentence"], *entry.get("details", ())])
+    set_ = {k for k, v in method.parameters().items() if v is not None}
+    assert set_ <= set(re.findall(r"\{(\w+)", words))
+
+
 @pytest.mark.parametrize("spelling", ["vsharp", "V-SHARP", "v_sharp"])
 def test_spelling_does_not_matter(spelling):
     assert cited(Step("background", spelling)) == {"Wu2012", "Li2011"}
