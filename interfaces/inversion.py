@@ -191,6 +191,9 @@ class WeakHarmonicTV(DipoleInversion):
 
 
 class _MEDIInputSpec(_IterativeInputSpec):
+    in_csf = File(
+        exists=True, desc="CSF, whose χ is asked to be uniform and is then zero (MEDI+0)"
+    )
     merit = traits.Bool(parameter=True, desc="let voxels that no field explains lose weight")
 
 
@@ -199,6 +202,12 @@ class MEDI(DipoleInversion):
 
     input_spec = _MEDIInputSpec
     function = "qsm_nipype.core.inversion.medi:medi"
+
+    def _optional(self, field: Volume) -> dict[str, Any]:
+        found = super()._optional(field)
+        if isdefined(self.inputs.in_csf):
+            found["csf"] = self._volume("in_csf", field).mask(self.device)
+        return found
 
 
 class SingleStepTGV(DipoleInversion):

@@ -44,7 +44,8 @@ def init_inversion_wf(  # noqa: PLR0913  plain values, each named, so that it wo
                                                inversion ─► reference ─► χ ─► agreement
 
     A method that works on the total field gets that and the trimmed mask instead. `region` is the
-    file of the reference region, where `reference` needs one; `weights` is the file of a network.
+    file of the reference region, where `reference` needs one; MEDI asks χ to be uniform in that
+    of "csf" (MEDI+0). `weights` is the file of a network.
     With `two_stage`, χ is made again by `background` and inversion without sources above that many
     ppm (`init_second_stage_wf`), before the reference is set.
 
@@ -90,6 +91,8 @@ def init_inversion_wf(  # noqa: PLR0913  plain values, each named, so that it wo
         whole = methods.get("inversion", method).from_total_field
         field, mask = ("total_field", "trimmed") if whole else ("local_field", "mask")
         fixed = {"b0": b0, "echo_time": echo_time, **({"weights": weights} if weights else {})}
+        if reference == "csf" and region is not None:
+            fixed["in_csf"] = region
         invert = make_method("inversion", method, resources, parameters=parameters, **fixed)
         refer = make(Reference(kind=reference), f"reference_{invert.name}", resources)
         if region is not None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from qsm_nipype import __version__
 from qsm_nipype.bids import Acquisition
+from qsm_nipype.methods import Method
 from qsm_nipype.settings import Settings
 
 #: Sidecar fields that may reach an output: scanner and sequence, never a person, place or date.
@@ -54,15 +55,12 @@ def steps(
             if users not in found:
                 found.append(users)
             continue
-        parameters = {**method.parameters(), **settings.parameters_of(method)}
-        if method.network and (weights := settings.weights_of(method)):
-            parameters["weights"] = weights.name
         found.append(
             {
                 "step": method.step,
                 "method": method.name,
                 "label": method.label,
-                "parameters": {k: v for k, v in parameters.items() if v is not None},
+                "parameters": _parameters(settings, method),
             }
         )
     edits = _edits(settings)
@@ -87,6 +85,16 @@ def steps(
         rims = {"step": "lesions", "method": "rimnet", "label": "QSMRim-Net"}
         found.append({**rims, "parameters": chosen})
     return found
+
+
+def _parameters(settings: Settings, method: Method) -> dict[str, Any]:
+    """A method's parameters in this run, those that are unset left out."""
+    found = {**method.parameters(), **settings.parameters_of(method)}
+    if method.network and (weights := settings.weights_of(method)):
+        found["weights"] = weights.name
+    if method.key == "inversion.medi" and settings.reference == "csf":
+        found["uniform"] = "cerebrospinal fluid"
+    return {k: v for k, v in found.items() if v is not None}
 
 
 def _edits(settings: Settings) -> dict[str, Any]:

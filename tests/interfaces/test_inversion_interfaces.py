@@ -102,3 +102,18 @@ def test_agreement_is_the_mean_and_sd_of_the_maps(tmp_path, monkeypatch):
     files[1] = write(tmp_path / "other.nii", np.ones((2, 2, 2)))
     with pytest.raises(DataError, match=r"other\.nii"):
         inversion.Agreement(in_files=files, in_mask=mask).run()
+
+
+def test_medi_makes_chi_uniform_in_the_csf(inputs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    csf = np.zeros((20, 20, 20))
+    csf[8:12, 8:12, 8:12] = 1
+    write(tmp_path / "csf.nii", csf)
+
+    def spread(**more):
+        found = nib.load(inversion.MEDI(**inputs, **more).run().outputs.out_file).get_fdata()
+        return found[csf > 0].std(), abs(found[csf > 0].mean())
+
+    with_csf = spread(in_csf=str(tmp_path / "csf.nii"), out_file="zero.nii")
+    assert with_csf[0] < 0.8 * spread()[0]
+    assert with_csf[1] < 1e-6
