@@ -21,7 +21,7 @@ PADDING = 16
 B0 = 3.0
 ECHO_TIME = 0.02
 #: Largest phase (rad) of a field that is more than a voxel wide. Beyond π, e^{iφ} has turns, and
-#: from χ = 0 a strong source would be found too weak by some of them.
+#: beyond π/2 a misfit pulls less the larger it is: from χ = 0 a strong source stays too weak.
 STRONGEST = 1.0
 
 

@@ -36,7 +36,8 @@ def nltv(  # noqa: PLR0913  the common signature, with all the data this method 
 
     Minimises ½‖W(e^{iDχ} − e^{iφ})‖² + λ Σ|∇χ| over the χ that vanish outside `mask`, in radians:
     φ = 2π·γ·`b0`·`echo_time`·field (T, s). Because the phase enters through e^{iφ}, whole turns in
-    it don't matter. Weights W come from `noise` (SD in
+    single voxels don't matter; beside a strong source, where φ is made smaller (`phase_data`),
+    they pull less than they would in a linear data term. Weights W come from `noise` (SD in
     ppm), else from `magnitude`. Differences are per voxel and isotropic.
 
     `regularization` λ in ppm; None: λ = `FACTOR`·σ^1.5/s^0.5 from the field's noise σ (that of
