@@ -297,6 +297,7 @@ def _acquisition(bids_dir: Path, entities: dict[str, str], paths: Sequence[Path]
         coils = _coils(main, volumes)
         step = coils if volumes == 1 else 1
         echo_times = _echo_times(main[::step], sidecars[::step], volumes)
+        _check_partners(bids_dir, main, sidecars, files["magnitude"] or files["imaginary"])
         if volumes > 1 and coils > 1:  # a sidecar for each volume, as ReadPhase takes them
             sidecars = [s for s in sidecars for _ in range(coils)]
     b0 = _field_strength(main[0], sidecars[0], notes)
@@ -346,18 +347,31 @@ def _files_by_part(paths: Sequence[Path]) -> dict[str, list[Path]]:
             )
         files[PARTS[part]].append(path)
     for one, other in (("phase", "magnitude"), ("real", "imaginary")):
-        if files[one] and len(files[one]) != len(files[other]):
-            short = other if len(files[other]) < len(files[one]) else one
-            raise DataError(
-                f"{files[one][0].name}: {len(files[one])} {one} but {len(files[other])} {other} "
-                f"images; add the missing {short} files"
-            )
+        if files[one]:
+            _check_pairs(one, files[one], other, files[other])
     if not files["phase"] and not files["real"]:
         raise DataError(
             f"{paths[0].name}: there is no phase image; export part-phase (or part-real and "
             f"part-imag) beside the magnitude"
         )
     return files
+
+
+def _check_pairs(one: str, ones: Sequence[Path], other: str, others: Sequence[Path]) -> None:
+    """Refuse images without their partner in the `other` part, and an image kept twice."""
+    for twice in (ones, others):
+        for path, following in zip(twice, twice[1:], strict=False):
+            if path.name.split(".")[0] == following.name.split(".")[0]:
+                raise DataError(f"{path.name}: {following.name} is there too; keep one of them")
+    if len(ones) != len(others):
+        short = other if len(others) < len(ones) else one
+        raise DataError(
+            f"{ones[0].name}: {len(ones)} {one} but {len(others)} {other} images; "
+            f"add the missing {short} files"
+        )
+    for path, partner in zip(ones, others, strict=True):
+        if _echo_order(path)[:2] != _echo_order(partner)[:2]:
+            raise DataError(f"{path.name}: there is no {other} image of this echo; add it")
 
 
 def _echo_order(path: Path) -> tuple[int, int, str]:
@@ -415,6 +429,11 @@ def _echo_times(
             raise DataError(f"{name}: EchoTime is missing; add it (in seconds)")
         value = metadata["EchoTime"]
         values = value if isinstance(value, list) else [value]
+        if len(paths) > 1 and len(values) > 1:
+            raise DataError(
+                f"{name}: EchoTime lists {len(values)} times, but each echo has its own file; "
+                f"give that echo's time"
+            )
         if not all(isinstance(v, (int, float)) and math.isfinite(v) and v > 0 for v in values):
             raise DataError(
                 f"{name}: EchoTime is {value!r}; it must be a positive number of seconds"
@@ -436,6 +455,23 @@ def _echo_times(
             f"{paths[0].name}: the echo times {listed} s do not increase; correct them"
         )
     return tuple(times)
+
+
+def _check_partners(
+    bids_dir: Path,
+    main: Sequence[Path],
+    sidecars: Sequence[Mapping[str, Any]],
+    partners: Sequence[Path],
+) -> None:
+    """Refuse echoes whose two images tell different echo times: every map scales with them."""
+    for path, metadata, partner in zip(main, sidecars, partners, strict=False):
+        time, other = metadata["EchoTime"], sidecar(bids_dir, partner).get("EchoTime")
+        numbers = isinstance(time, (int, float)) and isinstance(other, (int, float))
+        if numbers and not math.isclose(time, other, rel_tol=0.01):
+            raise DataError(
+                f"{path.name.split('.')[0]}.json: EchoTime is {time:g} s and that of "
+                f"{partner.name} {other:g} s; correct the wrong one"
+            )
 
 
 def _field_strength(path: Path, metadata: Mapping[str, Any], notes: list[str]) -> float:

@@ -1,5 +1,6 @@
 """Finding acquisitions: inheritance, pairing, and one clear sentence for everything wrong."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -91,6 +92,8 @@ def test_one_bad_acquisition_does_not_disturb_the_other(dataset):
         ({"EchoTime": 10}, "cannot be seconds; divide milliseconds by 1000"),
         ({"EchoTime": "4 ms"}, "must be a positive number of seconds"),
         ({"EchoTime": 0.004}, "do not increase"),
+        ({"EchoTime": [0.005, 0.01]}, "lists 2 times, but each echo has its own file; give"),
+        ({"EchoTime": 0.02}, "EchoTime is 0.02 s and that of sub-01_echo-2_part-mag_MEGRE.nii.gz"),
     ],
 )
 def test_wrong_echo_time_is_named(dataset, metadata, words):
@@ -142,6 +145,19 @@ def test_flat_and_empty_images_are_named(dataset):
 def test_missing_phase_echo_is_named(dataset):
     (dataset / "sub-01" / "anat" / "sub-01_echo-2_part-phase_MEGRE.nii.gz").unlink()
     assert "1 phase but 2 magnitude images" in reason(dataset)
+
+
+def test_an_image_kept_twice_is_named(dataset):
+    path = dataset / "sub-01" / "anat" / "sub-01_echo-2_part-phase_MEGRE.nii.gz"
+    path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+    assert reason(dataset).endswith("_MEGRE.nii.gz is there too; keep one of them")
+
+
+def test_echoes_are_not_paired_by_number_of_files(dataset):
+    folder = dataset / "sub-01" / "anat"
+    for path in folder.glob("sub-01_echo-2_part-mag_MEGRE.*"):
+        path.rename(folder / path.name.replace("echo-2", "echo-3"))
+    assert "sub-01_echo-2_part-phase_MEGRE.nii.gz: there is no magnitude" in reason(dataset)
 
 
 def test_same_result_names_are_refused(dataset):

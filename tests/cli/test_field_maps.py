@@ -101,10 +101,10 @@ def test_one_magnitude_is_enough_and_none_is_named(dataset):
 def test_two_phases_are_two_echoes(dataset):
     folder = dataset / "sub-01" / "fmap"
     (folder / "sub-01_phasediff.nii.gz").unlink()
-    for n, time in ((1, 0.005), (2, 0.0075)):
+    for n, time in ((1, 0.00519), (2, 0.00765)):
         write(dataset, "fmap", f"sub-01_phase{n}", EchoTime=time, MagneticFieldStrength=3)
     found = only(dataset)
-    assert found.echo_times == (0.005, 0.0075) and len(found.magnitude) == 2
+    assert found.echo_times == (0.00519, 0.00765) and len(found.magnitude) == 2
     (folder / "sub-01_phase2.nii.gz").unlink()
     assert "no phase2 image" in reason(dataset)
 
