@@ -22,6 +22,7 @@ from qsm_nipype.settings import Settings
 #: First arguments that are commands; anything else is the BIDS folder (`./demo` is a path).
 COMMANDS = {
     "demo": ("qsm_nipype.demo:main", "simulate a small head, process it, score it"),
+    "convert": ("qsm_nipype.dicom.command:main", "DICOM gradient echoes to BIDS"),
     "simulate": ("qsm_nipype.simulation.command:main", "simulate heads as a BIDS dataset"),
     "stage": ("qsm_nipype.stage:main", "run one step on the files of the QSM-CI contract"),
     "status": ("qsm_nipype.execution.status:main", "who is done, running or failed, and why"),

@@ -1,0 +1,1 @@
+"""From a scanner's DICOM files to a BIDS dataset: `qsm-nipype convert`."""
