@@ -45,7 +45,7 @@ class Series:
 
 
 def read_series(folder: Path) -> list[Series]:
-    """The series below `folder`, by number; what is not DICOM is passed over."""
+    """The series below `folder`, by number; files that are no DICOM images are passed over."""
     found: dict[str, list[Path]] = {}
     first: dict[str, Any] = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
@@ -54,7 +54,7 @@ def read_series(folder: Path) -> list[Series]:
         except (InvalidDicomError, OSError, EOFError):
             continue
         uid = str(header.get("SeriesInstanceUID", ""))
-        if uid:
+        if uid and "Rows" in header:  # reports and raw data may share the images' series
             found.setdefault(uid, []).append(path)
             first.setdefault(uid, header)
     series = [_series(first[uid], files) for uid, files in found.items()]
@@ -79,7 +79,7 @@ def why_left_out(header: Any) -> str:
     gradient echoes) pass.
     """
     sequence = _words(header.get("ScanningSequence"))
-    if header.get("Modality", "MR") != "MR" or "Rows" not in header:
+    if header.get("Modality", "MR") != "MR":
         return "no MR images"
     if "EP" in sequence or header.get("EchoPlanarPulseSequence") == "YES":
         return "echo planar"
