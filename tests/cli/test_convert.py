@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -148,6 +149,7 @@ def test_other_series_are_left_out_and_named(tmp_path, capsys):
     write_series(source, volume, 9, ImageType=["DERIVED", "PRIMARY", "M", "SWI"], EchoTime=20)
     write_series(source, volume, 10, ScanningSequence="SE", EchoTime=20)
     (source / "notes.txt").write_text("not DICOM")
+    shutil.copytree(source / "p", source / "copy of p")
     raw = pydicom.dcmread(next((source / "m").iterdir()))
     del raw.PixelData, raw.Rows, raw.Columns
     raw.save_as(source / "000-raw")  # as Philips stores its own data among the images

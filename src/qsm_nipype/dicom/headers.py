@@ -20,6 +20,7 @@ _TAGS = (
     "EchoPlanarPulseSequence",
     "InversionRecovery",
     "PatientID",
+    "SOPInstanceUID",
     "StudyInstanceUID",
     "SeriesInstanceUID",
     "SeriesNumber",
@@ -45,19 +46,22 @@ class Series:
 
 
 def read_series(folder: Path) -> list[Series]:
-    """The series below `folder`, by number; files that are no DICOM images are passed over."""
-    found: dict[str, list[Path]] = {}
+    """The series below `folder`, by number.
+
+    Files that are no DICOM images are passed over, and so are further copies of an image.
+    """
+    found: dict[str, dict[str, Path]] = {}
     first: dict[str, Any] = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         try:
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
-        except (InvalidDicomError, OSError, EOFError):
+        except (InvalidDicomError, OSError, EOFError, ValueError):
             continue
         uid = str(header.get("SeriesInstanceUID", ""))
         if uid and "Rows" in header:  # reports and raw data may share the images' series
-            found.setdefault(uid, []).append(path)
+            found.setdefault(uid, {}).setdefault(str(header.get("SOPInstanceUID", path)), path)
             first.setdefault(uid, header)
-    series = [_series(first[uid], files) for uid, files in found.items()]
+    series = [_series(first[uid], files.values()) for uid, files in found.items()]
     return sorted(series, key=lambda s: (s.study, s.number))
 
 
