@@ -46,6 +46,21 @@ class QSMInputSpec(BaseInterfaceInputSpec):
         if not isdefined(self.code_version):
             self.code_version = code_version()
 
+    def get_hashval(self, hash_method: str | None = None) -> tuple[Any, str]:
+        """As Nipype's; a folder that `weights` names counts with its files, not by its name."""
+        inputs, value = super().get_hashval(hash_method)
+        folder = self.trait_get().get("weights")
+        if isinstance(folder, str) and Path(folder).is_dir():
+            value = hashlib.md5(f"{value} {_contents(Path(folder))}".encode()).hexdigest()
+        return inputs, value
+
+
+def _contents(folder: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of change of every file in `folder`."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    states = [(str(p.relative_to(folder)), p.stat()) for p in files]
+    return [(name, state.st_size, state.st_mtime_ns) for name, state in states]
+
 
 class QSMInterface(BaseInterface):
     """Load, one call into `core` or `models`, save.

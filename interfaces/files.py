@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 def write_bytes(path: Path, content: bytes) -> str:
     """Write a file in one step, making its folder; returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    partial = path.with_name(f".partial-{uuid.uuid4().hex}-{path.name}")
     partial.write_bytes(content)
     os.replace(partial, path)
     return str(path)

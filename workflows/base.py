@@ -307,4 +307,4 @@ def _own_file(kind: str, derivatives: Mapping[str, str], acquisition: Acquisitio
     """The user's mask of a kind (`-d KIND=PATH`) for an acquisition, where there is one."""
     if kind not in derivatives:
         return None
-    return str(bids.find_mask(Path(derivatives[kind]).absolute(), acquisition))
+    return str(bids.find_mask(Path(derivatives[kind]).absolute(), acquisition, kind))

@@ -13,6 +13,8 @@ from qsm_nipype.errors import DataError
 _OWN_SPACES = ("T1w", "orig", "scanner", "individual", "native", "GRE", "MEGRE")
 #: What FreeSurfer and FastSurfer leave in `mri/`, best first, and the image that it lies on.
 _SURFER = ("aparc+aseg.mgz", "aparc.DKTatlas+aseg.deep.mgz", "aseg.mgz", "aseg.auto.mgz")
+#: Segmentations that a run itself writes as `desc-NAME_dseg`.
+_RESULTS = ("dentate", "lesions")
 _SURFER_T1 = ("T1.mgz", "orig.mgz", "nu.mgz")
 
 
@@ -68,7 +70,7 @@ def find_atlases(place: Path, acquisition: Acquisition, bids_dir: Path) -> list[
 
 
 def _surfer(place: Path, acquisition: Acquisition, raw: Path | None) -> list[Atlas]:
-    for folder in sorted(place.glob(f"sub-{acquisition.subject}*/mri")):
+    for folder in _subject_folders(place, acquisition):
         for name in _SURFER:
             if (folder / name).is_file():
                 own = _first(folder / t for t in _SURFER_T1 if (folder / t).is_file())
@@ -76,12 +78,25 @@ def _surfer(place: Path, acquisition: Acquisition, raw: Path | None) -> list[Atl
     return []
 
 
+def _subject_folders(place: Path, acquisition: Acquisition) -> list[Path]:
+    """`mri/` of sub-01, or sub-01_ses-1 (that of the session first), and of nobody else."""
+    found = []
+    for folder in sorted(place.glob(f"sub-{acquisition.subject}*/mri")):
+        words = folder.parent.name.split(".")[0].split("_")
+        told = dict(word.split("-", 1) for word in words if "-" in word)
+        session = told.get("ses", acquisition.session)
+        if told.get("sub") == acquisition.subject and acquisition.session in (None, session):
+            found.append((told.get("ses") != acquisition.session, folder))
+    return [folder for _, folder in sorted(found)]
+
+
 def _name(path: Path) -> str:
-    """desc-, atlas- or seg- entity, else the file's own name."""
+    """desc-, atlas- or seg- entity, else the file's own name; `own…` for a name of our results."""
     entities, _ = parse_name(path)
     for key in ("desc", "atlas", "seg"):
         if key in entities:
-            return str(entities[key])
+            name = str(entities[key])
+            return f"own{name}" if name in _RESULTS else name
     return "dseg" if entities.get("sub") else path.name.split(".")[0]
 
 

@@ -166,29 +166,37 @@ def sidecar(bids_dir: Path, image: Path) -> dict[str, Any]:
     return merged
 
 
-def find_mask(place: Path, acquisition: Acquisition) -> Path:
+def find_mask(place: Path, acquisition: Acquisition, kind: str = "masks") -> Path:
     """The user's mask of an acquisition: a file, or one of a folder of BIDS derivatives.
 
     In a folder it is the `*_mask.nii[.gz]` of the subject whose entities do not contradict the
-    acquisition's; `desc-brain` is preferred. Raises DataError when there is none, or two.
+    acquisition's. Of a brain (`kind` "masks") `desc-brain` is preferred; of a "reference" region
+    `desc-reference` and `desc-csf` (or `label-`) are, and masks of the brain don't count. Raises
+    DataError when there is none, or two.
     """
+    best = ("brain",) if kind == "masks" else ("reference", "csf")
     if place.is_file():
         return place
     found: list[tuple[bool, int, Path]] = []
     for path in sorted(place.rglob(f"sub-{acquisition.subject}*_mask.nii*")):
         entities, _ = parse_name(path)
-        desc = entities.pop("desc", "brain")
+        label = entities.pop("label", "brain" if kind == "masks" else "")
+        desc = entities.pop("desc", label).lower()
+        if kind != "masks" and desc in ("brain", "chi"):
+            continue
         if all(acquisition.entities.get(key) == value for key, value in entities.items()):
-            found.append((desc != "brain", -len(entities), path))
+            found.append((desc not in best, -len(entities), path))
     found.sort()
     if not found:
         raise DataError(
-            f"{place}: no *_mask.nii.gz for {acquisition.label}; add it, or leave out -d masks"
+            f"{place}: no *_mask.nii.gz for {acquisition.label}"
+            + ("" if kind == "masks" else f" that is a {kind} region")
+            + f"; add it, or leave out -d {kind}"
         )
     if len(found) > 1 and found[0][:2] == found[1][:2]:
         raise DataError(
             f"{place}: {found[0][2].name} and {found[1][2].name} both fit {acquisition.label}; "
-            f"keep one, or name it desc-brain"
+            f"keep one, or name it desc-{best[0]}"
         )
     return found[0][2]
 
@@ -466,8 +474,9 @@ def _check_partners(
     """Refuse echoes whose two images tell different echo times: every map scales with them."""
     for path, metadata, partner in zip(main, sidecars, partners, strict=False):
         time, other = metadata["EchoTime"], sidecar(bids_dir, partner).get("EchoTime")
-        numbers = isinstance(time, (int, float)) and isinstance(other, (int, float))
-        if numbers and not math.isclose(time, other, rel_tol=0.01):
+        if not isinstance(time, (int, float)) or not isinstance(other, (int, float)):
+            continue
+        if not math.isclose(time, other, rel_tol=0.01):
             raise DataError(
                 f"{path.name.split('.')[0]}.json: EchoTime is {time:g} s and that of "
                 f"{partner.name} {other:g} s; correct the wrong one"
@@ -475,10 +484,13 @@ def _check_partners(
 
 
 def _field_strength(path: Path, metadata: Mapping[str, Any], notes: list[str]) -> float:
+    """B0 in tesla: from the frequency of the protons, else as stated (often a rounded number)."""
     name = path.name.split(".")[0] + ".json"
     b0 = metadata.get("MagneticFieldStrength")
-    if b0 is None and isinstance(metadata.get("ImagingFrequency"), (int, float)):
-        b0 = metadata["ImagingFrequency"] / GYROMAGNETIC_RATIO
+    frequency = metadata.get("ImagingFrequency")
+    measured = frequency / GYROMAGNETIC_RATIO if isinstance(frequency, (int, float)) else None
+    if b0 is None and measured is not None:
+        b0 = measured
         notes.append(f"MagneticFieldStrength is missing; {b0:.3f} T follows from ImagingFrequency")
     if b0 is None:
         raise DataError(f"{name}: MagneticFieldStrength is missing; add it (in tesla)")
@@ -486,6 +498,8 @@ def _field_strength(path: Path, metadata: Mapping[str, Any], notes: list[str]) -
         raise DataError(
             f"{name}: MagneticFieldStrength is {b0!r}; give it in tesla, for instance 3"
         )
+    if measured is not None and abs(measured - b0) < 0.1 * b0:
+        return float(measured)
     return float(b0)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,12 +55,14 @@ def run(settings: Settings) -> int:
         print(plan(settings, acquisitions, refusals))
         return 1 if refusals else 0
     _check_places(settings)
+    _check_device(settings)
     labels = sorted({f"sub-{item.subject}" for item in [*acquisitions, *refusals]})
     from qsm_nipype.execution import lock, state
 
     prepare_output(settings)
     held = lock.output_lock(settings.output_dir, labels)
-    with held, state.running(settings.output_dir, labels, settings=_digest(settings)):
+    digests = _digests(settings, acquisitions, refusals)
+    with held, state.running(settings.output_dir, digests):
         failures = [Failure(r.label, r.subject, r.reason) for r in refusals]
         if acquisitions and not settings.reports_only:
             failures += execute(settings, acquisitions)
@@ -113,7 +115,7 @@ def _with_masks(
                 if kind == "segmentation":
                     atlases.find_atlases(Path(place), acquisition, settings.bids_dir)
                 elif kind != "lesions":  # without those an acquisition is still processed
-                    bids.find_mask(Path(place), acquisition)
+                    bids.find_mask(Path(place), acquisition, kind)
             good.append(acquisition)
         except DataError as exc:
             refusals.append(Refusal(acquisition.entities, str(exc)))
@@ -141,7 +143,7 @@ def plan(
         echoes = ", ".join(f"{1000 * t:.4g}" for t in item.echo_times)
         size = " × ".join(f"{v:.3g}" for v in item.voxel_size)
         shape = "×".join(str(n) for n in item.shape)
-        lines.append(f"  {item.label}: {item.b0:g} T, TE {echoes} ms, {shape} of {size} mm")
+        lines.append(f"  {item.label}: {item.b0:.4g} T, TE {echoes} ms, {shape} of {size} mm")
     lines += [f"  {item.label}: NOT PROCESSED: {item.reason}" for item in refusals]
     lines.append("steps")
     for step in records.steps(settings):
@@ -173,19 +175,21 @@ def _check_places(settings: Settings) -> None:
     for folder in (output, work):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / f".write-test-{os.getpid()}"
+            probe = folder / f".write-test-{uuid.uuid4().hex}"
             probe.touch()
             probe.unlink()
         except OSError as exc:
             raise UsageError(
                 f"{folder}: cannot be written ({exc.strerror}); choose another"
             ) from exc
-    _check_device(settings)
 
 
 def _check_device(settings: Settings) -> None:
     if settings.device == "cuda" and not uses_gpu(settings):
-        raise UsageError("--device cuda: there is no CUDA device here; use --device auto or cpu")
+        raise UsageError(
+            "--device cuda: there is no CUDA device here, or torch was installed without CUDA; "
+            "use --device auto or cpu"
+        )
 
 
 def uses_gpu(settings: Settings) -> bool:
@@ -194,7 +198,11 @@ def uses_gpu(settings: Settings) -> bool:
         return settings.device == "cuda"
     from qsm_nipype.execution.resources import gpu_ids
 
-    return bool(gpu_ids(settings.n_gpus or None))
+    if not gpu_ids(settings.n_gpus or None):
+        return False
+    import torch
+
+    return torch.version.cuda is not None  # else torch was installed for CPUs only
 
 
 def prepare_output(settings: Settings) -> None:
@@ -236,10 +244,33 @@ def _validate(settings: Settings) -> None:
             print(f"qsm-nipype: the BIDS validator finds errors: {listed}", file=sys.stderr)
 
 
-def _digest(settings: Settings) -> str:
+def _digests(
+    settings: Settings, acquisitions: Sequence[Acquisition], refusals: Sequence[Refusal]
+) -> dict[str, str]:
+    """For each participant (`sub-XX`) what was asked for: choices, own files, acquisitions."""
     from qsm_nipype.execution import state
 
-    return state.digest({"settings": configuration.science(settings), "version": __version__})
+    wanted = {
+        "settings": configuration.science(settings),
+        "derivatives": dict(settings.derivatives),
+        "version": __version__,
+    }
+    labels: dict[str, list[str]] = {}
+    for item in [*acquisitions, *refusals]:
+        labels.setdefault(f"sub-{item.subject}", []).append(item.label)
+    return {
+        name: state.digest({**wanted, "acquisitions": sorted(own)}) for name, own in labels.items()
+    }
+
+
+def _binds(folders: Sequence[Path], arguments: Sequence[str]) -> tuple[Path, ...]:
+    """`folders`, and what else the arguments name that exists outside of them."""
+    found = list(folders)
+    for word in arguments:
+        path = Path(word.partition("=")[2] or word).absolute()
+        if path.exists() and not any(path.is_relative_to(place) for place in found):
+            found.append(path)
+    return tuple(found)
 
 
 def submit(settings: Settings, arguments: Sequence[str]) -> int:
@@ -259,16 +290,17 @@ def submit(settings: Settings, arguments: Sequence[str]) -> int:
         participants=tuple(sorted({a.subject for a in [*acquisitions, *refusals]})),
         command=(*program, *task_arguments(arguments)),
         group_command=(*program, str(bids_dir), str(out), "group"),
-        settings=_digest(settings),
+        settings=_digests(settings, acquisitions, refusals),
         n_procs=settings.nprocs or available_cpus(),
         memory_gb=settings.mem or 8.0,
         n_gpus=int(settings.device == "cuda"),
         array_size=settings.array_size or None,
         sbatch_args=settings.sbatch_args,
         container=settings.container,
-        binds=(bids_dir, out, settings.work_dir.absolute()),
+        binds=_binds([bids_dir, out, settings.work_dir.absolute()], arguments),
     )
     if not settings.dry_run:
+        _check_places(settings)
         prepare_output(settings)
     submit_jobs(request, dry_run=settings.dry_run)
     return 0
@@ -309,8 +341,17 @@ def execute(settings: Settings, acquisitions: Sequence[Acquisition]) -> list[Fai
         workflow.run(plugin=plugin, plugin_args=arguments)
     failures = collect_failures(settings, acquisitions, progress.failures)
     if settings.clean_workdir and not failures:
-        shutil.rmtree(Path(workflow.base_dir) / workflow.name, ignore_errors=True)
+        _clean(workflow)
     return failures
+
+
+def _clean(workflow: Any) -> None:
+    """Remove this run's intermediate results; other runs may be at work beside them."""
+    folder = Path(workflow.base_dir) / workflow.name
+    for name in {node.split(".")[0] for node in workflow.list_node_names()}:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    with contextlib.suppress(OSError):  # others' results, or none at all
+        folder.rmdir()
 
 
 def _graph_name(settings: Settings) -> str:
@@ -361,8 +402,9 @@ def collect_failures(
         owner = next((by_name[part] for part in fullname.split(".") if part in by_name), None)
         crash = next((c for c in reversed(crashes) if _crash_is_of(c, fullname)), None)
         reason = reason_of(crash.read_text(errors="replace")) if crash else "see the log"
-        label = owner.label if owner else fullname.rsplit(".", 1)[-1]
-        subject = owner.subject if owner else label.removeprefix("report_")
+        name = fullname.rsplit(".", 1)[-1]  # records_01 and report_01 belong to a participant
+        subject = owner.subject if owner else name.partition("_")[2]
+        label = owner.label if owner else f"sub-{subject}"
         found.setdefault(label, Failure(label, subject, reason, fullname, str(crash or "")))
     return list(found.values())
 

@@ -114,6 +114,15 @@ def test_field_strength_from_the_imaging_frequency_is_noted(dataset):
     assert "ImagingFrequency" in found.notes[0]
 
 
+@pytest.mark.parametrize(("frequency", "b0"), [(123.25, 2.8947), (32.1, 3.0), ("?", 3.0)])
+def test_ppm_are_of_the_protons_frequency_not_of_a_rounded_field(dataset, frequency, b0):
+    # Siemens "3 T" is 2.89 T; 32.1 MHz is sodium
+    content = {"MagneticFieldStrength": 3, "ImagingFrequency": frequency}
+    (dataset / "MEGRE.json").write_text(json.dumps(content))
+    (found,), _ = find_acquisitions(dataset, Selection())
+    assert found.b0 == pytest.approx(b0, abs=1e-4) and not found.notes
+
+
 def test_field_strength_in_gauss_is_refused(dataset):
     (dataset / "MEGRE.json").write_text('{"MagneticFieldStrength": 30000}')
     assert "give it in tesla" in reason(dataset)
@@ -208,5 +217,10 @@ def test_the_users_mask_is_found_by_entities(dataset, tmp_path):
     write(masks, "sub-01_mask")
     with pytest.raises(DataError, match="both fit sub-01; keep one"):
         find_mask(masks, found)
+    assert find_mask(masks, found, "reference").name == "sub-01_desc-csf_mask.nii.gz"
+    (masks / "sub-01/anat/sub-01_desc-csf_mask.nii.gz").unlink()
+    (masks / "sub-01/anat/sub-01_mask.nii.gz").unlink()
+    with pytest.raises(DataError, match="that is a reference region; add it, or leave out -d ref"):
+        find_mask(masks, found, "reference")
     with pytest.raises(DataError, match="no \\*_mask.nii.gz for sub-01; add it"):
         find_mask(masks / "sub-02", found)

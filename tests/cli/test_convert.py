@@ -19,7 +19,16 @@ from qsm_nipype.dicom.headers import why_left_out
 from qsm_nipype.dicom.recordings import Image, find_recordings, names
 from qsm_nipype.errors import DataError, UsageError
 
-PERSONAL = ("Doe^Jane", "ID4711", "19510203", "St Elsewhere", "20240607", "Dr Who", "call her")
+PERSONAL = (
+    "Doe^Jane",
+    "101500",
+    "ID4711",
+    "19510203",
+    "St Elsewhere",
+    "20240607",
+    "Dr Who",
+    "call her",
+)
 STUDY = generate_uid(entropy_srcs=["study"])
 #: Oblique, unequal voxels; i, j, k to RAS mm.
 AFFINE = nib.affines.from_matvec(
@@ -129,7 +138,10 @@ def test_voxels_geometry_and_times_survive(tmp_path, capsys):
     assert convert(tmp_path / "dicom", tmp_path / "bids") == 0
     (found,), refused = find_acquisitions(tmp_path / "bids", Selection())
     assert not refused and found.echo_times == pytest.approx((0.00492, 0.00984))
-    assert found.b0 == 3 and found.voxel_size == pytest.approx((1.5, 1.25, 2.0), abs=1e-4)
+    assert found.b0 == pytest.approx(
+        123.2 / 42.577478
+    )  # the protons' frequency, not the rounded 3 T
+    assert found.voxel_size == pytest.approx((1.5, 1.25, 2.0), abs=1e-4)
     for (part, n), values in stored.items():
         name = f"sub-01_echo-{n}_part-{part}_MEGRE"
         made = canonical(tmp_path / "bids" / "sub-01" / "anat" / f"{name}.nii.gz")

@@ -116,6 +116,13 @@ def test_an_echo_beyond_pi_next_to_one_that_spans_a_turn_is_radians():
     assert difference(reading, phases) < 1e-5
 
 
+def test_floats_within_pi_are_radians_though_they_span_no_turn():
+    phases = [1.6 * p / math.pi for p in truth()]
+    reading = read_phase(stored(phases))
+    assert reading.record["decision"] == "radians" and reading.record["warnings"]
+    assert difference(reading, phases) < 1e-5
+
+
 def test_wrong_units_in_the_sidecar_are_noticed():
     phases = truth()
     raw = [np.rint(p / math.pi * 4096).clip(-4096, 4095).astype(np.int16) for p in phases]

@@ -267,6 +267,8 @@ def test_unusual_numbers_are_marked(tmp_path):
     html = published(tmp_path, record(tmp_path, numbers=numbers))[1]
     assert "number caution" in html
     assert "number caution" not in published(tmp_path, record(tmp_path))[1]
+    usual = {"unreliable_fraction": {"value": 3.0, "unit": "%"}}
+    assert "number caution" not in published(tmp_path, record(tmp_path, numbers=usual))[1]
 
 
 def test_pictures_inside_the_dataset_stay_where_they_are(tmp_path):

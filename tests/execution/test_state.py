@@ -73,7 +73,7 @@ def test_a_reader_never_sees_a_half_written_state(tmp_path):
 def test_a_run_left_by_an_error_has_failed_with_its_reason(tmp_path):
     with (
         pytest.raises(OSError, match="disk full"),
-        state.running(tmp_path, ["sub-01", "sub-02"], settings="ab"),
+        state.running(tmp_path, {"sub-01": "ab", "sub-02": "ab"}),
     ):
         state.write(tmp_path, "sub-01", "done")
         raise OSError("disk full")
@@ -84,7 +84,7 @@ def test_a_run_left_by_an_error_has_failed_with_its_reason(tmp_path):
 
 
 def test_a_run_that_does_not_say_how_it_ended_is_not_done(tmp_path):
-    with state.running(tmp_path, ["sub-01"]):
+    with state.running(tmp_path, {"sub-01": "ab"}):
         pass
     assert state.read(tmp_path, "sub-01").status == "failed"
 
@@ -92,7 +92,7 @@ def test_a_run_that_does_not_say_how_it_ended_is_not_done(tmp_path):
 def run_and_signal(tmp_path, number):
     code = (
         "import sys, time\nfrom qsm_nipype.execution import state\n"
-        "with state.running(sys.argv[1], ['sub-01']):\n"
+        "with state.running(sys.argv[1], {'sub-01': 'ab'}):\n"
         "    print('ready', flush=True)\n    time.sleep(60)"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
@@ -119,7 +119,7 @@ def test_after_sigkill_the_writer_is_seen_to_be_dead(tmp_path):
 
 def test_the_handler_of_sigterm_is_put_back(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
-    with state.running(tmp_path, ["sub-01"]):
+    with state.running(tmp_path, {"sub-01": "ab"}):
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
 

@@ -15,7 +15,7 @@ TASK = """
 import json, os, sys
 from qsm_nipype.execution import state
 out, label = sys.argv[1], "sub-" + sys.argv[sys.argv.index("--participant-label") + 1]
-with state.running(out, [label], settings="v1"):
+with state.running(out, {label: "v1"}):
     with open(os.path.join(out, "ran"), "a") as stream:
         stream.write(label + "\\n")
     if label == "sub-02" and not os.path.exists(os.path.join(out, "repaired")):
@@ -36,7 +36,7 @@ def request(out, **changes):
         "out_dir": out,
         "participants": ("01", "02", "03"),
         "command": command,
-        "settings": "v1",
+        "settings": {f"sub-{n:02d}": "v1" for n in range(1, 6)},
         "memory_gb": 0.5,
         **changes,
     }

@@ -71,6 +71,19 @@ def test_without_weights_it_says_how_to_get_some(case, monkeypatch):
         QSMMaskNet(in_magnitude=case["field"]).run()
 
 
+def test_a_folder_of_weights_counts_by_its_files(tmp_path):
+    from qsm_nipype.interfaces.segmentation import Dentate
+
+    (tmp_path / "fold_0").mkdir()
+    weights = tmp_path / "fold_0" / "checkpoint.pth"
+    weights.write_bytes(b"one")
+    values = []
+    for content in (b"one", b"three"):
+        weights.write_bytes(content)
+        values.append(Dentate(weights=str(tmp_path)).inputs.get_hashval()[1])
+    assert values[0] != values[1]
+
+
 def test_a_mask_on_another_grid_is_refused(case):
     other = _write(case["tmp"] / "other.nii.gz", np.ones((24, 20, 28), np.uint8))
     with pytest.raises(DataError, match="its grid is not that of"):

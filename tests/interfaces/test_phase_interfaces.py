@@ -79,6 +79,25 @@ def test_echoes_in_files_or_in_one_file_are_the_same(tmp_path, monkeypatch):
     np.testing.assert_array_equal(one, other)
 
 
+def test_the_sidecar_of_a_file_holds_for_all_echoes_in_it(tmp_path, monkeypatch):
+    s = signal()
+    phase = np.angle(s) * 0.5  # no turn is spanned: only the sidecar tells that these are radians
+    four = write(tmp_path / "p.nii.gz", phase.astype(np.float32))
+    magnitude = write(tmp_path / "m.nii.gz", np.abs(s).astype(np.float32))
+    sidecar = {"Units": "rad", "EchoTime": [0.004, 0.008]}
+    found, _, record, outputs = read(
+        tmp_path,
+        monkeypatch,
+        phase_files=[four],
+        magnitude_files=[magnitude],
+        metadata=[sidecar],
+        sign="positive",
+    )
+    assert record["decision"] == "radians" and record["units_in_sidecar"] == ["rad"]
+    assert list(outputs.echo_times) == [0.004, 0.008]
+    np.testing.assert_allclose(found, phase, atol=1e-5)
+
+
 def test_real_and_imaginary_files(tmp_path, monkeypatch):
     s = signal()
     real = write(tmp_path / "real.nii", s.real.copy())

@@ -168,6 +168,15 @@ def test_freesurfer_single_files_and_nothing(tmp_path):
         (place / "sub-01/mri" / name.replace(".mgz", ".nii")).rename(place / "sub-01/mri" / name)
     (found,) = find_atlases(place, acquisition(), raw)
     assert (found.name, found.anatomical.name) == ("aseg", "T1.mgz")
+    other = place.with_name("others")
+    other.mkdir()
+    (place / "sub-01").rename(other / "sub-012")
+    with pytest.raises(DataError, match=r"no \*_dseg.nii.gz for sub-01"):
+        find_atlases(other, acquisition(), raw)
+    for session in ("a", "b"):
+        (other / f"sub-01_ses-{session}").symlink_to(other / "sub-012")
+    (found,) = find_atlases(other, acquisition(ses="b"), raw)
+    assert found.file.parent.parent.name == "sub-01_ses-b"
     for session in ("a", "b"):
         path = raw / f"sub-01/ses-{session}/anat/sub-01_ses-{session}_T1w.nii.gz"
         write(path, np.ones((2, 2, 2)))
@@ -176,6 +185,12 @@ def test_freesurfer_single_files_and_nothing(tmp_path):
     assert found.name == "atlas" and "ses-b" in found.anatomical.name
     with pytest.raises(DataError, match=r"no \*_dseg.nii.gz for sub-01"):
         find_atlases(tmp_path / "raw", acquisition(), raw)
+
+
+def test_a_segmentation_called_as_one_of_ours_gets_another_name(tmp_path):
+    path = tmp_path / "sub-01_desc-dentate_dseg.nii.gz"
+    write(path, np.ones((2, 2, 2), np.uint8))
+    assert find_atlases(path, acquisition(), tmp_path)[0].name == "owndentate"
 
 
 @pytest.mark.parametrize("axes", ["RAS", "LPI", "SLA", "PIR"])

@@ -147,6 +147,14 @@ def _decide(echoes: Sequence[StoredEcho], raw: Spans, scaled: Spans) -> _Rule:
     for name, bottom, top, turn, zero in _RANGES:
         if _fills(low, high, bottom, top):
             return _Rule(name, "the values fill this range", turn, zero, False, warnings)
+    if (
+        1.05 < max(abs(low), abs(high)) <= math.pi
+        and low < 0
+        and all(np.issubdtype(e.raw.dtype, np.floating) for e in echoes)
+    ):
+        warning = f"no unit is told and the values span only [{low:.4g}, {high:.4g}]"
+        reason = "floating-point numbers of both signs within ±π"
+        return _Rule("radians", reason, warnings=(*warnings, warning))
     return _by_maker(echoes, low, high, warnings) or _jointly(low, high, warnings)
 
 

@@ -57,6 +57,8 @@ def main(argv: Sequence[str]) -> int:
         files = _targets(options.bids_dir, entities, recordings)
         for fault in faults:
             print(f"left out: {fault}")
+        if any("_acq-" in target.name for target in files):
+            print("acq- is made of the series' descriptions: look whether they name a person")
         for target, image in files.items():
             print(f"{target.relative_to(options.bids_dir)}  (series {image.series})")
             if not options.dry_run:
@@ -134,6 +136,7 @@ def _convert(chosen: Sequence[Series], scratch: Path) -> tuple[list[Image], list
         if not made:
             faults.append(f"series {series.number}: dcm2niix could not convert it ({said})")
         for sidecar in made:
+            _forget_description(sidecar.with_suffix(".nii"))
             metadata = json.loads(sidecar.read_text(encoding="utf-8"))
             file = sidecar.with_suffix(".nii")
             try:
@@ -141,6 +144,13 @@ def _convert(chosen: Sequence[Series], scratch: Path) -> tuple[list[Image], list
             except DataError as exc:
                 faults.append(str(exc))
     return images, faults
+
+
+def _forget_description(file: Path) -> None:
+    """Empty the NIfTI-1 header's text, where dcm2niix writes the time of the day."""
+    with file.open("r+b") as stream:
+        stream.seek(148)
+        stream.write(bytes(80))
 
 
 def _dcm2niix(folder: Path, out: Path) -> str:

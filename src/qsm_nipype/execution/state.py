@@ -25,7 +25,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -128,15 +128,16 @@ class Terminated(SystemExit):
 
 
 @contextlib.contextmanager
-def running(out_dir: Path | str, labels: Iterable[str], **details: Any) -> Iterator[None]:
-    """Mark `labels` as running while the block runs, and as failed when it is left by an error.
+def running(out_dir: Path | str, settings: Mapping[str, str]) -> Iterator[None]:
+    """Mark participants as running while the block runs, as failed when an error ends it.
 
+    `settings` maps their labels to the digest of what was asked for.
     Those that the block itself has written as done or failed are left as they are. SIGTERM is
     turned into `Terminated`, so that a run that is told to end still says so.
     """
-    names = tuple(labels)
-    for label in names:
-        write(out_dir, label, "running", **details)
+    names = tuple(settings)
+    for label, digest_ in settings.items():
+        write(out_dir, label, "running", settings=digest_)
     stop = threading.Event()
     threading.Thread(target=_touch, args=(out_dir, names, stop), daemon=True).start()
     previous = _handle_sigterm()

@@ -10,8 +10,8 @@ import shlex
 import shutil
 import time
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from qsm_nipype.errors import UsageError
@@ -39,14 +39,15 @@ class Submission:
 
     `command` is the command of one task without its participant, as it is to run on a node:
     `--participant-label LABEL` is added to it; `group_command` (if any) runs when all have ended.
-    `participants` are labels without `sub-`. `array_size` is how many tasks may run at a time.
+    `participants` are labels without `sub-`; `settings` maps those with `sub-` to the digest of
+    what is asked for. `array_size` is how many tasks may run at a time.
     """
 
     out_dir: Path
     participants: tuple[str, ...]
     command: tuple[str, ...]
     group_command: tuple[str, ...] = ()
-    settings: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
     n_procs: int = 1
     memory_gb: float = 8.0
     n_gpus: int = 0
@@ -115,7 +116,7 @@ def _missing(report: Report | None, request: Submission) -> bool:
     if report is None or report.status in ("failed", "lost"):
         return True
     if report.status == "done":
-        return report.state.settings != request.settings
+        return report.state.settings != request.settings.get(report.label, "")
     return False
 
 
@@ -244,7 +245,7 @@ def _mark(request: Submission, labels: Sequence[str], number: str, before: float
                 f"sub-{label}",
                 "submitted",
                 owner=owner,
-                settings=request.settings,
+                settings=request.settings.get(f"sub-{label}", ""),
             )
 
 

@@ -30,7 +30,7 @@ HEADLINES: dict[str, tuple[str, tuple[float, float, str] | None]] = {
     "mask_kept": ("Mask with χ", (75, 100, "much of the brain has no susceptibility")),
     "field_noise": ("Field noise, median", (0, 15, "usual is 1 to 10 ppb")),
     "residual": ("Fit residual, median", (0, 0.3, "above 0.3 the phase is unreliable")),
-    "unreliable_fraction": ("Unreliable voxels", (0, 0.25, "more than a quarter is much")),
+    "unreliable_fraction": ("Unreliable voxels", (0, 25, "more than a quarter is much")),
     "regularization": ("Regularisation λ", None),
     "reference": ("Reference region", None),
     "chi_sd": ("SD of χ", (0, 0.1, "streaks or a bad mask raise it")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,19 +25,36 @@ def publish_subject(
 ) -> Path:
     """Write `sub-<subject>.html` and copy what it shows to `sub-<subject>/figures`.
 
+    Acquisitions of the subject that earlier runs left in `out_dir` are shown, too.
     Paths of figures and of the viewer's folder are absolute or relative to `out_dir`; pictures
     already inside `out_dir` stay where they are. Returns the page's path.
     """
     root, subject = Path(out_dir), _safe(subject.removeprefix("sub-"))
-    placed = [_placed(AcquisitionRecord.from_json(r), root, subject) for r in records]
+    given = [AcquisitionRecord.from_json(r) for r in records]
+    shown = sorted([*given, *_earlier(root, subject, given)], key=_label)
+    placed = [_placed(record, root, subject) for record in shown]
     page = subject_html(subject_report(placed, subject=subject, version=version))
     return write_page(root / f"sub-{subject}.html", page)
+
+
+def _earlier(
+    root: Path, subject: str, given: Iterable[AcquisitionRecord]
+) -> list[AcquisitionRecord]:
+    """Stored records of the subject's other acquisitions."""
+    known = {_label(record) for record in given}
+    paths = sorted((root / "logs" / "records").glob(f"sub-{subject}*.json"))
+    stored = [AcquisitionRecord.from_json(path) for path in paths]
+    return [r for r in stored if r.entities.get("sub") == subject and _label(r) not in known]
+
+
+def _label(record: AcquisitionRecord) -> str:
+    return "_".join(f"{key}-{value}" for key, value in sorted(record.entities.items()))
 
 
 def write_page(path: Path, html: str) -> Path:
     """Write a page so that it appears only when complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    partial = path.with_name(f".partial-{uuid.uuid4().hex}-{path.name}")
     partial.write_text(html, encoding="utf-8")
     os.replace(partial, path)
     return path
@@ -89,7 +107,7 @@ def _inside(source: Path, root: Path, target: Path) -> str:
     if here.is_relative_to(base):
         return here.relative_to(base).as_posix()
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".partial-{os.getpid()}-{target.name}")
+    partial = target.with_name(f".partial-{uuid.uuid4().hex}-{target.name}")
     shutil.copyfile(source, partial)
     os.replace(partial, target)
     return target.resolve().relative_to(base).as_posix()

@@ -22,7 +22,7 @@ def write_subject_report(
     for label in labels:
         stored = out_dir / "logs" / "records" / f"{label}.json"
         if label in errors:
-            entities = dict(part.split("-", 1) for part in label.split("_"))
+            entities = dict(part.split("-", 1) for part in label.split("_") if "-" in part)
             records.append({"entities": entities, "error": dict(errors[label])})
         elif stored.exists():
             records.append(str(stored))
