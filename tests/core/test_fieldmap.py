@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from qsm_nipype.core import GYROMAGNETIC_RATIO
-from qsm_nipype.core.fieldmap import linear_fit, noise_level, nonlinear_fit
+from qsm_nipype.core.fieldmap import linear_fit, nonlinear_fit
+from qsm_nipype.core.signal_noise import filled_share, noise_level
 
 TIMES = (0.004, 0.011, 0.018, 0.025)
 B0 = 3.0
@@ -149,6 +150,33 @@ def test_noise_of_a_single_echo_is_told_from_the_quiet_parts_of_the_phase():
     result = linear_fit(phase + vessels, magnitude * texture, (0.02,), B0)
     assert noise_level((magnitude * texture)[..., 0], magnitude[..., 0] > 0) * 50 > 5
     assert 0.7 < result.sigma * 50 < 1.1
+
+
+@pytest.mark.parametrize("times", [TIMES, TIMES[2:3]])
+def test_noise_of_an_interpolated_image_is_not_what_neighbours_differ_by(times):
+    # scanners fill the outer half of k-space with zeros
+    shape, kept = (64, 64, 40), 0.5
+    generator = torch.Generator().manual_seed(2)
+    x, y, z = torch.meshgrid(*[torch.linspace(-1, 1, n) for n in shape], indexing="ij")
+    head = (x**2 + y**2 + z**2 < 0.7).float() + 0.3 * (x.abs() + y.abs() < 0.4)
+    turns = 50 * x.unsqueeze(-1) * torch.tensor(times)
+    clean = torch.polar(head.unsqueeze(-1).expand_as(turns), turns)
+    noise = torch.randn(*shape, len(times), 2, generator=generator)
+    k = torch.fft.fftn(clean + torch.view_as_complex(noise) / 30, dim=(0, 1))
+    inner = [torch.fft.fftfreq(n).abs() < kept / 2 for n in shape[:2]]
+    k = k * (inner[0][:, None] & inner[1])[:, :, None, None]
+    image = torch.fft.ifftn(k, dim=(0, 1))
+    truth = kept / 30  # √(kept²): half of either axis is left
+    phase, magnitude = image.angle(), image.abs()
+    assert filled_share(phase[..., 0], magnitude[..., 0]) == pytest.approx((0.5, 0.5, 1), abs=0.04)
+    mask = x**2 + y**2 + z**2 < 0.6
+    sigma = linear_fit(phase, magnitude, times, B0, mask=mask).sigma
+    assert 0.8 * truth < sigma < 1.25 * truth
+
+
+def test_a_head_that_fills_its_k_space_is_not_taken_for_interpolated():
+    phase, magnitude = data(snr=40)
+    assert filled_share(phase[..., 0], magnitude[..., 0]) == (1.0, 1.0, 1.0)
 
 
 def test_noise_level_ignores_structure():

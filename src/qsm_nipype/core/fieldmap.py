@@ -8,7 +8,7 @@ field through the origin, 2π f = Σ |S_e|² t_e φ_e / Σ |S_e|² t_e², has th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from numba import njit, prange
 from torch import Tensor
 
 from qsm_nipype.core import GYROMAGNETIC_RATIO
+from qsm_nipype.core.signal_noise import filled_share, noise_level, single_echo_noise
 from qsm_nipype.core.unwrapping import echo_first, signal_mask
 
 TWO_PI = 2.0 * math.pi
@@ -84,64 +85,6 @@ def nonlinear_fit(
     depend on whole turns, and outliers pull less on it. φ0 is 0 unless `intercept`.
     """
     return _fit(phase, magnitude, echo_times, b0, mask, intercept, repair, max_iterations)
-
-
-def noise_level(image: Tensor, mask: Tensor) -> float:
-    """Noise SD of `image` `(X, Y, Z)` inside `mask` from the differences of neighbours.
-
-    Second differences along the voxel axes cancel smooth structure; their median absolute value
-    is robust against edges.
-    """
-    found = [
-        float(second[inside].median())
-        for second, inside in _second_differences(image, mask)
-        if bool(inside.any())
-    ]
-    return min(found) / _MEDIAN if found else 0.0
-
-
-def single_echo_noise(unwrapped: Tensor, magnitude: Tensor, mask: Tensor) -> float:
-    """Noise SD of a signal of one echo, in units of its `magnitude` `(X, Y, Z)`.
-
-    There are no residuals to tell it, and where voxels are large, second differences hold more
-    structure than noise. So the smaller of what magnitude and `unwrapped` phase (rad) say, and
-    in each the lower quartile of the medians of cubes of eight voxels: the quiet parts.
-    """
-    found = []
-    for image, weight in ((magnitude, None), (unwrapped, magnitude)):
-        for second, inside in _second_differences(image, mask, weight):
-            values, counted = _cubes(second), _cubes(inside)
-            counted &= counted.float().mean(1, keepdim=True) > 0.5
-            medians = torch.where(counted, values, torch.nan).nanmedian(1).values
-            if bool(torch.isfinite(medians).any()):
-                found.append(float(medians.nanquantile(0.25)))
-    return min(found) / _MEDIAN if found else noise_level(magnitude, mask)
-
-
-#: Median of |second difference| of white noise of SD 1.
-_MEDIAN = 0.6745 * math.sqrt(6.0)
-
-
-def _second_differences(
-    image: Tensor, mask: Tensor, weight: Tensor | None = None
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each axis, |second differences| times `weight`, and where all three voxels count."""
-    for axis, n in enumerate(image.shape):
-        if n < 3:
-            continue
-        parts = [image.narrow(axis, k, n - 2) for k in range(3)]
-        inside = [mask.narrow(axis, k, n - 2) for k in range(3)]
-        second = (parts[0] - 2 * parts[1] + parts[2]).abs_()
-        if weight is not None:
-            second *= weight.narrow(axis, 1, n - 2)
-        yield second, inside[0] & inside[1] & inside[2]
-
-
-def _cubes(image: Tensor, edge: int = 8) -> Tensor:
-    """`image` cut into whole cubes, `(cubes, edge³)`."""
-    x, y, z = (n // edge * edge for n in image.shape)
-    cut = image[:x, :y, :z].reshape(x // edge, edge, y // edge, edge, z // edge, edge)
-    return cut.permute(0, 2, 4, 1, 3, 5).reshape(-1, edge**3)
 
 
 def _fit(
@@ -409,11 +352,11 @@ def _sigma(
     The differences of neighbours bound it, because residuals hold more than noise.
     """
     first = (magnitude[..., 0] if magnitude.dim() == 4 else magnitude).float()
-    freedom = phi.shape[0] - (2 if intercept else 1)
+    unwrapped = torch.from_numpy(phi[0].reshape(first.shape)).to(first)
     if phi.shape[0] == 1:
-        unwrapped = torch.from_numpy(phi[0].reshape(first.shape)).to(first)
         return single_echo_noise(unwrapped, first, keep)
-    spatial = noise_level(first, keep)
+    freedom = phi.shape[0] - (2 if intercept else 1)
+    spatial = noise_level(first, keep, filled_share(unwrapped, first))
     if freedom < 1 or not inside.any():
         return spatial
     sample = np.flatnonzero(inside)
