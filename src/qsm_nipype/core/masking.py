@@ -46,7 +46,7 @@ def magnitude_mask(
     """Where there is signal: the whole head. `magnitude` (X, Y, Z) or (X, Y, Z, E) → bool.
 
     `threshold` in the magnitude's unit, None = `signal_threshold`. Only the largest component is
-    kept, gaps up to 2 mm are closed, cavities filled.
+    kept, gaps up to 4 mm are closed, cavities filled.
     """
     image = combined_magnitude(magnitude)
     limit = signal_threshold(image) if threshold is None else threshold
@@ -125,7 +125,7 @@ def reliable_mask(
     Background removal spreads a wrong field at the surface over the whole brain, so the surface
     must be right: left out are patches whose `reliability` (0 to 1) is below `threshold`, voxels
     at the surface whose `field` (ppm) is more than `jump` off its mean within 5 mm (fat of orbit
-    and skull, shifted by 3.5 ppm), and the outer `erosion` mm. Strong sources inside the brain
+    and skull, shifted by 3.4 ppm), and the outer `erosion` mm. Strong sources inside the brain
     stay in, such as a haemorrhage. The largest component is kept.
     """
     kept = trim_mask(mask, voxel_size, residual=1 - reliability, limit=1 - threshold)

@@ -217,7 +217,7 @@ def continues_core(
 ) -> Tensor:
     """1 where `phase` `(X, Y, Z)` (rad) is within 0.55 of what the object's core leads to, else 0.
 
-    A phase extrapolated to t = 0 is wrong in fat, which is shifted by 3.5 ppm, hence throughout
+    A phase extrapolated to t = 0 is wrong in fat, which is shifted by 3.4 ppm, hence throughout
     scalp and marrow. From the core, CORE_DEPTH below the surface, it is continued outwards: a
     polynomial of second order is fitted there, and what that leaves is smoothed by Gaussians of
     6 to 2 times `sigma` mm; each lets in the blocks that are near it. Where that loses 40 % of
