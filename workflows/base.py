@@ -9,11 +9,12 @@ from pathlib import Path
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
-from qsm_nipype import bids, records
+from qsm_nipype import records
 from qsm_nipype.atlases import Atlas, find_atlases
 from qsm_nipype.bids import Acquisition
 from qsm_nipype.interfaces.reportlets import SubjectReport
 from qsm_nipype.lesions import find_inputs
+from qsm_nipype.masks import find_mask
 from qsm_nipype.settings import Settings
 from qsm_nipype.workflows.background import init_background_wf
 from qsm_nipype.workflows.fieldmap import init_fieldmap_wf
@@ -307,4 +308,4 @@ def _own_file(kind: str, derivatives: Mapping[str, str], acquisition: Acquisitio
     """The user's mask of a kind (`-d KIND=PATH`) for an acquisition, where there is one."""
     if kind not in derivatives:
         return None
-    return str(bids.find_mask(Path(derivatives[kind]).absolute(), acquisition, kind))
+    return str(find_mask(Path(derivatives[kind]).absolute(), acquisition, kind))

@@ -13,9 +13,9 @@ from qsm_nipype.errors import DataError
 _OWN_SPACES = ("T1w", "orig", "scanner", "individual", "native", "GRE", "MEGRE")
 #: What FreeSurfer and FastSurfer leave in `mri/`, best first, and the image that it lies on.
 _SURFER = ("aparc+aseg.mgz", "aparc.DKTatlas+aseg.deep.mgz", "aseg.mgz", "aseg.auto.mgz")
+_SURFER_T1 = ("T1.mgz", "orig.mgz", "nu.mgz")
 #: Segmentations that a run itself writes as `desc-NAME_dseg`.
 _RESULTS = ("dentate", "lesions")
-_SURFER_T1 = ("T1.mgz", "orig.mgz", "nu.mgz")
 
 
 @dataclass(frozen=True)

@@ -166,41 +166,6 @@ def sidecar(bids_dir: Path, image: Path) -> dict[str, Any]:
     return merged
 
 
-def find_mask(place: Path, acquisition: Acquisition, kind: str = "masks") -> Path:
-    """The user's mask of an acquisition: a file, or one of a folder of BIDS derivatives.
-
-    In a folder it is the `*_mask.nii[.gz]` of the subject whose entities do not contradict the
-    acquisition's. Of a brain (`kind` "masks") `desc-brain` is preferred; of a "reference" region
-    `desc-reference` and `desc-csf` (or `label-`) are, and masks of the brain don't count. Raises
-    DataError when there is none, or two.
-    """
-    best = ("brain",) if kind == "masks" else ("reference", "csf")
-    if place.is_file():
-        return place
-    found: list[tuple[bool, int, Path]] = []
-    for path in sorted(place.rglob(f"sub-{acquisition.subject}*_mask.nii*")):
-        entities, _ = parse_name(path)
-        label = entities.pop("label", "brain" if kind == "masks" else "")
-        desc = entities.pop("desc", label).lower()
-        if kind != "masks" and desc in ("brain", "chi"):
-            continue
-        if all(acquisition.entities.get(key) == value for key, value in entities.items()):
-            found.append((desc not in best, -len(entities), path))
-    found.sort()
-    if not found:
-        raise DataError(
-            f"{place}: no *_mask.nii.gz for {acquisition.label}"
-            + ("" if kind == "masks" else f" that is a {kind} region")
-            + f"; add it, or leave out -d {kind}"
-        )
-    if len(found) > 1 and found[0][:2] == found[1][:2]:
-        raise DataError(
-            f"{place}: {found[0][2].name} and {found[1][2].name} both fit {acquisition.label}; "
-            f"keep one, or name it desc-{best[0]}"
-        )
-    return found[0][2]
-
-
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from qsm_nipype import __version__, atlases, bids, engine, records
+from qsm_nipype import __version__, atlases, bids, engine, masks, records
 from qsm_nipype import settings as configuration
 from qsm_nipype.bids import Acquisition, Refusal
 from qsm_nipype.errors import DataError, UsageError
@@ -115,7 +115,7 @@ def _with_masks(
                 if kind == "segmentation":
                     atlases.find_atlases(Path(place), acquisition, settings.bids_dir)
                 elif kind != "lesions":  # without those an acquisition is still processed
-                    bids.find_mask(Path(place), acquisition, kind)
+                    masks.find_mask(Path(place), acquisition, kind)
             good.append(acquisition)
         except DataError as exc:
             refusals.append(Refusal(acquisition.entities, str(exc)))

@@ -206,19 +206,26 @@ def test_names_survive_the_round_trip():
 
 
 def test_the_users_mask_is_found_by_entities(dataset, tmp_path):
-    from qsm_nipype.bids import find_mask
     from qsm_nipype.errors import DataError
+    from qsm_nipype.masks import find_mask
 
     (found,), _ = find_acquisitions(dataset, Selection())
     masks = tmp_path / "masks"
     for name in ("sub-01_desc-brain_mask", "sub-01_desc-csf_mask", "sub-01_run-7_mask"):
         write(masks, name)
     assert find_mask(masks, found).name == "sub-01_desc-brain_mask.nii.gz"
+    write(masks, "sub-01_label-CSF_mask")  # no brain, though the name fits
+    assert find_mask(masks, found).name == "sub-01_desc-brain_mask.nii.gz"
+    (masks / "sub-01/anat/sub-01_desc-csf_mask.nii.gz").unlink()
+    (masks / "sub-01/anat/sub-01_desc-brain_mask.nii.gz").rename(masks / "brain.nii.gz")
+    with pytest.raises(DataError, match="no \\*_mask.nii.gz for sub-01; add it"):
+        find_mask(masks, found)
+    (masks / "brain.nii.gz").rename(masks / "sub-01/anat/sub-01_desc-brain_mask.nii.gz")
     write(masks, "sub-01_mask")
     with pytest.raises(DataError, match="both fit sub-01; keep one"):
         find_mask(masks, found)
-    assert find_mask(masks, found, "reference").name == "sub-01_desc-csf_mask.nii.gz"
-    (masks / "sub-01/anat/sub-01_desc-csf_mask.nii.gz").unlink()
+    assert find_mask(masks, found, "reference").name == "sub-01_label-CSF_mask.nii.gz"
+    (masks / "sub-01/anat/sub-01_label-CSF_mask.nii.gz").unlink()
     (masks / "sub-01/anat/sub-01_mask.nii.gz").unlink()
     with pytest.raises(DataError, match="that is a reference region; add it, or leave out -d ref"):
         find_mask(masks, found, "reference")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import dcm2niix
+import nibabel as nib
 import numpy as np
 
 from qsm_nipype import __version__
@@ -204,8 +205,6 @@ def _sidecar(target: Path, image: Image, files: Mapping[Path, Image]) -> dict[st
 
 def _unit(image: Image) -> str:
     """`rad` for values that fill −π to π, else `arbitrary`: the run finds out what they mean."""
-    import nibabel as nib
-
     values = np.asarray(nib.load(image.file).dataobj)  # type: ignore[attr-defined]
     return "rad" if 3.0 < float(np.abs(values).max()) < 3.2 else "arbitrary"
 
