@@ -262,3 +262,15 @@ def test_dropout_at_the_surface_is_cut_and_a_bleeding_stays_without_holes():
     assert not erode(lost, (1.0,) * 3, 1.5).any() and lost.sum() < 0.01 * mask.sum()
     noisy = {"reliability": reliability.clamp_min(0.8), "quality": 0.2 * torch.ones_like(quality)}
     assert (masking.without_dropout(mask, (1.0,) * 3, **noisy) != mask).sum() < 0.01 * mask.sum()
+
+
+@pytest.mark.parametrize("size", [1.0, 3.4])
+def test_scalp_that_hangs_on_a_thread_is_cut_off_at_any_voxel_size(size):
+    mask, _, _ = _ball_with_field()
+    leaked = mask.clone()
+    leaked[48:50, 16:36, 16:36] = True  # scalp,
+    leaked[44:48, 26, 26] = True  # joined to the brain by a bridge of one
+    good = leaked.float()
+    kept = masking.without_dropout(leaked, (size,) * 3, reliability=good, quality=good)
+    assert kept[48:].sum() < 10
+    assert (kept != mask).sum() < 0.02 * mask.sum()

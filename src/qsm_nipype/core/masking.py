@@ -152,12 +152,14 @@ def without_dropout(
     skull has another one than its place: a hundred such voxels make half of the error over the
     whole brain. Left out are voxels at the surface whose field is not `reliability` (0 to 1)
     enough, or whose `quality` (ROMEO's, 0 to 1) is less than a `share` of its median in the mask,
-    so that noise alone leaves nothing out; then what is thinner than 3 mm. Bad voxels that the
-    outside cannot reach through others, as in a haemorrhage, stay.
+    so that noise alone leaves nothing out; then what is thinner than 3 mm or, where voxels are
+    larger than 1.5 mm, thinner than three of them. Bad voxels that the outside cannot reach
+    through others, as in a haemorrhage, stay.
     """
     least = share * quality[mask].median() if mask.any() else 0.0
     kept = fill_holes(mask & (reliability >= threshold) & (quality >= least)) & mask
-    return largest_component(morphology.opening(kept, voxel_size, 1.5))
+    radius = max(1.5, min(float(v) for v in voxel_size))
+    return largest_component(morphology.opening(kept, voxel_size, radius))
 
 
 def _ball_mean(x: Tensor, mask: Tensor, voxel_size: Sequence[float], radius: float) -> Tensor:
