@@ -56,11 +56,14 @@ def _simulate(bids_dir: Path, options: argparse.Namespace) -> None:
     if bids_dir.exists() and not stamp.exists():
         raise UsageError(f"{bids_dir} exists and is not a finished demo; choose another folder")
     from qsm_nipype.simulation.command import main as simulate
+    from qsm_nipype.simulation.dataset import write_description
 
     print("simulating a head …", flush=True)
     size = ["--voxel-size", str(options.voxel_size), "--seed", str(options.seed)]
-    simulate([str(bids_dir), *size, "--overwrite"])
+    write_description(bids_dir)
     stamp.parent.mkdir(exist_ok=True)
+    stamp.write_text("unfinished")
+    simulate([str(bids_dir), *size, "--overwrite"])
     stamp.write_text(wanted)
 
 

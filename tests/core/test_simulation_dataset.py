@@ -81,11 +81,40 @@ def test_uncombined_coils_are_refused(tmp_path: Path) -> None:
         (["--echo-times", "4", "12"], "seconds"),
         (["--echo-times", "0.02", "0.01"], "rising"),
         (["--voxel-size", "0.1"], "voxel-size"),
+        (["--voxel-size", "nan"], "voxel-size"),
+        (["--voxel-size", "60"], "voxel-size"),
+        (["--b0", "0"], "tesla"),
+        (["--b0", "-3"], "tesla"),
+        (["--seed", "-1"], "seed"),
+        (["--snr", "-1"], "snr"),
     ],
 )
 def test_unusable_options_are_explained(tmp_path: Path, options: list[str], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         main([str(tmp_path / "out"), *options])
+
+
+def test_overwriting_leaves_nothing_of_the_old_heads(tmp_path: Path) -> None:
+    coarse = ["--voxel-size", "10", "--echo-times"]
+    more = ["--n", "2", "--contrasts", "FLAIR"]
+    main([str(tmp_path), *coarse, "0.004", "0.008", "0.012", *more])
+    main([str(tmp_path), *coarse, "0.01", "0.06", "--overwrite"])
+    images = sorted(p.name for p in tmp_path.glob("sub-*/anat/*.nii.gz"))
+    parts = [f"sub-01_echo-{e}_part-{p}_MEGRE.nii.gz" for e in (1, 2) for p in ("mag", "phase")]
+    assert images == parts
+    assert [p.name for p in (tmp_path / "derivatives" / "truth").glob("sub-*")] == ["sub-01"]
+    sidecar = json.loads((tmp_path / "sub-01/anat/sub-01_echo-2_part-mag_MEGRE.json").read_text())
+    assert sidecar["RepetitionTime"] > sidecar["EchoTime"]
+
+
+def test_overwriting_touches_no_dataset_of_another_kind(tmp_path: Path) -> None:
+    kept = tmp_path / "sub-01" / "anat" / "sub-01_T1w.nii.gz"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"a scan")
+    (tmp_path / "dataset_description.json").write_text('{"Name": "Mine", "BIDSVersion": "1.8.0"}')
+    with pytest.raises(UsageError, match="no simulated dataset to replace"):
+        main([str(tmp_path), "--voxel-size", "10", "--overwrite"])
+    assert kept.read_bytes() == b"a scan"
 
 
 def test_a_folder_with_files_is_left_alone(tmp_path: Path) -> None:

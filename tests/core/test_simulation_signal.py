@@ -12,12 +12,13 @@ from scipy.ndimage import map_coordinates
 from qsm_nipype.core import GYROMAGNETIC_RATIO
 from qsm_nipype.simulation import heads
 from qsm_nipype.simulation import labels as lab
+from qsm_nipype.simulation.contrast import t1w
 from qsm_nipype.simulation.deformation import grid_points
 from qsm_nipype.simulation.head import Head, grid_affine
 from qsm_nipype.simulation.shapes import ellipsoid
 from qsm_nipype.simulation.signal import Fields, Protocol, Scan, acquire, fields, harmonic_fit
 from qsm_nipype.simulation.subject import random_protocol, simulate_subject
-from qsm_nipype.simulation.tissue import AIR_CHI, tissue_maps
+from qsm_nipype.simulation.tissue import AIR_CHI, PROPERTIES, Tissue, tissue_maps
 
 SHAPE = (46, 56, 46)
 
@@ -186,6 +187,31 @@ def test_bipolar_phase_alternates_and_coils_come_last(head: Head) -> None:
     difference = coils.phase[..., 1, :] - coils.phase[..., 0, :]
     evolution = np.exp(1j * difference)[head.brain]
     np.testing.assert_allclose(evolution[:, 0], evolution[:, 2], atol=1e-3)
+
+
+@pytest.mark.parametrize("label", [lab.HAEMORRHAGE, lab.CALCIFICATION])
+def test_the_stronger_a_bleed_or_calcification_the_faster_its_decay(label: int) -> None:
+    labels = np.full((8, 8, 8), label, np.uint8)
+    head = Head(labels, labels > 0, grid_affine(labels.shape, 1.0))
+    own = PROPERTIES[label][0]
+    rates = []
+    for strength in (0.25, 0.5, 1.0, 1.5, 2.0):
+        offset = np.full(labels.shape, (strength - 1) * own, np.float32)
+        varied = replace(head, chi_offset=offset)
+        tissue = tissue_maps(varied, np.random.default_rng(0), texture=0.0)
+        assert tissue.chi.mean() == pytest.approx(strength * own, rel=1e-4)
+        rates.append(float(tissue.r2star.mean()))
+    assert rates[2] == pytest.approx(PROPERTIES[label][3], rel=1e-4)
+    assert rates == sorted(rates) and rates[4] - rates[2] == pytest.approx(100 * abs(own), rel=1e-3)
+
+
+def test_t1w_of_tissue_that_never_relaxes_is_dark() -> None:
+    ones = np.ones((6, 6, 6), np.float32)
+    labels = np.full(ones.shape, lab.WHITE_MATTER, np.uint8)
+    head = Head(labels, labels > 0, grid_affine(ones.shape, 1.0))
+    slow = Tissue(0 * ones, ones, 0 * ones, 0 * ones, 0 * ones, 0 * ones)
+    image = t1w(head, slow, np.random.default_rng(0), snr=1e6)
+    assert np.abs(image).max() < 1e-4
 
 
 def test_random_protocols_are_possible_and_reproducible() -> None:

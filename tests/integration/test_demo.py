@@ -1,8 +1,10 @@
 """The demo: simulate, process, score, and say where the report is."""
 
+import argparse
+
 import pytest
 
-from qsm_nipype import cli
+from qsm_nipype import cli, demo
 
 
 @pytest.mark.slow
@@ -14,6 +16,24 @@ def test_demo_prints_scores_and_the_report(tmp_path, capsys):
     scores = dict(line.split()[:2] for line in text.splitlines() if line.startswith("  "))
     assert 0 < float(scores["nrmse"]) < 150 and float(scores["xsim"]) > 0.1
     assert str(tmp_path / "derivatives" / "sub-01.html") in text
+
+
+def test_a_demo_that_was_cut_short_is_simulated_again(tmp_path, monkeypatch):
+    options = argparse.Namespace(seed=2, voxel_size=9.0)
+    bids = tmp_path / "bids"
+    demo._simulate(bids, argparse.Namespace(seed=1, voxel_size=9.0))
+
+    def cut_short(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("qsm_nipype.simulation.command.write_scan", cut_short)
+        with pytest.raises(KeyboardInterrupt):
+            demo._simulate(bids, options)
+    stamp = bids / "code" / "demo.txt"
+    assert stamp.read_text() == "unfinished"
+    demo._simulate(bids, options)
+    assert stamp.read_text() == "2 9.0" and len(list(bids.glob("sub-*/anat/*.nii.gz"))) == 8
 
 
 def test_a_folder_that_is_no_demo_is_left_alone(tmp_path, capsys):

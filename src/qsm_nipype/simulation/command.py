@@ -9,7 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from qsm_nipype.errors import UsageError
-from qsm_nipype.simulation.dataset import write_description, write_participants, write_scan
+from qsm_nipype.simulation.dataset import (
+    forget_scans,
+    write_description,
+    write_participants,
+    write_scan,
+)
 from qsm_nipype.simulation.heads import ANATOMIES
 from qsm_nipype.simulation.signal import Protocol
 from qsm_nipype.simulation.subject import simulate_subject
@@ -21,14 +26,16 @@ def main(argv: Sequence[str]) -> int:
     """Run the command; returns 0. Raises UsageError for what cannot be simulated."""
     options = _parser().parse_args(argv)
     echo_times = _echo_times(options)
-    if options.out.exists() and any(options.out.iterdir()) and not options.overwrite:
-        raise UsageError(f"{options.out} is not empty; choose a new folder or add --overwrite")
-    if options.voxel_size < 0.4 or options.n < 1:
-        raise UsageError("--voxel-size must be at least 0.4 mm and --n at least 1")
+    _check(options)
+    if options.out.exists() and any(options.out.iterdir()):
+        if not options.overwrite:
+            raise UsageError(f"{options.out} is not empty; choose a new folder or add --overwrite")
+        forget_scans(options.out)
     snr = options.snr if options.snr > 0 else None
     protocol = Protocol(
         b0=options.b0,
         echo_times=echo_times,
+        repetition_time=max(Protocol().repetition_time, echo_times[-1] + 0.005),
         snr=snr,
         bipolar=options.bipolar,
         angles=tuple(options.angles),
@@ -52,6 +59,18 @@ def main(argv: Sequence[str]) -> int:
         print(f"sub-{number:02d}: seed {seed}, {options.anatomy} head, {shape}", flush=True)
     write_participants(options.out, rows)
     return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raise UsageError for numbers that make no head."""
+    if options.n < 1 or options.seed < 0:
+        raise UsageError("--n must be at least 1 and --seed not negative")
+    if not 0.4 <= options.voxel_size <= 12:
+        raise UsageError("--voxel-size is in mm, 0.4 to 12")
+    if not 0.1 <= options.b0 <= 20:
+        raise UsageError("--b0 is in tesla, 0.1 to 20")
+    if not options.snr >= 0:
+        raise UsageError("--snr must not be negative; 0 means no noise")
 
 
 def _echo_times(options: argparse.Namespace) -> tuple[float, ...]:
@@ -81,5 +100,5 @@ def _parser() -> argparse.ArgumentParser:
     add("--phase", choices=["rad", "int16"], default="rad", help="how phase is stored")
     add("--pathology", action="store_true", help="add random bleeds, calcifications and lesions")
     add("--contrasts", nargs="+", choices=["T1w", "FLAIR"], default=(), help="further images")
-    add("--overwrite", action="store_true", help="write into a folder that is not empty")
+    add("--overwrite", action="store_true", help="replace the dataset that this command made there")
     return parser

@@ -1,4 +1,4 @@
-"""T1-weighted and FLAIR images of the same head."""
+"""T1-weighted and FLAIR images of the same head, as at 3 T."""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ from qsm_nipype.simulation.tissue import Tissue
 
 
 def t1w(head: Head, tissue: Tissue, rng: np.random.Generator, *, snr: float = 40.0) -> np.ndarray:
-    """MPRAGE-like image `(X, Y, Z)`: inversion 0.9 s before a fast gradient-echo readout."""
-    recovery = 1 - 1.85 * np.exp(-0.9 * tissue.r1) + np.exp(-2.3 * tissue.r1)
+    """MPRAGE-like image `(X, Y, Z)`: inversion 0.9 s before a fast gradient-echo readout.
+
+    The inversion turns 0.85 of the magnetisation.
+    """
+    turned, inversion, repetition = 0.85, 0.9, 2.3
+    recovery = 1 - (1 + turned) * np.exp(-inversion * tissue.r1)
+    recovery += turned * np.exp(-repetition * tissue.r1)
     return _finish(head, np.abs(tissue.m0 * recovery) * np.exp(-0.003 * tissue.r2star), rng, snr)
 
 

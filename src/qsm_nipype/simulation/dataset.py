@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ import numpy as np
 
 from qsm_nipype import __version__
 from qsm_nipype.core import GYROMAGNETIC_RATIO
+from qsm_nipype.errors import UsageError
 from qsm_nipype.simulation import labels as lab
 from qsm_nipype.simulation.signal import Scan
 
 TRUTH = "derivatives/truth"
+_NAME = "Simulated heads for quantitative susceptibility mapping"
 _README = """SIMULATED data: no human being was scanned.
 
 Multi-echo gradient-echo images made by `qsm-nipype simulate` (version {version}) from a digital
@@ -39,7 +42,7 @@ def write_description(root: Path) -> None:
     _json(
         root / "dataset_description.json",
         {
-            "Name": "Simulated heads for quantitative susceptibility mapping",
+            "Name": _NAME,
             "BIDSVersion": "1.10.0",
             "DatasetType": "raw",
             "License": "CC0",
@@ -66,6 +69,21 @@ def write_description(root: Path) -> None:
     (truth / "desc-tissue_dseg.tsv").write_text(
         "\n".join(["index\tabbreviation\tname", *rows]) + "\n"
     )
+
+
+def forget_scans(root: Path) -> None:
+    """Delete the participants, and their truth, of a dataset that `write_description` began.
+
+    Raises UsageError for any other folder, and deletes nothing there.
+    """
+    try:
+        ours = json.loads((root / "dataset_description.json").read_text())["Name"] == _NAME
+    except (OSError, ValueError, KeyError, TypeError):
+        ours = False
+    if not ours:
+        raise UsageError(f"{root} holds no simulated dataset to replace; choose a new folder")
+    for folder in (*root.glob("sub-*"), *(root / TRUTH).glob("sub-*")):
+        shutil.rmtree(folder)
 
 
 def write_participants(root: Path, rows: Mapping[str, Mapping[str, Any]]) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from qsm_nipype.simulation import labels as lab
 from qsm_nipype.simulation.head import Head, rotation_matrix
 from qsm_nipype.simulation.shapes import smooth_noise
+from qsm_nipype.simulation.tissue import PROPERTIES
 
 Findings = tuple["Finding", ...]
 
@@ -41,7 +42,8 @@ def haemorrhage(
 ) -> tuple[Head, Findings]:
     """An irregular bleed of `radius` mm (5 to 16) in white matter or a nucleus.
 
-    `chi` is its mean susceptibility in ppm against water (0.2 to 1.6), higher at its edge.
+    `chi` is its mean susceptibility in ppm against water (0.2 to 1.6), higher at its edge, in a
+    head with the literature's properties.
     """
     radius = float(rng.uniform(5, 16)) if radius is None else radius
     chi = float(rng.uniform(0.2, 1.6)) if chi is None else chi
@@ -51,15 +53,19 @@ def haemorrhage(
         return head, ()
     box, d = canvas.blob(where, radius, rng, roughness=0.25)
     edge = np.exp(-((d / 2.0) ** 2)) * rng.uniform(0.0, 0.4)
-    delta = (chi - 0.8) + chi * edge
+    shift = chi - PROPERTIES[lab.HAEMORRHAGE][0]
+    delta = shift + chi * edge
     number = canvas.write(box, d, lab.HAEMORRHAGE, delta)
-    return canvas.head(), (Finding(number, "haemorrhage", where, radius, chi - 0.8),)
+    return canvas.head(), (Finding(number, "haemorrhage", where, radius, shift),)
 
 
 def calcification(
     head: Head, rng: np.random.Generator, *, radius: float | None = None, chi: float | None = None
 ) -> tuple[Head, Findings]:
-    """A calcified spot of `radius` mm (1.5 to 5), `chi` −3 to −0.4 ppm against water."""
+    """A calcified spot of `radius` mm (1.5 to 5).
+
+    `chi` is −3 to −0.4 ppm against water in a head with the literature's properties.
+    """
     radius = float(rng.uniform(1.5, 5)) if radius is None else radius
     chi = float(rng.uniform(-3.0, -0.4)) if chi is None else chi
     canvas = _Canvas(head)
@@ -68,8 +74,9 @@ def calcification(
     if where is None:
         return head, ()
     box, d = canvas.blob(where, radius, rng, roughness=0.2)
-    number = canvas.write(box, d, lab.CALCIFICATION, np.full_like(d, chi + 2.0))
-    return canvas.head(), (Finding(number, "calcification", where, radius, chi + 2.0),)
+    shift = chi - PROPERTIES[lab.CALCIFICATION][0]
+    number = canvas.write(box, d, lab.CALCIFICATION, np.full_like(d, shift))
+    return canvas.head(), (Finding(number, "calcification", where, radius, shift),)
 
 
 def microbleeds(head: Head, rng: np.random.Generator, *, count: int = 5) -> tuple[Head, Findings]:

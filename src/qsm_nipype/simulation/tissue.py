@@ -127,10 +127,11 @@ def tissue_maps(
     chi, m0, r1, r2star, r2, grain = (table[head.labels] for table in lut)
     fine, slow = _textures(head, rng)
     solid = ~np.isin(head.labels, (*lab.AIR_LABELS, lab.CSF, lab.VITREOUS))
-    chi = chi + texture * grain * (fine + slow)
-    if head.chi_offset is not None:
+    if head.chi_offset is not None:  # iron and calcium both speed up the decay
+        stronger = np.abs(chi + head.chi_offset) - np.abs(chi)
+        r2star = np.maximum(r2star + RELAXIVITY * stronger, r2)
         chi = chi + head.chi_offset
-        r2star = np.maximum(r2star + RELAXIVITY * np.abs(head.chi_offset), r2)
+    chi = chi + texture * grain * (fine + slow)
     m0 = m0 * (1 + 0.03 * texture * (0.5 * fine + slow) * solid)
     r1 = r1 * (1 - 0.04 * texture * slow * solid)
     r2star = r2star * (1 + 0.06 * texture * (fine + slow) * solid)
