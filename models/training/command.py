@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,9 +17,21 @@ For the rim network of MS lesions see: qsm-nipype train rim --help.
 
 Train a network on simulated data. The volumes are simulated into the cache folder first (those
 already there are kept); an interrupted training goes on from OUT's last checkpoint when the same
-command is given again. OUT/NETWORK.safetensors holds the averaged weights of the best validation,
-OUT/evaluation.csv the errors of the QSMGAN and of direct inversion on the held-out volumes.
+command is given again. qsmgan and mask: OUT/NETWORK.safetensors holds the averaged weights of the
+best validation, OUT/evaluation.csv the errors of the QSMGAN and of direct inversion on the
+held-out volumes. dentate: two nnU-Nets, OUT/cerebellum.zip and OUT/dentate.zip.
 """
+#: Options that only some networks have: which, and what they are where they are not given.
+_OWN: dict[str, tuple[tuple[str, ...], Any]] = {
+    "edge": (("qsmgan",), 112),
+    "anatomy": (("qsmgan", "mask"), None),
+    "learning_rate": (("qsmgan", "mask"), 1e-3),
+    "refine_steps": (("qsmgan",), 0),
+    "refine_rate": (("qsmgan",), 1e-4),
+    "average": (("qsmgan", "mask"), 0.998),
+    "validate_every": (("qsmgan", "mask"), 100),
+    "batch": (("mask",), 1),
+}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -28,8 +41,13 @@ def main(argv: Sequence[str]) -> int:
 
         return rim_command.main(argv[1:])
     options = _parser().parse_args(argv)
+    _take_own(options)
     if options.steps < 1 or options.volumes <= options.held_out or options.held_out < 1:
         raise UsageError("--steps must be at least 1 and --volumes larger than --held-out ≥ 1")
+    if min(options.validate_every, options.batch) < 1 or min(options.workers, options.seed) < 0:
+        raise UsageError(
+            "--validate-every and --batch must be at least 1, --workers and --seed not negative"
+        )
     if options.use_gpu and not torch.cuda.is_available():
         raise UsageError("--use-gpu: PyTorch sees no CUDA device; leave the option out")
     torch.set_num_threads(max(1, options.threads))
@@ -38,6 +56,18 @@ def main(argv: Sequence[str]) -> int:
     train = {"mask": _train_mask, "qsmgan": _train_qsmgan, "dentate": _train_dentate}
     train[options.network](options, options.cache or options.out / "cache", device)
     return 0
+
+
+def _take_own(options: argparse.Namespace) -> None:
+    """Fill in the options of this network alone. Raises UsageError for those of another."""
+    for name, (networks, default) in _OWN.items():
+        if getattr(options, name) is None:
+            setattr(options, name, default)
+        elif options.network not in networks:
+            raise UsageError(
+                f"--{name.replace('_', '-')} is an option of {' and '.join(networks)}, not of "
+                f"{options.network}; leave it out"
+            )
 
 
 def _plan(options: argparse.Namespace, steps: int, rate: float) -> Plan:
@@ -95,7 +125,7 @@ def _train_mask(options: argparse.Namespace, cache: Path, device: torch.device) 
     from qsm_nipype.simulation.colin import TEMPLATES
 
     templates = options.anatomy or TEMPLATES
-    if not (templates / "ch2.nii.gz").is_file():
+    if options.anatomy is None and not (templates / "ch2.nii.gz").is_file():
         print("mricron-data is not installed: training without the Colin27 head", flush=True)
         templates = None
     paths = heads.make_cache(
@@ -150,17 +180,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cache", type=Path, help="folder of simulated volumes (OUT/cache)")
     parser.add_argument("--volumes", type=int, default=64, help="how many to simulate (64)")
     parser.add_argument("--held-out", type=int, default=8, help="of them for validation (8)")
-    parser.add_argument("--edge", type=int, default=112, help="qsmgan: edge of a volume (112)")
-    parser.add_argument("--anatomy", type=Path, help="folder of the images ch2, ch2bet and aal")
-    parser.add_argument("--steps", type=int, default=20000, help="of the U-Net or mask stage")
-    parser.add_argument("--learning-rate", type=float, default=1e-3, help="its peak (1e-3)")
-    parser.add_argument("--refine-steps", type=int, default=0, help="qsmgan: WGAN-GP steps (0)")
-    parser.add_argument("--refine-rate", type=float, default=1e-4, help="their peak rate (1e-4)")
-    parser.add_argument("--average", type=float, default=0.998, help="decay of the mean weights")
-    parser.add_argument("--validate-every", type=int, default=100, help="steps (100)")
+    parser.add_argument("--steps", type=int, default=20000, help="of each network (20000)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
     parser.add_argument("--workers", type=int, default=0, help="processes that simulate (0)")
-    parser.add_argument("--batch", type=int, default=1, help="mask: images in a step (1)")
     parser.add_argument("--use-gpu", action="store_true", help="train on the CUDA device")
+
+    def own(name: str, kind: type, text: str) -> None:
+        networks, default = _OWN[name]
+        known = f" ({default:g})" if default is not None else ""
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, type=kind, help=f"{', '.join(networks)}: {text}{known}")
+
+    own("edge", int, "edge of a volume, voxels")
+    own("anatomy", Path, "folder of the images ch2, ch2bet and aal")
+    own("batch", int, "images in a step")
+    own("learning_rate", float, "its peak")
+    own("average", float, "decay of the mean weights")
+    own("validate_every", int, "steps between validations")
+    own("refine_steps", int, "steps of WGAN-GP after the U-Net")
+    own("refine_rate", float, "their peak rate")
     return parser

@@ -32,15 +32,19 @@ NUCLEI = nnunet.Stage(
     (8, 16, 32, 64),
     normalization="CTNormalization",
 )
+#: Steps of an epoch, after which nnU-Net validates and writes a checkpoint.
+EPOCH = 25
 
 
 def run(options: argparse.Namespace, cache: Path, device: torch.device) -> None:
     """Simulate `options.volumes` coarse heads and as many neighbourhoods, train and export both.
 
-    `options.steps` iterations of each network, in epochs of 25.
+    `options.steps` iterations of each network, in epochs of `EPOCH`.
     """
     if options.volumes < 2 * options.held_out:
         raise UsageError("--volumes must be at least twice --held-out; give more volumes")
+    if options.steps > EPOCH and options.steps % EPOCH:
+        raise UsageError(f"--steps must be a multiple of {EPOCH}, the steps of an epoch")
     coarse = coarse_cases(cache, options.volumes, options.seed, options.workers)
     _train(LOCALISER, coarse, options, device, held_out=options.held_out * (1 + data.SLABS))
     paths = data.make_cache(
@@ -73,7 +77,7 @@ def _train(
     *,
     held_out: int,
 ) -> Path:
-    root, iterations = options.out / "nnunet", min(25, options.steps)
+    root, iterations = options.out / "nnunet", min(EPOCH, options.steps)
     nnunet.prepare(stage, [(c.chi, c.labels) for c in cases], root)
     final = nnunet.train(
         stage,

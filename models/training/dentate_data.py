@@ -339,7 +339,13 @@ def make_cache(folder: Path, kind: str, count: int, *, seed: int, workers: int =
         anatomy = "colin" if real and number % 3 == 2 else "procedural"
         return vars(simulate(100_000 * seed + number, anatomy=anatomy))
 
-    return fill(folder, f"{kind}-{seed}", count, make, workers=workers, compress=True)
+    made_with = {"colin27": real}
+    return fill(
+        *(folder, f"{kind}-{seed}", count, make),
+        made_with=made_with,
+        workers=workers,
+        compress=True,
+    )
 
 
 def read_case(path: Path) -> Case:

@@ -123,4 +123,5 @@ def make_cache(
             return vars(colin_anatomy(rng, voxel, templates))
         return vars(procedural_anatomy(rng, voxel))
 
-    return fill(folder, "anatomy", count, make, workers=workers)
+    made_with = {"seed": seed, "voxel": voxel, "colin27": templates is not None}
+    return fill(folder, "anatomy", count, make, made_with=made_with, workers=workers)

@@ -102,14 +102,16 @@ def run(task: Task, out: Path, plan: Plan, *, report: Callable[[str], None] = pr
     """Train `task` until `plan.steps`, from the last checkpoint in `out` if there is one.
 
     Every step draws from its own generator, seeded by (seed, step), so that an interrupted run
-    ends as an uninterrupted one, and the number of workers changes nothing. Writes `last.pt`,
-    `best.pt` (averaged weights with the lowest validation error), `log.csv` and `curve.png`.
-    Returns the path of `best.pt`.
+    ends as an uninterrupted one, within what the arithmetic itself repeats (float32 on the CPU:
+    to the last bit; bfloat16 and CUDA: within rounding), and the number of workers changes
+    nothing. Writes `last.pt`, `best.pt` (averaged weights with the lowest validation error),
+    `log.csv` and `curve.png`. Returns the path of `best.pt`. Raises UsageError for a checkpoint
+    that is damaged, of another network, or of another seed or rate.
     """
     out.mkdir(parents=True, exist_ok=True)
     last, best_path = out / "last.pt", out / "best.pt"
     log = out / "log.csv"
-    first, best = _resume(task, last)
+    first, best = _resume(task, last, plan)
     _forget_after(log, first)
     saved = time.monotonic()
     start = time.monotonic()
@@ -128,7 +130,7 @@ def run(task: Task, out: Path, plan: Plan, *, report: Callable[[str], None] = pr
         row["seconds"], start = now - start, now
         _log(log, step + 1, row)
         if time.monotonic() - saved >= plan.checkpoint or end:
-            _checkpoint(task, last, step + 1, best)
+            _checkpoint(task, last, plan, step + 1, best)
             saved = time.monotonic()
         if "validation" in row:
             draw_curve(log, out / "curve.png")
@@ -157,16 +159,27 @@ def _batches(task: Task, plan: Plan, first: int) -> DataLoader:
     )
 
 
-def _checkpoint(task: Task, path: Path, step: int, best: float) -> None:
+def _course(plan: Plan) -> dict[str, float]:
+    """What of a plan may not change on the way; more `steps` make a longer training."""
+    return {name: getattr(plan, name) for name in ("seed", "learning_rate", "average")}
+
+
+def _checkpoint(task: Task, path: Path, plan: Plan, step: int, best: float) -> None:
     parts = {name: part.state_dict() for name, part in task.state.items()}
-    save_atomically({"step": step, "best": best, "parts": parts}, path)
+    state = {"step": step, "best": best, "course": _course(plan), "parts": parts}
+    save_atomically(state, path)
 
 
-def _resume(task: Task, path: Path) -> tuple[int, float]:
+def _resume(task: Task, path: Path, plan: Plan) -> tuple[int, float]:
     if not path.exists():
         return 0, math.inf
     try:
         saved = torch.load(path, weights_only=True, map_location="cpu")
+        if saved["course"] != _course(plan):
+            raise UsageError(
+                f"{path} is of a training with {saved['course']}, not {_course(plan)}; give an "
+                "empty folder"
+            )
         for name, part in task.state.items():
             part.load_state_dict(saved["parts"][name])
     except (pickle.UnpicklingError, RuntimeError, KeyError, ValueError, EOFError) as exc:

@@ -5,6 +5,7 @@ Imports nnU-Net, which takes seconds and wants environment variables, so only `t
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -18,6 +19,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813  its own documentation's name
 import torch
 
+from qsm_nipype.errors import UsageError
 from qsm_nipype.models.torchvision import importable
 
 importable()
@@ -82,11 +84,14 @@ def _write(path: Path, volume: np.ndarray, spacing: float) -> None:
 def prepare(stage: Stage, cases: Sequence[tuple[np.ndarray, np.ndarray]], root: Path) -> None:
     """Write nnU-Net's raw and preprocessed data set of `cases` (chi, labels), both `(X, Y, Z)`.
 
-    Axes are RAS+. What is already there is kept.
+    Axes are RAS+. What is already there is kept. Raises UsageError where that is of other cases.
     """
     set_folders(root)
     raw, ready = root / "raw" / stage.dataset, root / "preprocessed" / stage.dataset
-    if (ready / "complete").exists():
+    mark, known = ready / "complete", digest(cases)
+    if mark.exists():
+        if mark.read_text() != known:
+            raise UsageError(f"{root} holds a training on other volumes; give another OUT")
         return
     for folder in (raw / "imagesTr", raw / "labelsTr"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -127,7 +132,16 @@ def prepare(stage: Stage, cases: Sequence[tuple[np.ndarray, np.ndarray]], root: 
             configuration,
             description,
         )
-    (ready / "complete").touch()
+    mark.write_text(known)
+
+
+def digest(cases: Sequence[tuple[np.ndarray, np.ndarray]]) -> str:
+    """A fingerprint of images and labels, in their order."""
+    total = hashlib.sha256()
+    for arrays in cases:
+        for array in arrays:
+            total.update(str(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()
 
 
 def small_plans(plans: dict[str, Any], stage: Stage) -> dict[str, Any]:
@@ -156,9 +170,13 @@ class SmallTrainer(nnUNetTrainer):
 
     held_out = 1
     rotation = 20.0
+    seed = 0
 
-    def schedule(self, *, epochs: int, iterations: int, held_out: int, rotation: float) -> None:
+    def schedule(
+        self, *, epochs: int, iterations: int, held_out: int, rotation: float, seed: int
+    ) -> None:
         """How long to train, and how many cases (the last ones) to keep for validation."""
+        self.seed = seed
         self.initial_lr, self.weight_decay = 2e-3, 1e-4
         self.num_epochs, self.num_iterations_per_epoch = epochs, iterations
         self.num_val_iterations_per_epoch = max(2, iterations // 8)
@@ -200,6 +218,21 @@ class SmallTrainer(nnUNetTrainer):
     def _save_debug_information(self) -> None:
         """Nothing."""
 
+    def on_train_epoch_start(self) -> None:
+        """Every epoch draws its own numbers, whether or not the training was interrupted."""
+        super().on_train_epoch_start()
+        own = np.random.SeedSequence([self.seed, self.current_epoch]).generate_state(2)
+        np.random.seed(own[0])  # nnU-Net draws from the global generators
+        torch.manual_seed(int(own[1]))
+
+    def course(self) -> dict[str, int]:
+        """What may not change on the way; more epochs make a longer training."""
+        return {
+            "iterations": self.num_iterations_per_epoch,
+            "held_out": self.held_out,
+            "seed": self.seed,
+        }
+
     def save_checkpoint(self, filename: str) -> None:
         """Tensors and plain values, under the final name only when complete."""
         content = {
@@ -208,6 +241,7 @@ class SmallTrainer(nnUNetTrainer):
             "logging": _plain(self.logger.get_checkpoint()),
             "best_ema": None if self._best_ema is None else float(self._best_ema),
             "current_epoch": self.current_epoch + 1,
+            "course": self.course(),
         }
         partial = f"{filename}.partial-{os.getpid()}"
         torch.save(content, partial)
@@ -215,12 +249,22 @@ class SmallTrainer(nnUNetTrainer):
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint of `save_checkpoint`."""
-        content = torch.load(path, map_location=self.device, weights_only=True)
+        content = self.read(path)
         self.initialize()
         self.network.load_state_dict(content["network_weights"])
         self.optimizer.load_state_dict(content["optimizer_state"])
         self.logger.load_checkpoint(content["logging"])
         self.current_epoch, self._best_ema = content["current_epoch"], content["best_ema"]
+
+    def read(self, path: Path) -> dict[str, Any]:
+        """A checkpoint of this very training. Raises UsageError for one of another."""
+        content: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+        if content.get("course") != self.course():
+            raise UsageError(
+                f"{path} is of a training with {content.get('course')}, not {self.course()}; "
+                "give another OUT"
+            )
+        return content
 
 
 class HalfCosine:
@@ -246,21 +290,34 @@ def train(
     device: torch.device,
     seed: int = 0,
 ) -> Path:
-    """Train a prepared stage, or go on where it stopped; returns its `checkpoint_final.pth`."""
+    """Train a prepared stage, or go on where it stopped; returns its `checkpoint_final.pth`.
+
+    Raises UsageError where another schedule or seed began.
+    """
     set_folders(root)
-    np.random.seed(seed)  # nnU-Net draws from the global generators
-    torch.manual_seed(seed)
+    torch.manual_seed(seed)  # of the first weights
     ready = root / "preprocessed" / stage.dataset
     plans = load_json(str(ready / f"{PLANS}.json")) | {"continue_training": False}
     description = load_json(str(root / "raw" / stage.dataset / "dataset.json"))
     trainer = SmallTrainer(plans, CONFIGURATION, "all", description, device)  # type: ignore[arg-type]
     trainer.schedule(
-        epochs=epochs, iterations=iterations, held_out=held_out, rotation=stage.rotation
+        epochs=epochs,
+        iterations=iterations,
+        held_out=held_out,
+        rotation=stage.rotation,
+        seed=seed,
     )
     folder = Path(trainer.output_folder)
     final, latest = folder / "checkpoint_final.pth", folder / "checkpoint_latest.pth"
     if final.is_file():
-        return final
+        done = trainer.read(final)["current_epoch"]
+        if done == epochs:
+            return final
+        if done > epochs:
+            raise UsageError(
+                f"{final} was trained for {done} epochs, not {epochs}; give another OUT"
+            )
+        final.rename(latest)
     if latest.is_file():
         trainer.resume(latest)
     trainer.run_training()

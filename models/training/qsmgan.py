@@ -80,7 +80,8 @@ def make_cache(
             "mask": volume.mask,
         }
 
-    return fill(folder, "volume", count, make, workers=workers)
+    made_with = {"seed": seed, "edge": edge, "held_out": held_out, "colin27": anatomy is not None}
+    return fill(folder, "volume", count, make, made_with=made_with, workers=workers)
 
 
 def disturbed(rng: np.random.Generator, clean: Sample, *, noise: float | None = None) -> Sample:

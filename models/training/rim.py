@@ -22,6 +22,7 @@ from qsm_nipype.models.rim import (
     oversample,
     scale_images,
 )
+from qsm_nipype.models.training.cache import write
 from qsm_nipype.models.training.loop import Average, Plan, to_device
 from qsm_nipype.models.training.qsmgan import descend, set_rate
 from qsm_nipype.models.training.rim_cohort import VOXEL, read_patient
@@ -73,9 +74,12 @@ class Lesions:
     names: tuple[str, ...]
 
     @classmethod
-    def load(cls, folder: Path) -> Lesions:
-        """All `patient-*.npz` of a cache. Raises UsageError when there is none."""
-        paths = sorted(folder.glob("patient-*.npz"))
+    def load(cls, folder: Path, count: int | None = None) -> Lesions:
+        """The first `count` (None: all) `patient-*.npz` of a cache.
+
+        Raises UsageError when there is none.
+        """
+        paths = sorted(folder.glob("patient-*.npz"))[:count]
         if not paths:
             raise UsageError(f"{folder}: no patients there; make them with --patients N first")
         names = radiomics.feature_names()
@@ -114,7 +118,7 @@ def _read(path: Path, number: int, names: Sequence[str]) -> tuple[np.ndarray, ..
         features = np.load(store, allow_pickle=False)
     else:
         features = radiomics.features(patient.chi, patient.instances, VOXEL, names=names)
-        np.save(store, features)
+        write(store, {"arr": features}, np.save)
     lesions = describe(patient.instances, patient.chi, patient.mask, VOXEL)
     centers = [lesion.center for lesion in lesions]
     rows = [lesion.index - 1 for lesion in lesions]

@@ -56,7 +56,9 @@ def make_cohort(
         print(f"patient {number + 1} of {patients}: {inside}", flush=True)
         return arrays_of(patient)
 
-    fill(folder, "patient", patients, make, workers=workers)
+    fill(
+        folder, "patient", patients, make, made_with={"seed": seed, "rims": rims}, workers=workers
+    )
 
 
 def simulate_patient(seed: int, *, edge: int = 80, rims: int | None = None) -> Patient:

@@ -14,6 +14,7 @@ import torch
 from qsm_nipype.errors import UsageError
 from qsm_nipype.models import radiomics
 from qsm_nipype.models.training import scores
+from qsm_nipype.models.training.cache import write
 from qsm_nipype.models.training.loop import Plan, run
 from qsm_nipype.models.training.rim import (
     VARIANTS,
@@ -50,11 +51,11 @@ def main(argv: Sequence[str]) -> int:
         options.supplement = 0 if options.derivatives else 150
     torch.set_num_threads(max(1, options.threads))
     options.out.mkdir(parents=True, exist_ok=True)
-    lesions = Lesions.load(_cohort(options))
+    lesions = Lesions.load(_cohort(options), None if options.derivatives else options.patients)
     _say("cohort", lesions)
     tested = lesions.labels.size
     if options.supplement:
-        more = Lesions.load(_supplement(options))
+        more = Lesions.load(_supplement(options), options.supplement)
         _say("supplement", more)
         lesions = lesions.join(more)
     for name in options.variants:
@@ -124,13 +125,26 @@ def cross_validate(
         if not path.exists():
             own, rest = np.flatnonzero(place == number), np.flatnonzero(place != number)
             fold = _one_fold(options, lesions, variant, (rest, own, more), folder / path.stem)
-            np.savez(path, rows=fold.rows, scores=fold.scores, steps=fold.steps)
-        found.append(_read_fold(path))
+            arrays = {"rows": fold.rows, "scores": fold.scores, "steps": np.array(fold.steps)}
+            write(path, {**arrays, "made_with": np.array(_made_with(options, lesions))})
+        found.append(_read_fold(path, _made_with(options, lesions)))
     _write_predictions(folder / "predictions.csv", lesions, found)
 
 
-def _read_fold(path: Path) -> Fold:
+def _made_with(options: argparse.Namespace, lesions: Lesions) -> str:
+    """What decides the result of a fold."""
+    names = ("seed", "folds", "steps", "learning_rate", "width")
+    known = {name: getattr(options, name) for name in names}
+    return json.dumps(known | {"lesions": lesions.labels.size}, sort_keys=True)
+
+
+def _read_fold(path: Path, made_with: str) -> Fold:
     with np.load(path, allow_pickle=False) as data:
+        if str(data["made_with"]) != made_with:
+            raise UsageError(
+                f"{path} is a fold trained with {data['made_with']}, not {made_with}; "
+                "give another OUT"
+            )
         return Fold(data["rows"], data["scores"], int(data["steps"]))
 
 
@@ -174,7 +188,8 @@ def finish(options: argparse.Namespace, lesions: Lesions) -> None:
     """Train on every patient as long as the folds needed, and write the weights."""
     from qsm_nipype.models.weights import save
 
-    folds = [_read_fold(p) for p in sorted((options.out / "full").glob("fold-*.npz"))]
+    known = _made_with(options, lesions)
+    folds = [_read_fold(p, known) for p in sorted((options.out / "full").glob("fold-*.npz"))]
     every = np.arange(lesions.labels.size)
     plan = replace(_plan(options, options.steps), validate_every=options.steps)
     task = RimTask(

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from qsm_nipype.errors import DataError
 from qsm_nipype.models.mask import trained
 from qsm_nipype.models.training import command, heads, mask
-from qsm_nipype.models.training.loop import Plan
+from qsm_nipype.models.training.loop import Plan, run
 from qsm_nipype.models.training.synthesis import example
 from qsm_nipype.models.weights import read
+from qsm_nipype.simulation import colin
 from qsm_nipype.simulation import labels as lab
 
 PATCH = (32, 48, 32)
@@ -51,6 +53,7 @@ def test_an_anatomy_is_a_head_with_a_brain(anatomy):
 
 def test_workers_make_the_same_heads_and_keep_those_that_are_there(cache, tmp_path):
     kept = shutil.copy(cache / "anatomy-0000.npz", tmp_path)
+    shutil.copy(cache / "anatomy.json", tmp_path)
     before = Path(kept).stat().st_mtime_ns
     paths = heads.make_cache(tmp_path, 2, voxel=6.0, workers=2)
     assert Path(kept).stat().st_mtime_ns == before
@@ -95,7 +98,7 @@ def test_the_loss_prefers_the_truth():
 
 def test_a_step_changes_the_network_and_validation_is_a_share(cache, monkeypatch):
     monkeypatch.setattr(mask, "VOXELS", (5.0, 6.0))
-    paths, cpu = sorted(cache.iterdir()), torch.device("cpu")
+    paths, cpu = sorted(cache.glob("*.npz")), torch.device("cpu")
     task = mask.MaskTask(paths, paths[:1], Plan(steps=2), cpu, batch=2, patch=(32, 48, 32))
     before = task.network.final_conv.weight.clone()
     batches = [task.draw(0, np.random.default_rng(seed)) for seed in range(4)]
@@ -106,11 +109,34 @@ def test_a_step_changes_the_network_and_validation_is_a_share(cache, monkeypatch
     assert 0 <= task.validate() <= 1
 
 
+def test_training_goes_on_where_it_was_cut_to_the_same_bits(cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(mask, "VOXELS", (5.0, 6.0))
+    monkeypatch.setattr(mask, "has_bfloat16", lambda device: False)
+    paths = sorted(cache.glob("*.npz"))
+
+    def train(folder, steps):
+        plan = Plan(steps=steps, warm_up=1, validate_every=3, checkpoint=0.0)
+        task = mask.MaskTask(paths, paths[:1], plan, torch.device("cpu"), patch=(32, 32, 32))
+        monkeypatch.setattr("qsm_nipype.models.training.loop.cosine_rate", lambda *_: 1e-3)
+        run(task, tmp_path / folder, plan, report=lambda line: None)
+        return torch.load(tmp_path / folder / "last.pt", weights_only=True)["parts"]
+
+    train("cut", 2)
+    one, two = train("whole", 3), train("cut", 3)
+    for part in ("network", "average"):
+        flat = [p[part].get("network", p[part]) for p in (one, two)]
+        assert all(torch.equal(value, flat[1][name]) for name, value in flat[0].items())
+
+
 def test_the_command_writes_weights_that_know_their_voxel(cache, tmp_path, monkeypatch):
     small = functools.partial(mask.MaskTask, patch=(32, 32, 32))
     monkeypatch.setattr(mask, "MaskTask", small)
+    monkeypatch.setattr(heads, "make_cache", functools.partial(heads.make_cache, voxel=6.0))
+    monkeypatch.setattr(colin, "TEMPLATES", tmp_path / "none")
     argv = ["mask", str(tmp_path / "out"), "--cache", str(cache), "--volumes", "2"]
-    argv += ["--held-out", "1", "--steps", "2", "--threads", "1", "--anatomy", str(tmp_path)]
+    argv += ["--held-out", "1", "--steps", "2", "--threads", "1"]
+    with pytest.raises(DataError, match="mricron-data"):
+        command.main([*argv, "--anatomy", str(tmp_path)])
     assert command.main(argv) == 0
     network, voxel = trained(read(tmp_path / "out" / "mask.safetensors"))
     assert voxel == mask.NETWORK_VOXEL and not network.training

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from qsm_nipype.errors import WeightsError
+from qsm_nipype.errors import UsageError, WeightsError
 from qsm_nipype.models import nnunet as models
 
 
@@ -126,11 +126,19 @@ def test_our_trainer_resumes_and_its_slim_export_is_nnunets(toy, tmp_path):
 
     _, stage, root = toy
     schedule = {"iterations": 2, "held_out": 1, "device": torch.device("cpu")}
-    final = nnunet.train(stage, root, epochs=1, **schedule)
-    final.rename(final.with_name("checkpoint_latest.pth"))
+    nnunet.train(stage, root, epochs=1, **schedule)
     final = nnunet.train(stage, root, epochs=2, **schedule)
     content = torch.load(final, weights_only=True)
     assert len(content["logging"]["train_losses"]) == 2
+    for other in ({"epochs": 1}, {"epochs": 2, "seed": 1}):
+        with pytest.raises(UsageError, match="give another OUT"):
+            nnunet.train(stage, root, **schedule, **other)
+    final.unlink()
+    again = torch.load(nnunet.train(stage, root, epochs=2, **schedule), weights_only=True)
+    uninterrupted = again["network_weights"]
+    assert all(torch.equal(v, uninterrupted[k]) for k, v in content["network_weights"].items())
+    with pytest.raises(UsageError, match="other volumes"):
+        nnunet.prepare(stage, [case(seed) for seed in range(1, 4)], root)
     out = nnunet.export(stage, root, final, tmp_path / "toy.zip", "about it")
     model = models.read_model(out)
     assert model.description["description"] == "about it" and len(model.folds) == 1

@@ -65,6 +65,7 @@ def cohort(tmp_path):
         patient = rim_cohort.Patient(chi, flair, instances, mask, rims)
         path = tmp_path / "cache" / f"patient-{number:04d}.npz"
         np.savez(path, **rim_cohort.arrays_of(patient))
+    (tmp_path / "cache" / "patient.json").write_text('{"rims": null, "seed": 0}')
     return tmp_path
 
 
@@ -96,6 +97,8 @@ def test_training_learns_resumes_and_writes_what_the_pipeline_reads(cohort, monk
     (cohort / "full" / "fold-2.npz").unlink()
     assert rim_command.main(command) == 0
     assert (cohort / "full" / "predictions.csv").read_bytes() == first
+    with pytest.raises(UsageError, match="fold trained with .* give another OUT"):
+        rim_command.main([*command, "--width", "3"])
     read = rim.trained(registry.read_weights("rim", cohort / "rim.safetensors"))
     assert read.names == names and 0 < read.threshold < 1
     assert read.network.classifier[0].in_features == 16

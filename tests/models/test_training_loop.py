@@ -69,8 +69,8 @@ def test_an_interrupted_run_with_workers_ends_as_an_uninterrupted_one_without(tm
     one, two = (
         torch.load(tmp_path / d / "last.pt", weights_only=True)["parts"] for d in ("whole", "cut")
     )
-    for part in ("network", "average"):
-        assert str(one[part]) == str(two[part])
+    flat = [[*p["network"].values(), *p["average"]["network"].values()] for p in (one, two)]
+    assert all(torch.equal(a, b) for a, b in zip(*flat, strict=True))
     assert best.is_file() and (tmp_path / "cut" / "curve.png").stat().st_size > 1000
     with (tmp_path / "cut" / "log.csv").open() as stream:
         steps = [int(row["step"]) for row in csv.DictReader(stream)]
@@ -89,6 +89,17 @@ def test_a_finished_run_is_left_as_it_is(tmp_path):
     before = (tmp_path / "last.pt").read_bytes()
     run(_Fit(PLAN), tmp_path, PLAN, report=_silent)
     assert (tmp_path / "last.pt").read_bytes() == before
+
+
+def test_a_checkpoint_of_another_course_is_refused_and_more_steps_go_on(tmp_path):
+    run(_Fit(PLAN), tmp_path, PLAN, report=_silent)
+    for changed in ({"seed": 8}, {"learning_rate": 0.1}, {"average": 0.5}):
+        other = replace(PLAN, **changed)
+        with pytest.raises(UsageError, match="give an empty folder"):
+            run(_Fit(other), tmp_path, other, report=_silent)
+    longer = replace(PLAN, steps=70)
+    run(_Fit(longer), tmp_path, longer, report=_silent)
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == 70
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path):

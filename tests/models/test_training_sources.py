@@ -6,6 +6,7 @@ import torch
 from scipy import ndimage
 
 from qsm_nipype.core.dipole import dipole_field
+from qsm_nipype.errors import UsageError
 from qsm_nipype.models.training.qsmgan import Patches, background_rest, disturbed, make_cache
 from qsm_nipype.models.training.sources import Sample, families, sample, smooth_noise
 
@@ -44,8 +45,11 @@ def test_the_seed_decides_and_finished_volumes_are_kept(tmp_path):
     assert all(np.array_equal(p.chi, q.chi) for p, q in zip(first, second, strict=True))
     before = (tmp_path / "a" / "volume-0000.npz").stat().st_mtime_ns
     assert len(make_cache(tmp_path / "a", 3, seed=5, edge=24)) == 3
+    for other in ({"seed": 6, "edge": 24}, {"seed": 5, "edge": 24, "held_out": 1}):
+        with pytest.raises(UsageError, match="give another --cache"):
+            make_cache(tmp_path / "a", 3, **other)
     assert (tmp_path / "a" / "volume-0000.npz").stat().st_mtime_ns == before
-    assert len(list((tmp_path / "a").iterdir())) == 3
+    assert len(list((tmp_path / "a").glob("*.npz"))) == 3
 
 
 def _source():

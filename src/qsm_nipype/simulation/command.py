@@ -100,5 +100,5 @@ def _parser() -> argparse.ArgumentParser:
     add("--phase", choices=["rad", "int16"], default="rad", help="how phase is stored")
     add("--pathology", action="store_true", help="add random bleeds, calcifications and lesions")
     add("--contrasts", nargs="+", choices=["T1w", "FLAIR"], default=(), help="further images")
-    add("--overwrite", action="store_true", help="replace the dataset that this command made there")
+    add("--overwrite", action="store_true", help="replace the simulated dataset in OUT")
     return parser
