@@ -16,10 +16,10 @@ Simulated data.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ VIEWS = (
     ((190, 230, 160), (4, -10, 2), (0.8, 0.8, 2)),  # thick slices
 )
 SEED = 770_000
+MASKS = ("net", "quality", "net&quality", "brain", "deepbet")
 Maker = Callable[[Scan, Tensor], Tensor]
 
 
@@ -87,7 +88,7 @@ def phase_of(scan: Scan) -> tuple[FieldMap, Tensor]:
 
 def makers(weights: Path | None) -> Mapping[str, Maker]:
     """Masks by name; without deepbet where it is not installed."""
-    network, voxel = cache(lambda: trained(read_weights("mask", weights)))()
+    network, voxel = trained(read_weights("mask", weights))
 
     def net(scan: Scan, quality: Tensor) -> Tensor:
         return segment(_magnitude(scan), scan.head.voxel_size, network, voxel)
@@ -105,13 +106,13 @@ def makers(weights: Path | None) -> Mapping[str, Maker]:
     def bet(scan: Scan, quality: Tensor) -> Tensor:
         return deepbet_mask(_magnitude(scan), scan.head.voxel_size)
 
-    return {
-        "net": net,
-        "quality": phase_quality,
-        "net&quality": both,
-        "brain": brain,
-        "deepbet": bet,
-    }
+    made: tuple[Maker, ...] = (net, phase_quality, both, brain, bet)
+    return {name: maker for name, maker in zip(MASKS, made, strict=True) if name in available()}
+
+
+def available() -> tuple[str, ...]:
+    """The masks that can be made with what is installed."""
+    return tuple(m for m in MASKS if m != "deepbet" or importlib.util.find_spec("deepbet"))
 
 
 def _magnitude(scan: Scan) -> Tensor:
@@ -282,7 +283,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--heads", type=int, default=6)
     made.add_argument("--first", type=int, default=0, help="number of the first head")
     made.add_argument("--voxel-size", type=float, default=1.0, help="mm")
-    made.add_argument("--masks", nargs="+", help="only these masks")
+    made.add_argument("--masks", nargs="+", choices=available(), help="only these masks")
     made.add_argument("--weights", type=Path, help="other weights of the network")
     made.add_argument("--background", default="lbv_tfi", choices=methods.names("background"))
     made.add_argument("--inversion", default="tv", choices=methods.names("inversion"))

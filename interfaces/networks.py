@@ -9,7 +9,7 @@ from nipype.interfaces.base import File, Str, TraitedSpec, isdefined, traits
 
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
 from qsm_nipype.interfaces.inversion import DipoleInversion
-from qsm_nipype.interfaces.volume import Volume, load, save
+from qsm_nipype.interfaces.volume import Volume, canonical, load, save
 
 _WEIGHTS = "weight file or checkpoint folder; undefined: the shipped weights"
 
@@ -59,14 +59,13 @@ class Deepbet(QSMInterface):
     output_spec = _BrainOutputSpec
 
     def _run(self, cwd: Path) -> dict[str, Any]:
-        import torch
-
+        from qsm_nipype.core.masking import combined_magnitude
         from qsm_nipype.models.deepbet import deepbet_mask
 
         magnitude = load(self.inputs.in_magnitude)
-        turned, step, back = _to_ras(magnitude)
-        image = torch.as_tensor(turned, device=self.device)
-        mask = deepbet_mask(image, step, **self.parameters())
+        turned, back = canonical(magnitude)
+        image = combined_magnitude(turned.tensor(self.device))
+        mask = deepbet_mask(image, turned.voxel_size, **self.parameters())
         return {"out_mask": save(cwd / "mask.nii", back(mask.cpu().numpy()), magnitude)}
 
 
@@ -81,32 +80,14 @@ class QSMMaskNet(QSMInterface):
     output_spec = _BrainOutputSpec
 
     def _run(self, cwd: Path) -> dict[str, Any]:
-        import torch
-
+        from qsm_nipype.core.masking import combined_magnitude
         from qsm_nipype.models.mask import segment, trained
 
         magnitude = load(self.inputs.in_magnitude)
-        turned, step, back = _to_ras(magnitude)
+        turned, back = canonical(magnitude)
         network, edge = trained(_weights("mask", self.inputs))
-        image = torch.as_tensor(turned, device=self.device)
-        mask = segment(image, step, network.to(self.device), edge, **self.parameters())
+        image = combined_magnitude(turned.tensor(self.device))
+        mask = segment(
+            image, turned.voxel_size, network.to(self.device), edge, **self.parameters()
+        )
         return {"out_mask": save(cwd / "mask.nii", back(mask.cpu().numpy()), magnitude)}
-
-
-def _to_ras(volume: Volume) -> tuple[Any, list[float], Any]:
-    """The combined echoes with axes to the right, front, top, their voxels, and the way back."""
-    import numpy as np
-    from nibabel import orientations
-
-    here = orientations.io_orientation(volume.affine)
-    ras = orientations.axcodes2ornt("RAS")
-    there = orientations.ornt_transform(here, ras)
-    data = volume.data if volume.data.ndim == 3 else np.sqrt(np.square(volume.data).sum(-1))
-    turned = orientations.apply_orientation(data, there)
-    step = [volume.voxel_size[i] for i in np.argsort(here[:, 0])]
-    home = orientations.ornt_transform(ras, here)
-    return (
-        np.ascontiguousarray(turned, dtype=np.float32),
-        step,
-        lambda a: orientations.apply_orientation(a, home),
-    )

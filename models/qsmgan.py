@@ -23,7 +23,7 @@ from qsm_nipype.core.inversion import Solution
 from qsm_nipype.core.inversion.tv import tv
 from qsm_nipype.core.noise import field_noise
 from qsm_nipype.core.solvers import conjugate_gradient
-from qsm_nipype.errors import WeightsError
+from qsm_nipype.errors import UsageError, WeightsError
 from qsm_nipype.models.frames import network_frame
 from qsm_nipype.models.inference import sliding_window
 from qsm_nipype.models.weights import Weights, fill
@@ -209,8 +209,11 @@ def qsmgan(
     where the field does not tell. None: the squared ratio of the noise (median of `noise` in the
     mask, ppm; measured in the field if there is none) to the network's typical error; W follows
     the map of the `noise`, and
-    `float("inf")` leaves the network's map as it is.
+    `float("inf")` leaves the network's map as it is. Raises UsageError for a `patch` that the
+    network cannot halve four times or that is all context.
     """
+    if patch % STRIDE or patch <= 2 * CONTEXT:
+        raise UsageError(f"qsmgan: patch is {patch}; give a multiple of {STRIDE} above {STRIDE}")
     frame = network_frame(field.shape, voxel_size, b0_dir)
     inside = field.new_zeros(field.shape).masked_fill(mask, 1.0)
     where = frame.enter(inside) > 0.5

@@ -89,7 +89,7 @@ NETWORKS = {
             patch=(48, 56, 48),
             file="cerebellum.zip",
             checksum="f357573dfc7b9bc1807b225b581c157288f9f232fc7d93498f7cfdb98c96cae9",
-            option="--dentate-model",
+            option="",
             citation="Shiraishi2025",
             training="simulated data only, see the model card",
         ),
@@ -182,9 +182,10 @@ def check(name: str, path: str | os.PathLike[str] | None = None) -> None:
 
 def _shipped_file(entry: Network) -> Path:
     if not shipped(entry.name):
-        command = "dentate" if entry.name == "cerebellum" else entry.name
+        if not entry.option:
+            raise WeightsError(f"{entry.name}: its weights are missing; install qsm-nipype again")
         raise WeightsError(
             f"{entry.name}: this version ships no weights; train them with 'qsm-nipype train "
-            f"{command} OUT' or give a weight file with {entry.option}"
+            f"{entry.name} OUT' or give a weight file with {entry.option}"
         )
     return store.FOLDER / entry.file

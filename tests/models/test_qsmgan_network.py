@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from qsm_nipype.core.dipole import dipole_field
-from qsm_nipype.errors import WeightsError
+from qsm_nipype.errors import UsageError, WeightsError
 from qsm_nipype.models.qsmgan import (
     Critic,
     Generator,
@@ -106,6 +106,13 @@ def _phantom(n=40):
     r = torch.sqrt(axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis**2)
     mask = r < 0.8
     return 0.5 * chi * mask, mask
+
+
+@pytest.mark.parametrize("patch", [16, 20, 0])
+def test_a_patch_that_cannot_be_halved_is_refused(patch):
+    chi = torch.zeros(8, 8, 8)
+    with pytest.raises(UsageError, match="multiple of 16"):
+        qsmgan(chi, chi == 0, (1, 1, 1), generator=Trained(_Linear()), patch=patch)
 
 
 def test_without_consistency_the_network_has_the_word():
