@@ -15,9 +15,9 @@ from typing import Any
 import yaml
 from nipype.interfaces.base import DynamicTraitedSpec, File, TraitedSpec, isdefined, traits
 
-from qsm_nipype.bids import stem
+from qsm_nipype.bids import parse_name, stem
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
-from qsm_nipype.interfaces.files import write_text
+from qsm_nipype.interfaces.files import write_json, write_text
 
 
 @lru_cache(maxsize=1)
@@ -61,11 +61,15 @@ class _SinkInputSpec(DynamicTraitedSpec, QSMInputSpec):
 
 
 class _SinkOutputSpec(TraitedSpec):
-    out_files = traits.List(File, desc="images written")
+    out_files = traits.List(File, desc="images and tables written")
 
 
 class DerivativesSink(QSMInterface):
-    """Write maps under their BIDS names with sidecars; one port for each kind of `kinds`."""
+    """Write maps under their BIDS names with sidecars; one port for each kind of `kinds`.
+
+    What an earlier run wrote for the acquisition and this one does not is removed: a map of
+    other settings would pass for a result of these. `logs/records/files` remembers the names.
+    """
 
     input_spec = _SinkInputSpec
     output_spec = _SinkOutputSpec
@@ -99,6 +103,7 @@ class DerivativesSink(QSMInterface):
     def _run(self, cwd: Path) -> dict[str, Any]:
         record = json.loads(Path(self.inputs.in_record).read_text(encoding="utf-8"))
         base = Path(self.inputs.base_directory)
+        self._remember([*self._remembered(base), *self.targets()])  # should this be killed
         written = []
         for kind in self.kinds:
             value = getattr(self.inputs, kind)
@@ -106,32 +111,64 @@ class DerivativesSink(QSMInterface):
                 continue
             files = [value] if isinstance(value, str) else value
             if table()[kind].get("kind") == "table":
-                self._write_table(base, kind, Path(files[0]))
+                written.append(self._write_table(base, kind, Path(files[0])))
                 continue
             for source, name in zip(files, self._stems(kind, len(files)), strict=True):
-                target = base / f"{name}.nii.gz"
-                compress(Path(source), target)
+                written.append(base / f"{name}.nii.gz")
+                compress(Path(source), written[-1])
                 own = sidecar_of(kind, record, inversion=files.index(source))
-                sidecar = json.dumps(own, indent=2, ensure_ascii=False)
-                write_text(base / f"{name}.json", sidecar + "\n")
+                write_json(base / f"{name}.json", own)
                 if "labels" in table()[kind]:
                     write_text(base / f"{name}.tsv", look_up(table()[kind]["labels"]))
-                written.append(str(target))
-        self._write_qc(base, record)
-        return {"out_files": written}
+        written.append(self._write_qc(base, record))
+        for path in set(self._remembered(base)) - set(written):
+            for ending in (".nii.gz", ".json", ".tsv"):
+                Path(f"{_without_ending(path)}{ending}").unlink(missing_ok=True)
+        self._remember(written)
+        return {"out_files": [str(path) for path in written]}
 
-    def _write_table(self, base: Path, kind: str, source: Path) -> None:
+    def _memory(self) -> Path:
+        folder = Path(self.inputs.base_directory, "logs", "records", "files")
+        return folder / f"{stem(self.inputs.entities)}.json"
+
+    def _remembered(self, base: Path) -> list[Path]:
+        """What earlier runs wrote, as far as the names are those of this acquisition."""
+        try:
+            names = json.loads(self._memory().read_text(encoding="utf-8"))["files"]
+            paths = [Path(name) for name in names]
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
+        folder = derivative_path("chi", self.inputs.entities, self.inputs.datatype).parent
+        own = dict(self.inputs.entities)
+        return [base / p for p in paths if p.parent == folder and _source_entities(p) == own]
+
+    def _remember(self, paths: Sequence[Path]) -> None:
+        base = Path(self.inputs.base_directory)
+        names = sorted({path.relative_to(base).as_posix() for path in paths})
+        write_json(self._memory(), {"files": names})
+
+    def _write_table(self, base: Path, kind: str, source: Path) -> Path:
         """A node's table with the data dictionary `columns.json` beside it."""
         path = base / derivative_path(kind, self.inputs.entities, self.inputs.datatype)
         for file, ending in ((source, ".tsv"), (source.with_name("columns.json"), ".json")):
             write_text(path.with_name(path.name + ending), file.read_text(encoding="utf-8"))
+        return path.with_name(f"{path.name}.tsv")
 
-    def _write_qc(self, base: Path, record: Mapping[str, Any]) -> None:
+    def _write_qc(self, base: Path, record: Mapping[str, Any]) -> Path:
         table, dictionary = qc_table(record)
         path = base / derivative_path("qc", self.inputs.entities, self.inputs.datatype)
         write_text(path.with_name(f"{path.name}.tsv"), table)
-        text = json.dumps(dictionary, indent=2, ensure_ascii=False)
-        write_text(path.with_name(f"{path.name}.json"), text + "\n")
+        write_json(path.with_name(f"{path.name}.json"), dictionary)
+        return path.with_name(f"{path.name}.tsv")
+
+
+def _without_ending(path: Path) -> Path:
+    return path.with_name(path.name.split(".")[0])
+
+
+def _source_entities(path: Path) -> dict[str, str]:
+    """Entities of the acquisition that a derivative belongs to."""
+    return {k: v for k, v in parse_name(path)[0].items() if k not in ("part", "desc")}
 
 
 def look_up(labels: Mapping[int, str]) -> str:
@@ -178,7 +215,6 @@ def sidecar_of(kind: str, record: Mapping[str, Any], *, inversion: int = 0) -> d
     """
     row = table()[kind]
     sidecar = dict(row["sidecar"])
-    sidecar["Sources"] = record.get("source_uris", [])
     every = record.get("steps", [])
     own = [step for step in every if step["step"] == "inversion"][inversion : inversion + 1]
     names = [step["step"] for step in every]
@@ -191,6 +227,9 @@ def sidecar_of(kind: str, record: Mapping[str, Any], *, inversion: int = 0) -> d
     elif row["until"] == "segmentation":
         steps = [step for step in steps if step["step"] != "relaxometry"]
         sidecar.update(record.get("segmentation", {}))
+    own_mask = record.get("own_mask") if any(s["method"] == "user" for s in steps) else None
+    masks = [own_mask["uri"]] if own_mask else []
+    sidecar["Sources"] = [*record.get("source_uris", []), *masks]
     sidecar["ProcessingSteps"] = [
         {key: step[key] for key in ("step", "method", "parameters") if key in step}
         for step in steps

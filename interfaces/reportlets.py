@@ -12,7 +12,7 @@ from typing import Any
 from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
 from qsm_nipype import __version__
-from qsm_nipype.bids import stem
+from qsm_nipype.bids import parse_name, stem
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
 from qsm_nipype.interfaces.files import write_bytes, write_text
 from qsm_nipype.interfaces.volume import Volume, load
@@ -23,7 +23,7 @@ _MAPS = ("mask", "mask_chi", "residual", "total_field", "local_field", "agreemen
 class _PicturesInputSpec(QSMInputSpec):
     out_dir = traits.Str(mandatory=True, desc="the derivatives dataset")
     in_record = File(exists=True, mandatory=True, desc="record without pictures (JSON)")
-    written = traits.List(traits.Str, desc="images in the dataset; orders this node after them")
+    written = traits.List(traits.Str, desc="images and tables already in the dataset")
     in_magnitude = File(exists=True, mandatory=True, desc="echoes last")
     in_raw_phase = File(exists=True, mandatory=True, desc="wrapped phase, echoes last (rad)")
     in_unwrapped = File(exists=True, mandatory=True, desc="unwrapped phase, echoes last (rad)")
@@ -60,7 +60,10 @@ class AcquisitionPictures(QSMInterface):
 
         record = json.loads(Path(self.inputs.in_record).read_text(encoding="utf-8"))
         magnitude = load(self.inputs.in_magnitude)
-        maps = {"magnitude": _first(magnitude), "chi": load(self.inputs.in_chi[0]).data}
+        labels = gallery.chi_labels(record.get("steps", []))
+        chis = dict(zip(labels, self.inputs.in_chi, strict=True))
+        maps = {name: load(path).data for name, path in chis.items()}
+        maps["magnitude"] = _first(magnitude)
         for name in _MAPS:
             path = getattr(self.inputs, f"in_{name}")
             if isdefined(path):
@@ -74,7 +77,7 @@ class AcquisitionPictures(QSMInterface):
             magnitude.affine,
             record["acquisition"]["echo_times"],
         )
-        drawn = [phase, *gallery.draw(maps, magnitude.affine)]
+        drawn = [phase, *gallery.draw(maps, magnitude.affine, labels)]
         if isdefined(self.inputs.in_dentate):
             nuclei, box = load(self.inputs.in_dentate), load(self.inputs.in_dentate_box)
             drawn.append(
@@ -93,11 +96,13 @@ class AcquisitionPictures(QSMInterface):
                 }
             )
         sheets = folder / f"{stem(record['entities'])}_viewer"
-        viewer = gallery.viewer(maps, magnitude.affine)
+        viewer = gallery.viewer(maps, magnitude.affine, labels)
         for name, content in viewer.sheets.items():
             write_bytes(sheets / name, content)
         further = self.inputs.in_figures if isdefined(self.inputs.in_figures) else []
         record["figures"] = [*pictures, *further]
+        written = self.inputs.written if isdefined(self.inputs.written) else []
+        record["maps"] = _named([Path(path) for path in written], root)
         record["viewer"] = {**viewer.manifest, "folder": sheets.relative_to(root).as_posix()}
         (target,) = self.targets()
         write_text(target, json.dumps(record, indent=1, default=float))
@@ -134,6 +139,16 @@ class SubjectReport(QSMInterface):
             version=__version__,
         )
         return {"out_file": str(page)}
+
+
+def _named(written: list[Path], root: Path) -> dict[str, str]:
+    """Paths relative to `root` by what their names add to the acquisition's: `desc-brain_mask`."""
+    found = {}
+    for path in written:
+        known = stem({k: v for k, v in parse_name(path)[0].items() if k not in ("part", "desc")})
+        name = path.name.split(".")[0].removeprefix(f"{known}_")
+        found[name] = path.relative_to(root).as_posix()
+    return found
 
 
 def _first(magnitude: Volume) -> Any:

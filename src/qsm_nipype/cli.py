@@ -74,7 +74,7 @@ def _run(chosen: Settings, arguments: Sequence[str]) -> int:
 def parse(arguments: Sequence[str]) -> Settings:
     """Settings from the command line over the configuration file over the preset."""
     parser = build_parser()
-    given = vars(parser.parse_args(arguments))
+    given = vars(parser.parse_args(_joined(arguments)))
     places = {name: given.pop(name) for name in settings.PLACES}
     config_file = given.pop("config_file", None)
     known = {option.name: option for option in settings.options()}
@@ -87,8 +87,26 @@ def parse(arguments: Sequence[str]) -> Settings:
     )
     for layer in layers:
         chosen = settings.combine(chosen, layer)
+    chosen = settings.combine(
+        chosen,
+        {  # .. taken out, links left as they are
+            name: Path(os.path.abspath(getattr(chosen, name)))
+            for name in ("bids_dir", "output_dir", "work_dir")
+        },
+    )
     settings.check(chosen)
     return chosen
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """`--sbatch-args X` as one word: the parser would take an X with a dash for an option."""
+    found: list[str] = []
+    for word in arguments:
+        if found and found[-1] == "--sbatch-args":
+            found[-1] += f"={word}"
+        else:
+            found.append(word)
+    return found
 
 
 def _preset(name: str) -> dict[str, Any]:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qsm_nipype.bids import Acquisition, parse_name
+from qsm_nipype.bids import Acquisition, parse_name, stem
 from qsm_nipype.errors import DataError
+
+#: Entities by which the name of a single file says whose it is; what lies on the grid of the
+#: gradient echoes is of one acquisition, what does not is of one head.
+_OF_GRID, _OF_HEAD = ("sub", "ses", "acq", "run"), ("sub", "ses")
 
 
 def find_mask(place: Path, acquisition: Acquisition, kind: str = "masks") -> Path:
@@ -14,10 +18,11 @@ def find_mask(place: Path, acquisition: Acquisition, kind: str = "masks") -> Pat
     In a folder it is the `*_mask.nii[.gz]` of the subject whose entities do not contradict the
     acquisition's. Of a brain (`kind` "masks") `desc-brain` is preferred; of a "reference" region
     `desc-reference` and `desc-csf` (or `label-`) are, and masks of the brain don't count. Raises
-    DataError when there is none, or two.
+    DataError when there is none, or two, or when the name of a file says that it is another's.
     """
     best = ("brain",) if kind == "masks" else ("reference", "csf")
     if place.is_file():
+        check_owner(place, acquisition, kind)
         return place
     found: list[tuple[bool, int, Path]] = []
     for path in sorted(place.rglob(f"sub-{acquisition.subject}*_mask.nii*")):
@@ -42,3 +47,31 @@ def find_mask(place: Path, acquisition: Acquisition, kind: str = "masks") -> Pat
             f"keep one, or name it desc-{best[0]}"
         )
     return found[0][2]
+
+
+def check_owner(file: Path, acquisition: Acquisition, kind: str) -> None:
+    """Refuse a single file whose name says that it belongs to another acquisition.
+
+    A name without `sub-` and `ses-` (of masks: `acq-` and `run-`) serves all. Raises DataError.
+    """
+    keys = _OF_GRID if kind in ("masks", "reference") else _OF_HEAD
+    words = (word.partition("-") for word in file.name.split(".")[0].split("_"))
+    told = {key: value for key, dash, value in words if dash and key in keys}
+    if any(acquisition.entities.get(key) != value for key, value in told.items()):
+        raise DataError(
+            f"{file.name}: it belongs to {stem(told)} and not to {acquisition.label}; give the "
+            f"folder of all by -d {kind}=FOLDER, or select by --participant-label"
+        )
+
+
+def check_size(file: Path, acquisition: Acquisition) -> None:
+    """Refuse a mask with other numbers of voxels than the acquisition's. Raises DataError."""
+    from qsm_nipype.interfaces.volume import open_image
+
+    shape = tuple(open_image(file).shape)
+    if shape[:3] != acquisition.shape:
+        own, theirs = ("×".join(str(n) for n in s) for s in (shape, acquisition.shape))
+        raise DataError(
+            f"{file.name}: its size is {own}, that of {acquisition.label} is {theirs}; resample "
+            f"it to the grid of the gradient echoes"
+        )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -124,14 +125,36 @@ def get(step: str, name: str) -> Method:
 
 
 def check_parameters(parameters: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse parameters of unknown methods and unknown parameters of known ones."""
+    """Refuse parameters of unknown methods, unknown parameters of known ones, unfit values."""
     for key, values in parameters.items():
         step, _, name = key.partition(".")
         if step not in STEPS or not name:
             raise UsageError(f"{key!r} is no STEP.METHOD; the steps are {', '.join(STEPS)}")
-        known = get(step, name).parameters()
-        for parameter in values:
+        method = get(step, name)
+        known = method.parameters()
+        for parameter, value in values.items():
             if parameter not in known:
                 raise UsageError(
                     f"{key} has no parameter {parameter!r}; it has {', '.join(known) or 'none'}"
                 )
+            _check_value(method, parameter, value)
+
+
+def _check_value(method: Method, parameter: str, value: Any) -> None:
+    """Refuse a value that the interface's trait does not take. Raises UsageError."""
+    from traits.api import Bool, TraitError
+
+    module, name = method.interface.split(":")
+    inputs = getattr(importlib.import_module(module), name).input_spec()
+    trait = inputs.trait(parameter)
+    try:
+        if isinstance(value, bool) and not trait.is_trait_type(Bool):  # would pass for 0 or 1
+            raise TraitError
+        if isinstance(value, float) and not math.isfinite(value):
+            raise TraitError
+        setattr(inputs, parameter, value)
+    except TraitError as exc:
+        wanted = trait.full_info(inputs, parameter, value)
+        raise UsageError(
+            f"{method.key}.{parameter} cannot be {value!r}; give {wanted}, or leave it out"
+        ) from exc

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from qsm_nipype import __version__
 from qsm_nipype.bids import Acquisition
+from qsm_nipype.masks import find_mask
 from qsm_nipype.methods import Method
 from qsm_nipype.settings import Settings
 
@@ -114,7 +115,9 @@ def static_part(settings: Settings, acquisition: Acquisition) -> dict[str, Any]:
     """Entities, sources and scanner of an acquisition. Holds nothing that names a person."""
     first: Mapping[str, Any] = acquisition.metadata[0] if acquisition.metadata else {}
     scanner = {name: first[key] for key, name in _SHOWN.items() if key in first}
+    own = own_mask(settings, acquisition)
     return {
+        "own_mask": own,
         "entities": dict(acquisition.entities),
         "datatype": acquisition.datatype,
         "source_files": [Path(f).name for f in acquisition.files],
@@ -129,6 +132,33 @@ def static_part(settings: Settings, acquisition: Acquisition) -> dict[str, Any]:
         "warnings": list(acquisition.notes),
         "versions": versions(),
     }
+
+
+def own_mask(settings: Settings, acquisition: Acquisition) -> dict[str, str]:
+    """Name and BIDS URI of the user's brain mask; empty where there is none. Raises DataError."""
+    if "masks" not in settings.derivatives:
+        return {}
+    place = Path(settings.derivatives["masks"]).absolute()
+    file = find_mask(place, acquisition)
+    folder = place if place.is_dir() else place.parent
+    return {"file": file.name, "uri": f"bids:masks:{file.relative_to(folder).as_posix()}"}
+
+
+def with_own_mask(
+    steps: Sequence[Mapping[str, Any]], own: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """`steps` (see `steps`), with the file among the parameters where the user's mask is taken."""
+    told = {"parameters": {"file": own["file"]}} if own else {}
+    return [{**s, **(told if s["method"] == "user" else {})} for s in steps]
+
+
+def links(settings: Settings) -> dict[str, str]:
+    """DatasetLinks of the results: the raw dataset, and the folder of the user's masks."""
+    found = {"raw": settings.bids_dir.absolute().as_uri()}
+    if "masks" in settings.derivatives:
+        place = Path(settings.derivatives["masks"]).absolute()
+        found["masks"] = (place if place.is_dir() else place.parent).as_uri()
+    return found
 
 
 def uri(bids_dir: Path, file: str) -> str:

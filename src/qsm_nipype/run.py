@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -44,31 +45,63 @@ def run(settings: Settings) -> int:
 
     Raises UsageError when nothing can be done at all.
     """
-    settings = replace(settings, output_dir=settings.output_dir.absolute())
     if settings.boilerplate_only:
         print(methods_paragraph(settings))
         return 0
+    check_places(settings)
     if not settings.dry_run:
         _start_early(settings)
     acquisitions, refusals = find(settings)
     if settings.dry_run:
         print(plan(settings, acquisitions, refusals))
         return 1 if refusals else 0
-    _check_places(settings)
-    _check_device(settings)
-    labels = sorted({f"sub-{item.subject}" for item in [*acquisitions, *refusals]})
     from qsm_nipype.execution import lock, state
 
+    labels = sorted({f"sub-{item.subject}" for item in [*acquisitions, *refusals]})
+    failures = [Failure(r.label, r.subject, r.reason) for r in refusals]
+    if settings.reports_only:
+        return rewrite_reports(settings, acquisitions, failures)
+    _check_device(settings)
+    _make_places(settings)
     prepare_output(settings)
     held = lock.output_lock(settings.output_dir, labels)
     digests = _digests(settings, acquisitions, refusals)
     with held, state.running(settings.output_dir, digests):
-        failures = [Failure(r.label, r.subject, r.reason) for r in refusals]
-        if acquisitions and not settings.reports_only:
+        if acquisitions:
             failures += execute(settings, acquisitions)
         write_reports(settings, acquisitions, failures)
         _write_states(settings, labels, failures)
     _say(settings, acquisitions, failures)
+    return 1 if failures else 0
+
+
+def rewrite_reports(
+    settings: Settings, acquisitions: Sequence[Acquisition], refused: Sequence[Failure]
+) -> int:
+    """Write the pages again from the records; states and settings of the run stay.
+
+    Returns 0, or 1 when an acquisition had failed. Raises UsageError where there is no record.
+    """
+    from qsm_nipype.execution import lock, state
+
+    out = settings.output_dir
+    known = [a for a in acquisitions if (out / "logs" / "records" / f"{a.label}.json").exists()]
+    if not known:
+        raise UsageError(
+            f"{out}: no record of the chosen acquisitions; run without --reports-only first"
+        )
+    selected = {a.label for a in acquisitions}
+    failures = list(refused)
+    for subject in sorted({a.subject for a in acquisitions}):
+        last = state.read(out, f"sub-{subject}")
+        for told in last.failures if last is not None and last.status == "failed" else ():
+            label = told.get("acquisition", "")
+            if label in selected:
+                failure = Failure(label, subject, told["reason"], told["node"], told["crash_file"])
+                failures.append(failure)
+    with lock.output_lock(out, sorted({f"sub-{a.subject}" for a in [*known, *failures]})):
+        write_reports(settings, known, failures)
+    _say(settings, known, failures)
     return 1 if failures else 0
 
 
@@ -82,7 +115,7 @@ def _start_early(settings: Settings) -> None:
     from qsm_nipype.execution.resources import use_numba_cache
     from qsm_nipype.execution.worker import warm_up
 
-    use_numba_cache(settings.work_dir.absolute())
+    use_numba_cache(settings.work_dir)
     warm_up()
 
 
@@ -94,7 +127,7 @@ def find(settings: Settings) -> tuple[list[Acquisition], list[Refusal]]:
         filters=MappingProxyType(_filters(settings.bids_filter_file)),
         database=settings.bids_database_dir,
     )
-    acquisitions, refusals = bids.find_acquisitions(settings.bids_dir.absolute(), selection)
+    acquisitions, refusals = bids.find_acquisitions(settings.bids_dir, selection)
     if not acquisitions and not refusals:
         raise UsageError(
             f"{settings.bids_dir}: no gradient-echo images with the suffixes "
@@ -112,14 +145,21 @@ def _with_masks(
     for acquisition in acquisitions:
         try:
             for kind, place in settings.derivatives.items():
-                if kind == "segmentation":
-                    atlases.find_atlases(Path(place), acquisition, settings.bids_dir)
-                elif kind != "lesions":  # without those an acquisition is still processed
-                    masks.find_mask(Path(place), acquisition, kind)
+                _check_own(settings, kind, Path(place), acquisition)
             good.append(acquisition)
         except DataError as exc:
             refusals.append(Refusal(acquisition.entities, str(exc)))
     return good, refusals
+
+
+def _check_own(settings: Settings, kind: str, place: Path, acquisition: Acquisition) -> None:
+    """Refuse `-d KIND=PLACE` where it does not serve `acquisition`. Raises DataError."""
+    if place.is_file():
+        masks.check_owner(place, acquisition, kind)
+    if kind == "segmentation":
+        atlases.find_atlases(place, acquisition, settings.bids_dir)
+    elif kind != "lesions":  # without those an acquisition is still processed
+        masks.check_size(masks.find_mask(place, acquisition, kind), acquisition)
 
 
 def _filters(path: Path | None) -> dict[str, Any]:
@@ -163,16 +203,29 @@ def methods_paragraph(settings: Settings) -> str:
     return f"{text.plain}\n{text.bibtex}"
 
 
-def _check_places(settings: Settings) -> None:
-    output, source = settings.output_dir, settings.bids_dir.absolute()
-    if output == source:
-        raise UsageError(f"{output}: the output folder is the BIDS dataset itself; choose another")
-    work = settings.work_dir.absolute()
-    if work == source or (source in work.parents and source / "derivatives" not in work.parents):
-        raise UsageError(
-            f"{work}: the work folder lies inside the BIDS dataset; choose -w elsewhere"
-        )
-    for folder in (output, work):
+def check_places(settings: Settings) -> None:
+    """Refuse folders that would spoil the raw data, or cannot be written; makes none.
+
+    Raises UsageError.
+    """
+    places = {"output folder": settings.output_dir, "work folder (-w)": settings.work_dir}
+    source = settings.bids_dir.resolve()
+    for name, folder in places.items():
+        real = folder.resolve()
+        if real == source:
+            raise UsageError(f"{folder}: the {name} is the BIDS dataset itself; choose another")
+        if source in real.parents and source / "derivatives" not in real.parents:
+            raise UsageError(
+                f"{folder}: the {name} lies inside the BIDS dataset; choose one elsewhere, "
+                f"or in {settings.bids_dir / 'derivatives'}"
+            )
+        there = next((f for f in (folder, *folder.parents) if os.path.exists(f)), folder)
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise UsageError(f"{there}: the {name} cannot be written there; choose another")
+
+
+def _make_places(settings: Settings) -> None:
+    for folder in (settings.output_dir, settings.work_dir):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             probe = folder / f".write-test-{uuid.uuid4().hex}"
@@ -215,8 +268,8 @@ def prepare_output(settings: Settings) -> None:
         "BIDSVersion": "1.10.0",
         "DatasetType": "derivative",
         "GeneratedBy": [{"Name": "qsm-nipype", "Version": __version__}],
-        "SourceDatasets": [{"URL": f"file://{settings.bids_dir.absolute()}"}],
-        "DatasetLinks": {"raw": f"file://{settings.bids_dir.absolute()}"},
+        "SourceDatasets": [{"URL": settings.bids_dir.as_uri()}],
+        "DatasetLinks": records.links(settings),
     }
     ignore = [*ignored(), "*.html", "sub-*/figures", "logs/", "group*"]
     out = settings.output_dir
@@ -267,7 +320,7 @@ def _binds(folders: Sequence[Path], arguments: Sequence[str]) -> tuple[Path, ...
     """`folders`, and what else the arguments name that exists outside of them."""
     found = list(folders)
     for word in arguments:
-        path = Path(word.partition("=")[2] or word).absolute()
+        path = Path(os.path.abspath(word.partition("=")[2] or word))
         if path.exists() and not any(path.is_relative_to(place) for place in found):
             found.append(path)
     return tuple(found)
@@ -282,9 +335,10 @@ def submit(settings: Settings, arguments: Sequence[str]) -> int:
     from qsm_nipype.execution.submit import Submission, task_arguments
     from qsm_nipype.execution.submit import submit as submit_jobs
 
+    check_places(settings)
     acquisitions, refusals = find(settings)
     program = ("qsm-nipype",) if settings.container else (sys.executable, "-m", "qsm_nipype")
-    bids_dir, out = settings.bids_dir.absolute(), settings.output_dir.absolute()
+    bids_dir, out = settings.bids_dir, settings.output_dir
     request = Submission(
         out_dir=out,
         participants=tuple(sorted({a.subject for a in [*acquisitions, *refusals]})),
@@ -297,10 +351,10 @@ def submit(settings: Settings, arguments: Sequence[str]) -> int:
         array_size=settings.array_size or None,
         sbatch_args=settings.sbatch_args,
         container=settings.container,
-        binds=_binds([bids_dir, out, settings.work_dir.absolute()], arguments),
+        binds=_binds([bids_dir, out, settings.work_dir], arguments),
     )
     if not settings.dry_run:
-        _check_places(settings)
+        _make_places(settings)
         prepare_output(settings)
     submit_jobs(request, dry_run=settings.dry_run)
     return 0
@@ -313,7 +367,7 @@ def execute(settings: Settings, acquisitions: Sequence[Acquisition]) -> list[Fai
     """Build the graph and run it; returns what failed."""
     from qsm_nipype.execution.resources import available_cpus, plugin_settings, use_numba_cache
 
-    use_numba_cache(settings.work_dir.absolute())
+    use_numba_cache(settings.work_dir)
     nprocs = settings.nprocs or available_cpus()
     threads = settings.omp_nthreads or max(1, min(8, nprocs // len(acquisitions)))
     engine.configure_nipype(settings)
@@ -356,7 +410,7 @@ def _clean(workflow: Any) -> None:
 
 def _graph_name(settings: Settings) -> str:
     """The same dataset and output find their cache again; others do not disturb it."""
-    places = f"{settings.bids_dir.absolute()}\n{settings.output_dir}"
+    places = f"{settings.bids_dir}\n{settings.output_dir}"
     return f"qsm_nipype_{hashlib.sha256(places.encode()).hexdigest()[:8]}"
 
 
@@ -435,7 +489,7 @@ def write_reports(
     subjects = {f.label: f.subject for f in failures}
     subjects |= {a.label: a.subject for a in acquisitions}
     wanted = {f.subject for f in failures}
-    if settings.reports_only:
+    if settings.reports_only:  # no node has written them
         wanted |= {a.subject for a in acquisitions}
     for subject in sorted(wanted):
         labels = sorted(label for label, owner in subjects.items() if owner == subject)
@@ -452,7 +506,7 @@ def _write_states(settings: Settings, labels: Sequence[str], failures: Sequence[
 
     for label in labels:
         own = [f for f in failures if f"sub-{f.subject}" == label]
-        entries = [state.failure(f.node or f.label, f.reason, f.crash_file) for f in own]
+        entries = [state.failure(f.node or f.label, f.reason, f.crash_file, f.label) for f in own]
         status = "failed" if own else "done"
         state.write(settings.output_dir, label, status, failures=entries)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
@@ -67,6 +68,13 @@ class Settings:
     )
 
     preset: str | None = _option(None, _HOW, "start from a named preset", "--preset")
+    phase_sign: str = _option(
+        "auto",
+        _HOW,
+        "sign of the stored phase; auto: the outline of the head tells, slabs are left as stored",
+        "--phase-sign",
+        choices=("auto", "positive", "negative"),
+    )
     offset: str = _option("mcpc3ds", _HOW, "phase offset removal", "--offset", step="offset")
     unwrapping: str = _option("romeo", _HOW, "phase unwrapping", "--unwrapping", step="unwrapping")
     fit: str = _option("linear", _HOW, "field fit over the echoes", "--fit", step="fit")
@@ -250,6 +258,8 @@ class Settings:
 PLACES = ("bids_dir", "output_dir", "analysis_level")
 #: Fields of one invocation, which a saved settings file must not repeat.
 MOMENTARY = (
+    "participant_label",
+    "session_label",
     "submit",
     "array_size",
     "sbatch_args",
@@ -308,6 +318,8 @@ def coerce(option: Field[Any], value: Any, *, where: str) -> Any:
     try:
         if isinstance(start, tuple):
             return tuple(str(v) for v in ([value] if isinstance(value, str) else value))
+        if option.name == "parameters":
+            return MappingProxyType({key: dict(own or {}) for key, own in (value or {}).items()})
         if isinstance(start, Mapping):
             return MappingProxyType(dict(value or {}))
         if isinstance(start, bool):
@@ -317,7 +329,7 @@ def coerce(option: Field[Any], value: Any, *, where: str) -> Any:
         if "Path" in str(option.type):
             return None if value is None else Path(value)
         return value if value is None or start is None else type(start)(value)
-    except (TypeError, ValueError) as exc:
+    except (AttributeError, TypeError, ValueError) as exc:
         raise UsageError(f"{where}: {option.name} cannot be {value!r}") from exc
 
 
@@ -350,6 +362,9 @@ def check(settings: Settings) -> None:
     if settings.two_stage < 0:
         raise UsageError(f"--two-stage {settings.two_stage:g}: give a susceptibility above 0 ppm")
     methods.check_parameters(settings.parameters)
+    _check_numbers(settings)
+    _check_twice(settings)
+    _check_jobs(settings)
     _check_rims(settings)
     for method in settings.chosen():
         _check_method(settings, method)
@@ -361,6 +376,39 @@ def check(settings: Settings) -> None:
                 f"{option.name} cannot be {getattr(settings, option.name)!r}; choose from "
                 f"{', '.join(allowed)}"
             )
+
+
+def _check_numbers(settings: Settings) -> None:
+    """Refuse negative numbers: 0 leaves the choice to the program. Raises UsageError."""
+    for option in options():
+        value = getattr(settings, option.name)
+        if isinstance(value, (int, float)) and not 0 <= value < math.inf:
+            raise UsageError(f"{option.metadata['flags'][0]} {value:g}: give 0 or more")
+
+
+def _check_twice(settings: Settings) -> None:
+    """Refuse a method that is named twice for one step. Raises UsageError."""
+    for step in methods.STEPS:
+        value = getattr(settings, step)
+        names = value if isinstance(value, tuple) else ()
+        for name in names:
+            if names.count(name) > 1:
+                raise UsageError(f"--{step} {','.join(names)}: name {name} once only")
+
+
+def _check_jobs(settings: Settings) -> None:
+    """Refuse jobs for what takes seconds. Raises UsageError."""
+    if settings.submit is None:
+        return
+    if settings.analysis_level == "group":
+        raise UsageError(
+            f"--submit {settings.submit}: the group level takes seconds; run it without --submit, "
+            f"or submit the participant level, which adds a group job"
+        )
+    if settings.reports_only:
+        raise UsageError(
+            f"--submit {settings.submit}: reports take seconds; run --reports-only without it"
+        )
 
 
 def _check_rims(settings: Settings) -> None:

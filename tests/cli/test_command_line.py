@@ -16,7 +16,9 @@ def parse(*more: str) -> Settings:
 
 
 def test_no_option_gives_the_defaults():
-    assert parse() == Settings(Path("bids"), Path("out"), "participant")
+    here = Path.cwd()
+    places = {"output_dir": here / "out", "work_dir": here / "work"}
+    assert parse() == Settings(here / "bids", analysis_level="participant", **places)
 
 
 def test_defaults_are_methods_of_the_registry():
@@ -64,6 +66,24 @@ def test_presets_are_valid(name):
         (["--preset", "nice"], "there is no preset 'nice'"),
         (["-d", "masks"], "give it as NAME=VALUE"),
         (["--config-file", "/nowhere.yml"], "/nowhere.yml: cannot be read"),
+        (
+            ["--set", "inversion.whtv.tolerance=abc"],
+            "whtv.tolerance cannot be 'abc'; give a float",
+        ),
+        (["--set", "inversion.tv.max_iterations=2.5"], "cannot be 2.5; give an integer"),
+        (["--set", "inversion.tv.max_iterations=true"], "cannot be True; give an integer"),
+        (["--set", "inversion.tv.tolerance=.nan"], "cannot be nan; give a float"),
+        (["--set", "inversion.tkd.correct=7"], "cannot be 7; give a boolean"),
+        (["--set", "inversion.tv.regularization=null"], "cannot be None; give a float, or leave"),
+        (["--set", "unwrapping.romeo.template=-1"], "cannot be -1; give an integer >= 0"),
+        (["--inversion", "tv,tv"], "--inversion tv,tv: name tv once only"),
+        (["--nprocs", "-2"], "--nprocs -2: give 0 or more"),
+        (["--omp-nthreads", "-1"], "--omp-nthreads -1: give 0 or more"),
+        (["--mem", "-0.5"], "--mem -0.5: give 0 or more"),
+        (["--mem", "nan"], "--mem nan: give 0 or more"),
+        (["--n-gpus", "-1"], "--n-gpus -1: give 0 or more"),
+        (["--array-size", "-3", "--dry-run"], "--array-size -3: give 0 or more"),
+        (["--submit", "slurm", "--reports-only"], "run --reports-only without it"),
     ],
 )
 def test_wrong_choices_are_refused_in_one_sentence(flags, words):
@@ -76,7 +96,8 @@ def test_wrong_choices_are_refused_in_one_sentence(flags, words):
     ("content", "words"),
     [("nprocs: many", "nprocs cannot be 'many'"), ("taste: 1", "there is no setting 'taste'"),
      ("a: [", "not valid YAML"), ("- 1", "must hold 'name: value' lines"),
-     ("dry_run: 3", "dry_run cannot be 3")],
+     ("dry_run: 3", "dry_run cannot be 3"),
+     ("parameters: {inversion.tv: 3}", "parameters cannot be {'inversion.tv': 3}")],
 )  # fmt: skip
 def test_wrong_configuration_files_are_refused(tmp_path, content, words):
     config = tmp_path / "bad.yml"
@@ -130,3 +151,64 @@ def test_a_network_without_weights_is_refused_before_anything_runs(capsys, tmp_p
     flags = ["--inversion", "qsmgan", "--inversion-weights", str(tmp_path / "none.safetensors")]
     assert cli.main([str(tmp_path), str(tmp_path / "out"), "participant", *flags]) == 2
     assert "none.safetensors" in capsys.readouterr().err
+
+
+def test_values_of_every_kind_are_taken():
+    flags = [
+        "offset.mcpc3ds.bipolar=true",
+        "inversion.tv.tolerance=1",
+        "unwrapping.romeo.template=2",
+    ]
+    chosen = parse("--set", *flags, "unwrapping.romeo.mode=individual")
+    assert chosen.parameters["offset.mcpc3ds"] == {"bipolar": True}
+    assert chosen.parameters["unwrapping.romeo"] == {"template": 2, "mode": "individual"}
+
+
+def test_places_are_absolute_without_dots_and_links_stay(tmp_path, monkeypatch):
+    (tmp_path / "data" / "sub-01").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    monkeypatch.chdir(tmp_path / "data" / "sub-01")
+    chosen = cli.parse(["../../link", "../../out/../out2", "participant", "-w", "../../w"])
+    assert (chosen.bids_dir, chosen.output_dir) == (tmp_path / "link", tmp_path / "out2")
+    assert chosen.work_dir == tmp_path / "w"
+
+
+@pytest.mark.parametrize(
+    "words", [["--sbatch-args", "--account=brain"], ["--sbatch-args=--account=brain"]]
+)
+def test_options_of_sbatch_may_begin_with_a_dash(words):
+    assert parse(*words, "--submit", "slurm").sbatch_args == "--account=brain"
+
+
+def test_the_group_level_is_no_job():
+    with pytest.raises(UsageError, match="the group level takes seconds"):
+        cli.parse(["bids", "out", "group", "--submit", "slurm"])
+
+
+def test_saved_settings_name_no_participant():
+    text = settings.to_yaml(parse("--participant-label", "01", "--session-label", "a"))
+    assert "participant_label" not in text and "session_label" not in text
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("bids", "the output folder is the BIDS dataset itself"),
+        ("bids/sub-01", "the output folder lies inside the BIDS dataset"),
+        ("bids/new/qsm", "the output folder lies inside the BIDS dataset"),
+        ("bids/derivatives", "choose one elsewhere, or in"),
+        ("file/qsm", "file: the output folder cannot be written there"),
+    ],
+)
+@pytest.mark.parametrize("more", [[], ["--dry-run"], ["--submit", "slurm", "--dry-run"]])
+def test_an_output_among_the_raw_data_is_refused_and_nothing_made(
+    tmp_path, capsys, output, words, more
+):
+    bids = tmp_path / "bids"
+    (bids / "sub-01").mkdir(parents=True)
+    (tmp_path / "file").touch()
+    before = sorted(tmp_path.rglob("*"))
+    line = [str(bids), str(tmp_path / output), "participant", "-w", str(tmp_path / "w"), *more]
+    assert cli.main(line) == 2
+    assert words in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before

@@ -1,5 +1,6 @@
 """Around the graph: what is cleaned away, whose failure it was, what counts as done already."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
@@ -10,7 +11,7 @@ import torch
 from qsm_nipype import run
 from qsm_nipype.bids import Refusal
 from qsm_nipype.errors import UsageError
-from qsm_nipype.execution import resources
+from qsm_nipype.execution import resources, state
 from qsm_nipype.report.subject import write_subject_report
 from qsm_nipype.settings import Settings
 
@@ -90,3 +91,71 @@ def test_the_page_keeps_the_sessions_of_earlier_runs(tmp_path):
     new = {"entities": {"sub": "01", "ses": "2"}}
     html = Path(publish_subject([new], tmp_path, subject="01", version="1")).read_text()
     assert "ses-1" in html and "ses-2" in html and "01b" not in html
+
+
+@pytest.fixture
+def recorded(tmp_path, monkeypatch):
+    """A run of two acquisitions that is over: 01 has its record, 02 failed."""
+    out = tmp_path / "out"
+    found = [SimpleNamespace(label=f"sub-{n}", subject=n) for n in ("01", "02")]
+    monkeypatch.setattr(run, "find", lambda settings: (found, []))
+    records = out / "logs" / "records"
+    records.mkdir(parents=True)
+    (records / "sub-01.json").write_text('{"entities": {"sub": "01"}}')
+    (out / "logs" / "settings.yml").write_text("inversion: [tkd]\n")
+    state.write(out, "sub-01", "done", settings="abc")
+    fault = {**state.failure("graph.sub_02.tkd", "no phase"), "acquisition": "sub-02"}
+    state.write(out, "sub-02", "failed", failures=[fault])
+    return Settings(tmp_path / "bids", out, work_dir=tmp_path / "work", reports_only=True)
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Every file below a folder."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_writing_reports_again_changes_nothing_but_pages(recorded):
+    logs = recorded.output_dir / "logs"
+    before = contents(logs)
+    assert run.run(recorded) == 1  # 02 had failed
+    assert contents(logs) == before
+    pages = [path.name for path in recorded.output_dir.iterdir() if path.is_file()]
+    assert sorted(pages) == ["sub-01.html", "sub-02.html"]
+    assert "no phase" in (recorded.output_dir / "sub-02.html").read_text()
+    assert not recorded.work_dir.exists()
+
+
+def test_reports_without_records_are_refused_and_nothing_is_made(recorded, tmp_path):
+    fresh = replace(recorded, output_dir=tmp_path / "fresh")
+    with pytest.raises(UsageError, match="fresh: no record of the chosen acquisitions; run with"):
+        run.run(fresh)
+    assert not fresh.output_dir.exists()
+
+
+def test_failures_of_an_acquisition_are_written_with_its_name(chosen):
+    run._write_states(chosen, ["sub-01"], [run.Failure("sub-01_run-2", "01", "why", "graph.x")])
+    assert state.read(chosen.output_dir, "sub-01").failures[0]["acquisition"] == "sub-01_run-2"
+
+
+def test_the_source_datasets_are_uris(tmp_path):
+    masks = tmp_path / "my masks"
+    masks.mkdir()
+    derivatives = MappingProxyType({"masks": str(masks / "brain.nii.gz")})
+    (masks / "brain.nii.gz").touch()
+    out = tmp_path / "out"
+    settings = Settings(tmp_path / "my data", out, derivatives=derivatives)
+    run.prepare_output(replace(settings, skip_bids_validation=True))
+    description = json.loads((out / "dataset_description.json").read_text())
+    assert description["SourceDatasets"] == [{"URL": f"file://{tmp_path}/my%20data"}]
+    assert description["DatasetLinks"]["raw"] == f"file://{tmp_path}/my%20data"
+    assert description["DatasetLinks"]["masks"] == f"file://{tmp_path}/my%20masks"
+
+
+def test_the_page_shows_visits_and_runs_in_the_order_of_their_names(tmp_path):
+    from qsm_nipype.report.publish import publish_subject
+
+    visits = [("post", "1"), ("post", "2"), ("pre", "1"), ("pre", "2"), ("pre", "10")]
+    records = [{"entities": {"sub": "01", "ses": s, "run": r, "dir": "AP"}} for s, r in visits]
+    html = publish_subject(reversed(records), tmp_path, subject="01", version="1").read_text()
+    places = [html.index(f'id="ses-{s}-dir-ap-run-{r}"') for s, r in visits]
+    assert places == sorted(places)

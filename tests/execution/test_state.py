@@ -19,7 +19,7 @@ def test_what_is_written_is_read_back(tmp_path):
     )
     read = state.read(tmp_path, "sub-01")
     assert read.failures == (
-        {"node": "tkd", "reason": "ValueError: no", "crash_file": "crash.txt"},
+        {"node": "tkd", "reason": "ValueError: no", "crash_file": "crash.txt", "acquisition": ""},
     )
     assert (read.nodes_done, read.nodes_total, read.settings) == (4, 9, "ab")
     assert read.owner["pid"] == os.getpid() == written.owner["pid"]

@@ -183,6 +183,10 @@ def test_nothing_missing_is_nothing_submitted(no_slurm, tmp_path, capsys):
         ),
         ("--array-size 4 in out participant --container x.sif", "in out participant"),
         ("in out participant --participant-label=01 --low-mem", "in out participant --low-mem"),
+        ("in out participant --sbatch-args --account=a --fast", "in out participant --fast"),
+        ("in out participant --sbatch-args=--account=a --fast", "in out participant --fast"),
+        ("in out participant --sbatch-args --dry-run --fast", "in out participant --fast"),
+        ("in out participant --sbatch-args --plugin --fast", "in out participant --fast"),
     ],
 )
 def test_tasks_do_not_get_the_options_of_the_submission(line, kept):

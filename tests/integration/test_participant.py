@@ -122,7 +122,8 @@ def test_group_joins_the_tables(dataset, finished):
     root, _ = finished
     assert cli.main([str(dataset), str(root / "out"), "group"]) == 0
     lines = (root / "out" / "group_desc-qc_metrics.tsv").read_text().splitlines()
-    assert lines[0].startswith("participant_id\tacquisition\t") and len(lines) == 2
+    assert lines[0].startswith("participant_id\tacquisition\tstatus\terror\t")
+    assert [line.split("\t")[2] for line in lines[1:]] == ["done", "failed"]
     words = json.loads((root / "out" / "group_desc-qc_metrics.json").read_text())
     assert set(lines[0].split("\t")) <= set(words)
     assert (root / "out" / "group.html").exists()

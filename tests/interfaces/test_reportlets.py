@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -65,6 +66,39 @@ def test_pictures_lie_in_the_dataset_and_the_page_shows_them(inputs, tmp_path):
     assert page.outputs.out_file == str(tmp_path / "out" / "sub-01.html")
     assert 'src="sub-01/figures/sub-01_run-2_desc-chi_figure.png"' in html
     assert (tmp_path / "out/sub-01/figures/sub-01_run-2_viewer/viewer-axial-chi.jpg").is_file()
+
+
+def test_every_inversion_has_its_picture_and_its_layer(inputs, tmp_path):
+    record = json.loads((tmp_path / "record.json").read_text())
+    names = {"whtv": "Weak-harmonic total variation", "tkd": "TKD"}
+    steps = [{"step": "inversion", "method": k, "label": v} for k, v in names.items()]
+    (tmp_path / "record.json").write_text(json.dumps({**record, "steps": steps}))
+    chi = nib.load(inputs["in_chi"][0])
+    other = str(tmp_path / "other.nii.gz")
+    nib.save(nib.Nifti1Image(-chi.get_fdata(dtype=np.float32), chi.affine), other)
+    node = AcquisitionPictures(**{**inputs, "in_chi": [*inputs["in_chi"], other]})
+    record = json.loads(Path(node.run().outputs.out_record).read_text())
+    titles = {f["name"]: f["title"].split(" (")[0] for f in record["figures"]}
+    assert titles["chi"] == "χ: Weak-harmonic total variation"
+    assert titles["chi_tkd"] == "χ: TKD"
+    labels = [layer["label"] for layer in record["viewer"]["layers"]]
+    assert labels[:2] == ["χ: Weak-harmonic total variation", "χ: TKD"]
+    sheets = [tmp_path / "out" / record["viewer"]["folder"] / layer["sheets"]["axial"]
+              for layer in record["viewer"]["layers"][:2]]  # fmt: skip
+    assert sheets[0].read_bytes() != sheets[1].read_bytes()
+
+
+def test_the_page_lists_the_results_as_links(inputs, tmp_path):
+    anat = tmp_path / "out" / "sub-01" / "anat"
+    written = ["sub-01_run-2_Chimap.nii.gz", "sub-01_run-2_desc-brain_mask.nii.gz"]
+    node = AcquisitionPictures(**inputs, written=[str(anat / name) for name in written])
+    found = node.run().outputs.out_record
+    maps = json.loads(Path(found).read_text())["maps"]
+    assert maps["desc-brain_mask"] == f"sub-01/anat/{written[1]}"
+    assert maps["Chimap"] == f"sub-01/anat/{written[0]}"
+    SubjectReport(in_records=[found], out_dir=inputs["out_dir"], subject="01").run()
+    html = (tmp_path / "out" / "sub-01.html").read_text(encoding="utf-8")
+    assert f'href="sub-01/anat/{written[0]}"' in html
 
 
 def test_records_may_be_dictionaries(tmp_path, monkeypatch):

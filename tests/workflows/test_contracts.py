@@ -102,6 +102,13 @@ def graph(tmp_path: Path, echoes: int = 3, **changes):
     return workflow
 
 
+def test_the_sign_that_the_user_names_reaches_the_reader(tmp_path):
+    for chosen in ("auto", "negative"):
+        nodes = graph(tmp_path, phase_sign=chosen)._get_all_nodes()
+        (read,) = (node for node in nodes if node.name == "read")
+        assert read.inputs.sign == chosen
+
+
 VARIANTS = [{}, {"inversion": ("tv", "tkd")}, {"save_unwrapped": True}, {"reference": "none"}]
 VARIANTS += [
     {m.step: (m.name,) if m.step in ("inversion", "segmentation") else m.name}
@@ -171,3 +178,7 @@ def test_the_users_masks_reach_their_nodes_by_absolute_paths(tmp_path, monkeypat
     assert ports == {"in_reference"}  # nothing replaces the user's file
     assert nodes["reference_whtv"].inputs.in_region == wanted
     assert "quality" not in nodes
+    (step,) = [s for s in nodes["record"].inputs.steps if s["step"] == "mask"]
+    assert step["parameters"] == {"file": "sub-01_run-2_mask.nii.gz"}
+    own = nodes["record"].inputs.acquisition["own_mask"]
+    assert own["uri"] == "bids:masks:sub-01_run-2_mask.nii.gz"

@@ -9,7 +9,7 @@ status         ``submitted``, ``running``, ``done`` or ``failed``
 owner          host, pid, start time, kernel and SLURM job of the writer (see `process.Owner`)
 started        seconds since 1970 when it became what `owner` runs; `updated`: last write
 nodes_done     steps that are finished, of `nodes_total` (0: not known yet)
-failures       list of ``{"node", "reason", "crash_file"}``; `reason` in one line
+failures       list of ``{"node", "reason", "crash_file", "acquisition"}``; `reason` in one line
 settings       digest of what was asked for; a change makes an earlier ``done`` count as missing
 log            path of the log file, or empty
 =============  ==================================================================================
@@ -67,10 +67,13 @@ class State:
             return None
 
 
-def failure(node: str, reason: str, crash_file: Path | str = "") -> dict[str, str]:
+def failure(
+    node: str, reason: str, crash_file: Path | str = "", acquisition: str = ""
+) -> dict[str, str]:
     """An entry of `State.failures`; of a traceback as reason, its last line is kept."""
     lines = [line.strip() for line in reason.splitlines() if line.strip()]
-    return {"node": node, "reason": lines[-1] if lines else "", "crash_file": str(crash_file)}
+    found = {"node": node, "reason": lines[-1] if lines else "", "crash_file": str(crash_file)}
+    return {**found, "acquisition": acquisition}
 
 
 def digest(settings: Mapping[str, Any]) -> str:

@@ -94,12 +94,12 @@ def task_arguments(argv: Sequence[str]) -> list[str]:
     left: int | None = 0
     for word in argv:
         name, equals, _ = word.partition("=")
-        if name in OWN_OPTIONS:
+        if left:  # a value, though it may look like an option
+            left -= 1
+        elif name in OWN_OPTIONS:
             left = 0 if equals else OWN_OPTIONS[name]
         elif left is None and not word.startswith("-"):
             continue
-        elif left:
-            left -= 1
         else:
             left = 0
             kept.append(word)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from qsm_nipype.report.figures import echoes, mosaic, png, three_planes
 from qsm_nipype.report.sprites import Layer, Viewer, render_viewer
-from qsm_nipype.report.styles import style_of
+from qsm_nipype.report.styles import MapStyle, style_of
 
 #: name → (style, mask that is drawn and cut by, what to look for), in the order of the page
 PICTURES: dict[str, tuple[str, str, str]] = {
@@ -46,20 +48,47 @@ _MARGIN = 12.0
 VIEWED = ("chi", "magnitude", "local_field", "total_field", "r2star")
 
 
+def chi_labels(steps: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Names of the susceptibility maps, `chi`, `chi_tkd` …, and the inversions that made them.
+
+    The label is empty where there is one map only: nothing needs telling apart.
+    """
+    inversions = [step for step in steps if step["step"] == "inversion"]
+    if len(inversions) < 2:
+        return {"chi": ""}
+    names = ["chi", *(f"chi_{step['method']}" for step in inversions[1:])]
+    return {
+        name: str(step.get("label") or step["method"])
+        for name, step in zip(names, inversions, strict=True)
+    }
+
+
+def _shown(
+    names: Sequence[str], maps: Mapping[str, np.ndarray], chis: Mapping[str, str]
+) -> Iterator[tuple[str, str, MapStyle]]:
+    """Map, entry of `PICTURES` and style of those of `names` that are in `maps`, χ once each."""
+    for name in names:
+        for own in chis if name == "chi" else (name,):
+            if own in maps:
+                style = style_of(PICTURES[name][0])
+                label = chis.get(own)
+                yield own, name, replace(style, label=f"χ: {label}") if label else style
+
+
 def draw(
-    maps: Mapping[str, np.ndarray], affine: np.ndarray
+    maps: Mapping[str, np.ndarray], affine: np.ndarray, chis: Mapping[str, str]
 ) -> Iterator[tuple[str, str, str, bytes]]:
     """Name, title, caption and PNG of each picture that `maps` allows.
 
-    `maps` holds volumes `(X, Y, Z)` by the names of `PICTURES` and their masks.
+    `maps` holds volumes `(X, Y, Z)` by the names of `PICTURES` and their masks, those of
+    susceptibility by the names in `chis` (see `chi_labels`).
     """
-    for name, (style_name, mask, caption) in PICTURES.items():
-        if name in maps:
-            style = style_of(style_name)
-            figure = three_planes(
-                maps[name], affine, mask=maps.get(mask), style=style, title=style.label
-            )
-            yield name, f"{style.label} ({style.window_text})", caption, png(figure)
+    for name, kind, style in _shown(tuple(PICTURES), maps, chis):
+        _, mask, caption = PICTURES[kind]
+        figure = three_planes(
+            maps[name], affine, mask=maps.get(mask), style=style, title=style.label
+        )
+        yield name, f"{style.label} ({style.window_text})", caption, png(figure)
 
 
 def draw_phase(
@@ -105,11 +134,10 @@ def draw_dentate(
     return "dentate", "Dentate nuclei", caption, png(figure)
 
 
-def viewer(maps: Mapping[str, np.ndarray], affine: np.ndarray) -> Viewer:
-    """Sheets of the slice viewer from those of `maps` that it shows."""
-    layers = []
-    for name in VIEWED:
-        if name in maps:
-            style = style_of(PICTURES[name][0])
-            layers.append(Layer(name.replace("_", "-"), maps[name], style))
+def viewer(maps: Mapping[str, np.ndarray], affine: np.ndarray, chis: Mapping[str, str]) -> Viewer:
+    """Sheets of the slice viewer from those of `maps` that it shows; arguments as for `draw`."""
+    layers = [
+        Layer(name.replace("_", "-"), maps[name], style)
+        for name, _, style in _shown(VIEWED, maps, chis)
+    ]
     return render_viewer(layers, affine, maps["mask"])

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from qsm_nipype.report.page import HEADLINES, environment, plain_number
+from qsm_nipype.report.page import HEADLINES, anchor_of, environment, plain_number
+from qsm_nipype.report.records import AcquisitionRecord
 
 IDENTIFIERS = ("participant_id", "subject", "sub", "session_id", "session", "ses", "acq", "rec",
                "run", "acquisition", "label")  # fmt: skip
@@ -59,11 +60,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One acquisition of the table; `page` is the subject's report."""
+    """One acquisition of the table; `page` is the subject's report, `anchor` its place there."""
 
     name: str
     page: str
+    anchor: str
     state: str
+    error: str
     cells: tuple[Cell, ...]
 
 
@@ -74,6 +77,11 @@ class GroupReport:
     version: str
     metrics: tuple[Metric, ...]
     rows: tuple[Row, ...]
+
+    @property
+    def failed(self) -> int:
+        """How many rows are of a run that failed."""
+        return sum(row.state == "failed" for row in self.rows)
 
     @property
     def flagged(self) -> int:
@@ -105,7 +113,9 @@ def group_report(
         Row(
             name=labels[i],
             page=f"sub-{_subject(row)}.html",
+            anchor=_anchor(row),
             state=_state(row),
+            error=str(row["error"]) if str(row.get("error", "")) not in MISSING else "",
             cells=tuple(_cell(values[n][i], far[n][i]) for n in names),
         )
         for i, row in enumerate(rows)
@@ -159,20 +169,27 @@ def _subject(row: Mapping[str, Any]) -> str:
     return str(found).removeprefix("sub-")
 
 
+def _anchor(row: Mapping[str, Any]) -> str:
+    words = (word.partition("-") for word in str(row.get("acquisition", "")).split("_"))
+    entities = {key: value for key, dash, value in words if dash}
+    return anchor_of(AcquisitionRecord.from_json({"entities": entities}).label) if entities else ""
+
+
 def _row_name(row: Mapping[str, Any]) -> str:
+    """The acquisition's label, which names the subject; else what the columns tell."""
+    if str(row.get("acquisition", "")) not in MISSING:
+        return str(row["acquisition"])
     parts = [f"sub-{_subject(row)}"]
     for short, long in (("ses", "session"), ("acq", "acq"), ("rec", "rec"), ("run", "run")):
         found = next((row[k] for k in (f"{long}_id", long, short)
                       if str(row.get(k, "")) not in MISSING), None)  # fmt: skip
         if found is not None:
             parts.append(f"{short}-{str(found).removeprefix(f'{short}-')}")
-    if str(row.get("acquisition", "")) not in MISSING:
-        parts.append(str(row["acquisition"]))
     return " ".join(parts)
 
 
 def _state(row: Mapping[str, Any]) -> str:
-    failed = str(row.get("status", "")).lower() in ("failed", "error")
+    failed = str(row.get("status", "")).lower() in ("failed", "lost", "error")
     return "failed" if failed or str(row.get("error", "")) not in MISSING else "ok"
 
 

@@ -166,7 +166,7 @@ def _value(value: Any) -> str:
 def _tellable(value: Any) -> bool:
     """Whether a parameter belongs in the text: a value, not a file and not "unset"."""
     if isinstance(value, str):
-        return bool(value) and "/" not in value
+        return bool(value) and "/" not in value and not value.endswith((".nii", ".nii.gz"))
     if isinstance(value, (list, tuple)):
         return bool(value) and all(_tellable(v) for v in value)
     return isinstance(value, (bool, int, float))

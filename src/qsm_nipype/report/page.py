@@ -206,9 +206,14 @@ def _acquisition(record: AcquisitionRecord, anchors: set[str]) -> AcquisitionRep
     )
 
 
+def anchor_of(label: str) -> str:
+    """The place of an acquisition in its subject's page, by its `AcquisitionRecord.label`."""
+    return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") or "acquisition"
+
+
 def _anchor(label: str, taken: set[str]) -> str:
     """A name for links, unlike all taken ones."""
-    base = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") or "acquisition"
+    base = anchor_of(label)
     anchor, number = base, 2
     while anchor in taken:
         anchor, number = f"{base}-{number}", number + 1

@@ -31,7 +31,7 @@ def publish_subject(
     """
     root, subject = Path(out_dir), _safe(subject.removeprefix("sub-"))
     given = [AcquisitionRecord.from_json(r) for r in records]
-    shown = sorted([*given, *_earlier(root, subject, given)], key=_label)
+    shown = sorted([*given, *_earlier(root, subject, given)], key=lambda record: record.order)
     placed = [_placed(record, root, subject) for record in shown]
     page = subject_html(subject_report(placed, subject=subject, version=version))
     return write_page(root / f"sub-{subject}.html", page)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +32,8 @@ ACQUISITION_FIELDS: dict[str, tuple[str, str, float]] = {
     "bipolar": ("Bipolar read-out", "", 1.0),
     "coils": ("Uncombined coils", "", 1.0),
 }
-ENTITIES = ("sub", "ses", "acq", "rec", "run")
+#: entities of an acquisition in BIDS order
+ENTITIES = ("sub", "ses", "sample", "task", "acq", "ce", "rec", "dir", "run", "flip", "inv", "mt")
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,12 @@ class AcquisitionRecord:
         own = [f"{k}-{v}" for k, v in self.entities.items() if k != "sub"]
         return ", ".join(own) or "Gradient echoes"
 
+    @property
+    def order(self) -> list[Any]:
+        """Sorts acquisitions as their files' names, but run-10 after run-2."""
+        name = "_".join(f"{key}-{value}" for key, value in self.entities.items())
+        return [int(w) if w.isdecimal() else w for w in re.split(r"(\d+)", name)]
+
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
@@ -203,8 +211,10 @@ def _reading(phase: Mapping[str, Any]) -> list[Decision]:
         why = "" if fill is None else f"they hold the value {_plain(fill)} in every echo"
         said.append(Decision(f"{phase['voxels_without_signal']} voxels left out", why))
     axis = phase.get("alternating_slices_axis")
-    if axis is not None:
-        said.append(Decision("Alternating sign undone", f"slices along axis {axis} alternate"))
+    axes = [axis] if isinstance(axis, int) else _list(axis)
+    if axes:
+        told = ", ".join(str(a) for a in axes)
+        said.append(Decision("Alternating sign undone", f"slices along axis {told} alternate"))
     score = _finite(phase.get("sign_agreement"))
     if score is not None:
         said.append(

@@ -1,0 +1,90 @@
+"""The derivatives sink: names, sources, and nothing left of other settings."""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from qsm_nipype.interfaces.bids import DerivativesSink, sidecar_of
+
+ENTITIES = {"sub": "01", "run": "2"}
+STEPS = [{"step": "fit", "method": "linear", "parameters": {}},
+         {"step": "mask", "method": "user", "parameters": {"file": "own_mask.nii.gz"}},
+         {"step": "inversion", "method": "tv", "parameters": {}},
+         {"step": "inversion", "method": "tkd", "parameters": {}}]  # fmt: skip
+OWN = {"file": "own_mask.nii.gz", "uri": "bids:masks:own_mask.nii.gz"}
+RECORD = {"entities": ENTITIES, "source_uris": ["bids:raw:a"], "steps": STEPS, "own_mask": OWN}
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Runs the sink on so many susceptibility maps; returns the names in the folder."""
+    monkeypatch.chdir(tmp_path)
+    image, record = str(tmp_path / "image.nii"), tmp_path / "record.json"
+    nib.save(nib.Nifti1Image(np.zeros((2, 2, 2), np.float32), np.eye(4)), image)
+    record.write_text(json.dumps(RECORD))
+    (tmp_path / "regions.tsv").write_text("a\n")
+    (tmp_path / "columns.json").write_text("{}")
+
+    def run(*methods, entities=ENTITIES, **more):
+        sink = DerivativesSink(
+            kinds=["chi", "regions", *more],
+            base_directory=str(tmp_path / "out"),
+            entities=entities,
+            in_record=str(record),
+            chi=[image for _ in methods],
+            descriptions={"chi": [None, *methods[1:]]},
+            regions=str(tmp_path / "regions.tsv"),
+            **more,
+        )
+        written = sink.run().outputs.out_files
+        assert all(Path(path).exists() for path in written)
+        return sorted(p.name for p in (tmp_path / "out" / "sub-01" / "anat").iterdir())
+
+    run.image = image
+    return run
+
+
+def test_maps_of_other_settings_go_with_what_belongs_to_them(write, tmp_path):
+    before = write("tv", "tkd", dentate=write.image)
+    assert {"sub-01_run-2_desc-tkd_Chimap.json", "sub-01_run-2_desc-dentate_dseg.tsv"} <= {*before}
+    after = write("tv")
+    assert set(before) - set(after) == {
+        *(f"sub-01_run-2_desc-tkd_Chimap.{end}" for end in ("nii.gz", "json")),
+        *(f"sub-01_run-2_desc-dentate_dseg.{end}" for end in ("nii.gz", "json", "tsv")),
+    }
+    assert "sub-01_run-2_desc-regions_stats.tsv" in after
+
+
+def test_other_acquisitions_and_foreign_files_stay(write, tmp_path):
+    first = write("tv", "tkd")
+    own = tmp_path / "out" / "sub-01" / "anat" / "sub-01_run-2_desc-mine_Chimap.nii.gz"
+    own.touch()
+    left = write("tv", entities={"sub": "01", "run": "3"})
+    assert {*first, own.name} <= {*left}
+    assert own.name in write("tv")
+
+
+@pytest.mark.parametrize(
+    "name", ["../keep.nii.gz", "sub-01/anat/sub-01_run-3_Chimap.nii.gz", "/keep.nii.gz", 7]
+)
+def test_a_list_that_names_what_is_not_ours_removes_nothing(write, tmp_path, name):
+    write("tv")
+    listed = tmp_path / "out" / "logs" / "records" / "files" / "sub-01_run-2.json"
+    victim = tmp_path / "out" / str(name)
+    if not str(name).startswith("/"):
+        victim.parent.mkdir(parents=True, exist_ok=True)
+        victim.touch()
+    listed.write_text(json.dumps({"files": [name]}))
+    write("tv")
+    assert str(name).startswith("/") or victim.exists()
+
+
+def test_the_users_mask_is_a_source_of_what_rests_on_it():
+    mask = sidecar_of("mask", RECORD)
+    assert mask["Sources"] == ["bids:raw:a", "bids:masks:own_mask.nii.gz"]
+    assert mask["ProcessingSteps"][-1]["parameters"] == {"file": "own_mask.nii.gz"}
+    assert sidecar_of("chi", RECORD)["Sources"] == mask["Sources"]
+    assert sidecar_of("total_field", RECORD)["Sources"] == ["bids:raw:a"]
