@@ -52,13 +52,16 @@ class _EchoInputSpec(QSMInputSpec):
 
 
 class _MCPC3DSInputSpec(_EchoInputSpec):
-    bipolar = traits.Bool(parameter=True, desc="readout direction alternates between echoes")
+    bipolar = traits.Bool(
+        parameter=True, desc="readout direction alternates between echoes (unset: the data tell)"
+    )
     smoothing = traits.Float(parameter=True, desc="SD of the offset's Gaussian (mm)")
 
 
 class _MCPC3DSOutputSpec(TraitedSpec):
     out_phase = File(exists=True, desc="phase with the offset removed (rad, wrapped)")
     out_offset = File(exists=True, desc="removed offset (rad)")
+    out_record = File(exists=True, desc="what was decided (JSON)")
 
 
 class MCPC3DS(QSMInterface):
@@ -82,6 +85,14 @@ class MCPC3DS(QSMInterface):
         return {
             "out_phase": save(cwd / "phase_offset_removed.nii", result.phase, phase),
             "out_offset": save(cwd / "phase_offset.nii", result.offset, phase),
+            "out_record": write_json(
+                cwd / "offset.json",
+                dict(
+                    method="MCPC-3D-S",
+                    parameters={"bipolar": result.alternating is not None},
+                    warnings=list(result.warnings),
+                ),
+            ),
         }
 
 

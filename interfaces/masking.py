@@ -9,6 +9,7 @@ from nipype.interfaces.base import File, InputMultiPath, TraitedSpec, isdefined,
 
 from qsm_nipype.errors import DataError
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, resolve
+from qsm_nipype.interfaces.files import write_json
 from qsm_nipype.interfaces.volume import Volume, load, same_grid, save
 
 _CORE = "qsm_nipype.core.masking"
@@ -87,6 +88,7 @@ class _TrimMaskInputSpec(QSMInputSpec):
 
 class _TrimMaskOutputSpec(_MaskOutputSpec):
     out_brain = File(exists=True, desc="the mask without dropout at its surface")
+    out_record = File(exists=True, desc="JSON: numbers, warnings")
 
 
 class TrimMask(QSMInterface):
@@ -106,11 +108,7 @@ class TrimMask(QSMInterface):
             field=_load_like(volume, self.inputs.in_field).tensor(self.device),
             **self.parameters(),
         )
-        if not mask.any():
-            raise DataError(
-                f"{self.inputs.in_mask}: no voxel of the mask has a reliable field; look at the "
-                f"phase, or relax --set trim.reliable.threshold=0"
-            )
+        numbers, warnings = self._judge(whole, mask, reliability)
         brain = resolve(f"{_CORE}:without_dropout")(
             whole,
             volume.voxel_size,
@@ -120,7 +118,26 @@ class TrimMask(QSMInterface):
         return {
             "out_mask": _save(cwd, mask, volume),
             "out_brain": save(cwd / "brain.nii", brain, volume),
+            "out_record": write_json(
+                cwd / "trim.json", {"numbers": numbers, "warnings": list(warnings)}
+            ),
         }
+
+    def _judge(self, whole: Any, kept: Any, reliability: Any) -> tuple[dict[str, Any], Any]:
+        """Numbers and warnings of what was `kept`. Raises DataError where that is hardly any."""
+        from qsm_nipype.core import quality
+
+        numbers, warnings = quality.trimming(
+            *(x.cpu().numpy() for x in (whole, kept, reliability))
+        )
+        share = numbers["mask_reliable"]["value"]
+        if share < quality.TOO_LITTLE:
+            amount = f"only {share:.1f} %" if share else "no voxel"
+            raise DataError(
+                f"{self.inputs.in_mask}: {amount} of the mask has a reliable field; "
+                f"{quality.CAUSES}; look at the phase, or relax --set trim.reliable.threshold=0"
+            )
+        return numbers, warnings
 
 
 class _UserMaskInputSpec(QSMInputSpec):

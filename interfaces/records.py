@@ -68,15 +68,8 @@ class AcquisitionRecord(QSMInterface):
             if seconds:
                 record["runtimes"][step] = round(sum(seconds), 2)
         record["references"] = [reference_fields(own) for own, _ in found["reference"]]
-        record["warnings"] = [
-            *record.get("warnings", []),
-            *(
-                w
-                for entries in found.values()
-                for own, _ in entries
-                for w in own.get("warnings", [])
-            ),
-        ]
+        told = [w for nodes in found.values() for own, _ in nodes for w in own.get("warnings", [])]
+        record["warnings"] = list(dict.fromkeys([*record.get("warnings", []), *told]))
         volumes = self._volumes()
         if "mask" in volumes:
             record["acquisition"] = {**record["acquisition"], **geometry(volumes["mask"])}

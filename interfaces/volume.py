@@ -69,9 +69,56 @@ def b0_direction(affine: np.ndarray) -> tuple[float, float, float]:
     Normalising the columns first is what makes it right for anisotropic oblique voxels; the
     inverse of the scaled affine is not.
     """
-    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    axes = _axes(affine)
     direction = np.linalg.solve(axes, (0.0, 0.0, 1.0))
     return tuple((direction / np.linalg.norm(direction)).tolist())  # type: ignore[return-value]
+
+
+def check_orientation(image: Any, name: str) -> list[str]:
+    """What the header of the NIfTI `image` leaves unclear about the direction of B0, in sentences.
+
+    Raises DataError where the voxels lie in a template's space or along sheared axes.
+    """
+    (sform, s_code), (qform, q_code) = image.get_sform(coded=True), image.get_qform(coded=True)
+    if (s_code or q_code) >= 3:
+        raise DataError(
+            f"{name}: its {'sform' if s_code else 'qform'} leads to a template (code "
+            f"{s_code or q_code}), which hides the direction of B0; give the image in the "
+            "scanner's coordinates, or convert it again"
+        )
+    axes = _axes(image.affine)
+    skew = np.degrees(np.arcsin(np.clip(np.abs(axes.T @ axes - np.eye(3)).max(), 0, 1)))
+    if not skew <= 0.5:
+        raise DataError(
+            f"{name}: its voxel axes are {skew:.1f}° off a right angle; give the image as "
+            "acquired, or resample it to a grid of right angles (magnitude and phase as complex "
+            "numbers)"
+        )
+    if not (s_code or q_code):
+        return [
+            f"{name}: the header does not tell the orientation (qform and sform codes are 0): B0 "
+            "is taken along the third voxel axis; convert the image again if it is not"
+        ]
+    return _disagreement(name, sform, qform) if s_code and q_code else []
+
+
+def _disagreement(name: str, sform: np.ndarray, qform: np.ndarray) -> list[str]:
+    """One sentence where `qform` turns the voxels by over 1° or scales them by over 1 %."""
+    cosines = (_axes(sform) * _axes(qform)).sum(axis=0).clip(-1, 1)
+    turn = float(np.degrees(np.arccos(cosines)).max())
+    ours, theirs = (np.linalg.norm(a[:3, :3], axis=0) for a in (sform, qform))
+    if turn <= 1 and np.all(np.abs(ours / theirs - 1) <= 0.01):
+        return []
+    sizes = [" × ".join(f"{v:.3g}" for v in size) + " mm" for size in (ours, theirs)]
+    return [
+        f"{name}: sform ({sizes[0]}) and qform ({sizes[1]}) of the header differ, by {turn:.1f}° "
+        "in direction: the sform is used; if the qform is the scanner's, copy it to the sform"
+    ]
+
+
+def _axes(affine: np.ndarray) -> np.ndarray:
+    """Unit columns of an affine."""
+    return affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
 
 
 def load(path: str | os.PathLike[str], *, dtype: Any = np.float32) -> Volume:

@@ -109,7 +109,7 @@ def init_acquisition_wf(
         acquisition.echo_times,
         size,
         offset=settings.offset,
-        coils=acquisition.coils,
+        reading={"coils": acquisition.coils, "sign": settings.phase_sign},
         **common,
     )
     fieldmap = init_fieldmap_wf(

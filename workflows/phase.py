@@ -19,11 +19,13 @@ def init_phase_wf(
     resources: Resources,
     *,
     offset: str = "mcpc3ds",
-    coils: int = 1,
+    reading: Mapping[str, Any] | None = None,
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     name: str = "phase_wf",
 ) -> pe.Workflow:
     """Read magnitude and phase, bring phase to radians, remove its offset.
+
+    `reading` holds further inputs of `ReadPhase`: the number of coils, the sign of the phase.
 
     ::
 
@@ -54,9 +56,10 @@ def init_phase_wf(
     reader = ReadPhase(
         **{f"{part}_files": list(paths) for part, paths in files.items() if paths},
         metadata=[dict(entry) for entry in metadata],
-        coils=coils,
+        **(reading or {}),
     )
-    read = make(reader, "read", resources, bytes_per_voxel=31 * coils, per_echo=True)
+    size = 31 * reader.inputs.coils
+    read = make(reader, "read", resources, bytes_per_voxel=size, per_echo=True)
     remove = make_method(
         "offset", offset, resources, parameters=parameters, echo_times=list(echo_times)
     )

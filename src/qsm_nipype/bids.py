@@ -193,9 +193,22 @@ def _images(bids_dir: Path, selection: Selection) -> list[Path]:
     if wanted:
         query["subject"] = wanted
     if selection.sessions:
-        query["session"] = [label.removeprefix("ses-") for label in selection.sessions]
+        query["session"] = _known_sessions(bids_dir, layout, selection.sessions)
     query.update(_filter(selection.filters))
     return [Path(file.path) for file in layout.get(**query) if _is_gre(Path(file.path))]
+
+
+def _known_sessions(bids_dir: Path, layout: Any, labels: Sequence[str]) -> list[str]:
+    """`labels` without `ses-`. Raises UsageError naming those that no participant has."""
+    wanted = [label.removeprefix("ses-") for label in labels]
+    present = {str(label) for label in layout.get_sessions()}
+    missing = [label for label in wanted if label not in present]
+    if missing:
+        raise UsageError(
+            f"{bids_dir}: no session {', '.join(missing)}; there are "
+            f"{', '.join(sorted(present)) or 'none'}"
+        )
+    return wanted
 
 
 def _without_spare_field_maps(paths: Sequence[Path]) -> list[Path]:
@@ -259,6 +272,7 @@ def _acquisition(bids_dir: Path, entities: dict[str, str], paths: Sequence[Path]
     main = files["phase"] or files["real"]
     sidecars = [sidecar(bids_dir, path) for path in main]
     shape, voxel_size, volumes = _check_grids([p for part in files.values() for p in part])
+    notes += _geometry_notes(main[0], sidecars[0])
     coils = 1
     echo_times: tuple[float, ...]
     if suffix == "phasediff":
@@ -386,6 +400,19 @@ def _check_grids(
     assert first is not None
     voxel_size = tuple(float(v) for v in np.linalg.norm(first[2][:3, :3], axis=0))
     return first[1][:3], voxel_size, echoes  # type: ignore[return-value]
+
+
+def _geometry_notes(path: Path, metadata: Mapping[str, Any]) -> list[str]:
+    """What is unclear about the direction of B0 and between the slices of an image."""
+    from qsm_nipype.interfaces.volume import check_orientation, open_image
+
+    notes = check_orientation(open_image(path), path.name)
+    if metadata.get("MRAcquisitionType") == "2D":
+        notes.append(
+            "a 2-D acquisition: slices may have steps of phase or frequency of their own, which "
+            "show up as stripes; look at the field across the slices"
+        )
+    return notes
 
 
 def _times(shape: Iterable[int]) -> str:

@@ -8,8 +8,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from qsm_nipype import run
 from qsm_nipype.bids import Selection, find_acquisitions, parse_name, sidecar, stem
 from qsm_nipype.errors import UsageError
+from qsm_nipype.settings import Settings
 
 
 def write(root: Path, name: str, *, data=None, affine=None, metadata=None) -> Path:
@@ -195,6 +197,20 @@ def test_selection_and_filter(dataset):
         find_acquisitions(dataset, Selection(filters={"t1w": {}}))
 
 
+@pytest.mark.parametrize("labels", [("foo",), ("ses-1", "foo")])
+def test_an_unknown_session_is_named(dataset, labels):
+    for part in ("mag", "phase"):
+        path = write(dataset, f"sub-02_ses-1_part-{part}_MEGRE", metadata={"EchoTime": 0.02})
+        visit = dataset / "sub-02" / "ses-1" / "anat"
+        visit.mkdir(parents=True, exist_ok=True)
+        for file in (path, path.with_name(path.name.replace(".nii.gz", ".json"))):
+            file.rename(visit / file.name)
+    with pytest.raises(UsageError, match="no session foo; there are 1"):
+        find_acquisitions(dataset, Selection(sessions=labels))
+    (found,), _ = find_acquisitions(dataset, Selection(sessions=("ses-1",)))
+    assert found.label == "sub-02_ses-1"
+
+
 def test_no_folder_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match="no such folder"):
         find_acquisitions(tmp_path / "nothing", Selection())
@@ -231,3 +247,89 @@ def test_the_users_mask_is_found_by_entities(dataset, tmp_path):
         find_mask(masks, found, "reference")
     with pytest.raises(DataError, match="no \\*_mask.nii.gz for sub-01; add it"):
         find_mask(masks / "sub-02", found)
+
+
+@pytest.mark.parametrize("kind", ["masks", "reference", "segmentation", "lesions"])
+@pytest.mark.parametrize("name", ["sub-02_desc-brain_mask", "sub-01_ses-1_mask", "sub-02"])
+def test_a_file_that_is_named_for_another_is_refused(dataset, tmp_path, kind, name):
+    (found,), _ = find_acquisitions(dataset, Selection())
+    file = write(tmp_path / "own", name)
+    settings = Settings(dataset, tmp_path / "out", derivatives={kind: str(file)})
+    good, refused = run._with_masks(settings, [found], [])
+    assert not good and f"{file.name}: it belongs to sub-0" in refused[0].reason
+    assert "and not to sub-01; give the folder of all by" in refused[0].reason
+
+
+@pytest.mark.parametrize("name", ["sub-01_desc-brain_mask", "brain", "my_mask-of-all"])
+def test_a_file_that_is_named_for_nobody_else_is_taken(dataset, tmp_path, name):
+    (found,), _ = find_acquisitions(dataset, Selection())
+    file = write(tmp_path / "own", name)
+    settings = Settings(dataset, tmp_path / "out", derivatives={"masks": str(file)})
+    assert run._with_masks(settings, [found], []) == ([found], [])
+
+
+def test_a_mask_of_another_size_is_refused_with_both(dataset, tmp_path):
+    (found,), _ = find_acquisitions(dataset, Selection())
+    file = write(tmp_path / "own", "brain", data=np.zeros((7, 5, 4), np.float32))
+    settings = Settings(dataset, tmp_path / "out", derivatives={"masks": str(file)})
+    _, (refused,) = run._with_masks(settings, [found], [])
+    assert "brain.nii.gz: its size is 7×5×4, that of sub-01 is 6×5×4; resample" in refused.reason
+
+
+def orient(root: Path, change) -> None:
+    """Apply `change` to the header of every image."""
+    for path in (root / "sub-01" / "anat").glob("*.nii.gz"):
+        image = nib.Nifti1Image(np.zeros((6, 5, 4), np.float32), np.diag([2.0, 2, 2, 1]))
+        change(image)
+        nib.save(image, path)
+
+
+def tilted(degrees: float) -> np.ndarray:
+    """2 mm voxels turned about x."""
+    affine, a = np.diag([2.0, 2, 2, 1]), np.deg2rad(degrees)
+    affine[1:3, 1:3] = 2 * np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
+    return affine
+
+
+def both(image, sform, s_code, qform, q_code) -> None:
+    image.set_sform(sform, s_code)
+    image.set_qform(qform, q_code)
+
+
+@pytest.mark.parametrize(
+    ("sform", "s_code", "qform", "q_code", "words"),
+    [
+        (tilted(0), 0, tilted(0), 0, ["codes are 0", "third voxel axis"]),
+        (tilted(25), 2, tilted(0), 1, ["25.0° in direction", "the sform is used"]),
+        (tilted(0) * 0.8, 1, tilted(0), 1, ["1.6 × 1.6 × 1.6 mm", "2 × 2 × 2 mm"]),
+        (tilted(25), 1, tilted(25.5), 1, []),
+        (tilted(25), 1, tilted(0), 0, []),
+        (tilted(0), 0, tilted(25), 1, []),
+    ],
+)
+def test_what_the_header_leaves_unclear_is_noted(dataset, sform, s_code, qform, q_code, words):
+    orient(dataset, lambda image: both(image, sform, s_code, qform, q_code))
+    (found,), refused = find_acquisitions(dataset, Selection())
+    assert not refused and len(found.notes) == bool(words)
+    assert all(word in found.notes[0] for word in words)
+
+
+def test_a_templates_space_and_sheared_axes_are_refused(dataset):
+    for s_code, q_code in ((4, 1), (3, 1), (0, 4)):
+        orient(dataset, lambda im, s=s_code, q=q_code: both(im, tilted(0), s, tilted(0), q))
+        assert "leads to a template" in reason(dataset)
+    sheared = tilted(0)
+    sheared[0, 1] = 0.6
+    orient(dataset, lambda image: both(image, sheared, 1, None, 0))
+    assert "16.7° off a right angle" in reason(dataset)
+    sheared[0, 1] = 0.01  # 0.3 degrees
+    orient(dataset, lambda image: both(image, sheared, 1, None, 0))
+    assert len(find_acquisitions(dataset, Selection())[0]) == 1
+
+
+def test_a_two_dimensional_acquisition_is_noted(dataset):
+    (dataset / "MEGRE.json").write_text('{"MagneticFieldStrength": 3, "MRAcquisitionType": "2D"}')
+    (found,), _ = find_acquisitions(dataset, Selection())
+    assert [note.startswith("a 2-D acquisition") for note in found.notes] == [True]
+    (dataset / "MEGRE.json").write_text('{"MagneticFieldStrength": 3, "MRAcquisitionType": "3D"}')
+    assert not find_acquisitions(dataset, Selection())[0][0].notes

@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from qsm_nipype.core.offsets import (
+    alternation,
     bipolar_phase,
     combine_coils,
     continues_core,
     mcpc3ds,
     smooth_phase,
 )
-from qsm_nipype.core.unwrapping import wrap
+from qsm_nipype.core.unwrapping import signal_mask, wrap
 
 TIMES = (0.004, 0.011, 0.018, 0.025)
 SHAPE = (40, 44, 36)
@@ -86,7 +87,7 @@ def test_bipolar_phase_is_found(times):
 
 def test_bipolar_correction_restores_a_common_field():
     phase, magnitude, mask, f = head(alternating=1.0)
-    plain = mcpc3ds(phase, magnitude, TIMES, VOXEL)
+    plain = mcpc3ds(phase, magnitude, TIMES, VOXEL, bipolar=False)
     right = mcpc3ds(phase, magnitude, TIMES, VOXEL, bipolar=True)
     error = [wrap(r.phase[..., 1] - f * TIMES[1])[mask].square().mean() for r in (plain, right)]
     assert error[1] < 0.05 * error[0]
@@ -170,3 +171,70 @@ def test_a_phase_that_no_smooth_course_follows_is_left_whole():
     noise = 2 * math.pi * torch.rand(offset.shape, generator=torch.Generator().manual_seed(1))
     kept = continues_core(wrap(noise), (brain | fat).float(), (2.0, 2.0, 2.0), 5.0)
     assert (kept == 1).all()
+
+
+def with_readout(beta, times=TIMES, decaying=0.0, snr=40.0):
+    """The head with a phase of `beta` `(X, Y, Z)` that alternates, and one that dies away."""
+    phase, magnitude, mask, f = head(times=times, snr=snr)
+    signs = torch.tensor([(-1.0) ** e for e in range(len(times))])
+    eddy = decaying * grid()[0].unsqueeze(-1) * torch.tensor([0.5**e for e in range(len(times))])
+    return wrap(phase + beta.unsqueeze(-1) * signs + eddy), magnitude, mask, f
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 2.0, 4.0])
+@pytest.mark.parametrize("level", [0.15, 0.6])
+def test_an_alternating_readout_is_found_and_corrected(strength, level):
+    # a ramp over the field of view, and a phase that is the same everywhere
+    phase, magnitude, mask, f = with_readout(strength * grid()[0] / 2 + level)
+    found = mcpc3ds(phase, magnitude, TIMES, VOXEL)
+    assert found.alternating is not None
+    assert "readout alternates" in found.warnings[0] and "bipolar=false" in found.warnings[0]
+    told = mcpc3ds(phase, magnitude, TIMES, VOXEL, bipolar=True)
+    torch.testing.assert_close(found.phase, told.phase)
+    assert not told.warnings  # the user knows
+    inner = mask & (magnitude.amin(-1) > 0.2)
+    error = wrap(found.phase[..., 1] - found.phase[..., 0] - f * (TIMES[1] - TIMES[0]))[inner]
+    assert wrap(error - error.median()).abs().quantile(0.99) < 0.25  # noise: 0.05 rad
+
+
+@pytest.mark.parametrize(("snr", "decaying"), [(40.0, 0.0), (6.0, 0.0), (40.0, 1.5)])
+def test_a_monopolar_readout_is_left_alone(snr, decaying):
+    # an eddy current that dies away bends the phase as well, but not to and fro
+    phase, magnitude, _, _ = with_readout(torch.zeros(SHAPE), decaying=decaying, snr=snr)
+    found = mcpc3ds(phase, magnitude, TIMES, VOXEL)
+    assert found.alternating is None and not found.warnings
+
+
+def test_the_users_word_on_the_readout_holds():
+    phase, magnitude, _, _ = with_readout(grid()[0])
+    found = mcpc3ds(phase, magnitude, TIMES, VOXEL, bipolar=False)
+    assert found.alternating is None and not found.warnings
+
+
+@pytest.mark.parametrize("times", [TIMES[:3], (0.004, 0.011, 0.018, 0.026)])
+def test_three_even_echoes_are_not_enough_to_correct_but_to_warn(times):
+    phase, magnitude, _, _ = with_readout(grid()[0], times)
+    found = mcpc3ds(phase, magnitude, times, VOXEL)
+    assert found.alternating is None and "bipolar=true corrects it" in found.warnings[0]
+    assert not mcpc3ds(*head(times=times)[:2], times, VOXEL).warnings
+
+
+@pytest.mark.parametrize("times", [TIMES[:2], (0.004, 0.010, 0.018, 0.025)])
+def test_uneven_echoes_tell_nothing_of_the_readout(times):
+    phase, magnitude, mask, _ = with_readout(grid()[0], times)
+    assert alternation(phase, magnitude, times, VOXEL, mask=mask) == (0.0, None)
+
+
+@pytest.mark.parametrize(("radius", "steepness"), [(0.5, 2.0), (0.5, 4.0), (0.7, 5.0)])
+def test_a_steep_alternating_phase_is_unwrapped_through_the_head(radius, steepness):
+    # turns of 4β must not be counted on ways through the air around
+    x, y, z = grid()
+    ball = x**2 + y**2 + z**2 < radius**2
+    beta = steepness * x + 0.6
+    turn = beta.unsqueeze(-1) * torch.tensor([1.0, -1.0, 1.0, -1.0])
+    noise = torch.randn(2, *turn.shape, generator=torch.Generator().manual_seed(0)) / 40
+    signal = ball.unsqueeze(-1) * torch.polar(torch.ones_like(turn), turn) + torch.complex(*noise)
+    mask = signal_mask(signal.abs())
+    found = bipolar_phase(signal.angle(), signal.abs(), TIMES, (4.0, 4.0, 4.0), mask=mask)
+    error = (found - beta)[ball]
+    assert (error - error.median()).abs().quantile(0.99) < 0.1

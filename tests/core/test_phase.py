@@ -200,3 +200,25 @@ def test_bad_phase_gets_one_sentence(change, words):
     with pytest.raises(DataError, match=words) as caught:
         read_phase(stored([good, change(bad)]))
     assert "echo-2.nii" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("low", "scale"), [(-1.0, 1.0), (0.0, 0.5)])
+def test_shares_of_a_turn_that_are_called_radians_are_noticed(low, scale):
+    phases = truth()
+    raw = [((p / math.pi + 1) * scale + low).astype(np.float32) for p in phases]
+    reading = read_phase(stored(raw, Units="rad"))
+    assert reading.record["decision"] == "joint scaling"
+    assert any("Units: rad" in w for w in reading.record["warnings"])
+    assert difference(reading, phases) < 0.02
+
+
+def test_radians_that_end_at_one_in_a_few_voxels_stay_radians():
+    # a field map: most of it small, a sinus at either end
+    x = np.linspace(-1, 1, SHAPE[0])[:, None, None]
+    field = np.broadcast_to(x**9, SHAPE).astype(np.float32).copy()
+    field[[0, -1], 1:] *= 0.6
+    assert field.min() == -1 and field.max() == 1
+    for values in (field, np.abs(field), field[..., ::-1] * np.float32(0.5)):
+        reading = read_phase(stored([values], Units="rad"))
+        assert reading.record["decision"] == "radians" and not reading.record["warnings"]
+        assert difference(reading, [values]) < 1e-6

@@ -6,8 +6,17 @@ import pytest
 import torch
 
 from qsm_nipype.core.dipole import dipole_field
-from qsm_nipype.core.polarity import alternating_axis, sign_agreement, undo_alternation
+from qsm_nipype.core.phase import StoredEcho
+from qsm_nipype.core.polarity import (
+    alternating_axis,
+    shows_sign,
+    sign_agreement,
+    undo_alternation,
+    undo_alternations,
+)
+from qsm_nipype.core.reading import read_acquisition
 from qsm_nipype.core.unwrapping import wrap
+from qsm_nipype.report.records import AcquisitionRecord
 
 VOXEL = (3.0, 3.0, 3.0)
 
@@ -35,6 +44,15 @@ def test_alternation_is_found_along_any_axis_and_undone(axis):
     assert wrap(undo_alternation(turned, axis) - phase).abs().max() < 1e-4
 
 
+def test_alternation_is_found_though_steep_fields_hide_it_in_a_quarter_of_the_slices():
+    # 3 mm voxels at 28 ms: a simulated head has 8 of 10 pairs of slices below the limit
+    phase, magnitude = head()
+    x = torch.arange(56.0)[:, None, None, None]
+    steep = wrap(phase + 2.0 * (x - 40).clamp_min(0))
+    assert alternating_axis(steep, magnitude) is None
+    assert alternating_axis(undo_alternation(steep, 0), magnitude) == 0
+
+
 def test_sign_follows_from_the_heads_shape():
     phase, magnitude = head()
     right = sign_agreement(phase, magnitude, VOXEL, (0, 0, 1))
@@ -46,3 +64,76 @@ def test_no_outline_no_verdict():
     phase, magnitude = head()
     inner = (slice(24, 34),) * 3
     assert sign_agreement(phase[inner], torch.ones_like(magnitude[inner]), VOXEL, (0, 0, 1)) == 0
+
+
+@pytest.mark.parametrize("axes", [[0, 1], [1, 2], [0, 1, 2]])
+def test_alternation_along_several_axes_is_undone(axes):
+    phase, magnitude = head()
+    turned = phase
+    for axis in axes:
+        turned = undo_alternation(turned, axis)
+    found, named = undo_alternations(turned, magnitude)
+    assert named == axes
+    assert wrap(found - phase).abs().max() < 1e-4
+    assert undo_alternations(phase, magnitude)[1] == []
+
+
+@pytest.mark.parametrize("size", [3.0, 1.8, 0.3])
+def test_only_slabs_thin_along_b0_are_too_little_to_tell_the_sign(size):
+    _, magnitude = head()
+    voxel, b0 = (size,) * 3, (0.0, 0.0, 1.0)
+    middle = slice(20, 36)
+    assert shows_sign(magnitude, voxel, b0)
+    assert not shows_sign(magnitude[:, :, middle], voxel, b0)
+    assert shows_sign(magnitude[:, :, middle], voxel, (0.0, 1.0, 0.0))
+    assert shows_sign(magnitude[middle], voxel, b0)
+
+
+def stored(phase, magnitude):
+    """What ReadPhase would make of two echoes."""
+    times = (0.004, 0.008)
+    return {
+        part: [
+            StoredEcho(
+                f"{part}{e}",
+                values[..., e].numpy(),
+                metadata={"EchoTime": times[e], "Units": "rad"},
+            )
+            for e in range(2)
+        ]
+        for part, values in (("phase", phase), ("magnitude", magnitude))
+    }
+
+
+def test_the_sign_of_a_slab_is_left_with_a_warning():
+    phase, magnitude = head()
+    cut = (slice(None), slice(None), slice(20, 36))
+    parts = stored(-phase[cut], magnitude[cut])
+    found = read_acquisition(parts, VOXEL, (0, 0, 1))
+    assert not found.record["sign_inverted"]
+    assert any("too thin" in w for w in found.record["warnings"])
+    forced = read_acquisition(parts, VOXEL, (0, 0, 1), sign="negative").record
+    assert forced["sign_inverted"] and not forced["warnings"]
+
+
+def test_a_sign_that_the_head_does_not_confirm_is_told():
+    phase, magnitude = head()
+    right = read_acquisition(stored(phase, magnitude), VOXEL, (0, 0, 1))
+    assert right.record["warnings"] == []
+    # a filter has left nothing of the head's own field
+    generator = torch.Generator().manual_seed(1)
+    flat = 0.1 * torch.randn(phase.shape, generator=generator)
+    found = read_acquisition(stored(flat, magnitude), VOXEL, (0, 0, 1)).record
+    assert abs(found["sign_agreement"]) < 0.3 and not found["sign_inverted"]
+    assert "could not be confirmed" in found["warnings"][0]
+    assert "high-pass" in found["warnings"][0]
+
+
+def test_alternation_along_two_axes_is_recorded():
+    phase, magnitude = head()
+    turned = undo_alternation(undo_alternation(phase, 0), 1)
+    found = read_acquisition(stored(turned, magnitude), VOXEL, (0, 0, 1))
+    assert found.record["alternating_slices_axis"] == [0, 1]
+    assert len(found.record["warnings"]) == 2
+    told = AcquisitionRecord.from_json({"phase_reading": found.record}).decisions
+    assert "slices along axis 0, 1 alternate" in [d.why for d in told]

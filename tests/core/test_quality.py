@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from qsm_nipype.core.quality import reference_number, volume_numbers
+from qsm_nipype.core.quality import reference_number, trimming, volume_numbers
 
 
 def test_numbers_of_a_known_block():
@@ -34,3 +34,16 @@ def test_without_a_mask_there_are_no_numbers_and_an_empty_one_has_no_volume():
 def test_reference_keeps_mean_and_spread():
     number = reference_number("csf", 0.01, 0.02)
     assert (number["value"], number["sd"], number["unit"]) == (0.01, 0.02, "ppm")
+
+
+def test_trimming_is_measured_on_the_mask_before_it():
+    whole = np.zeros((10, 10, 10), bool)
+    whole[:8] = True
+    reliability = np.where(np.arange(10) < 3, 0.2, 0.9) * np.ones((10, 10, 10))
+    numbers, warnings = trimming(whole, whole & (reliability > 0.5), reliability)
+    assert numbers["mask_reliable"]["value"] == pytest.approx(70)
+    assert numbers["unreliable_fraction"]["value"] == pytest.approx(30)
+    assert not warnings
+    kept = whole & (np.arange(10) < 4)
+    assert trimming(whole, kept, reliability)[1][0].startswith("trimming left only 40 %")
+    assert trimming(whole & False, kept, reliability)[0]["mask_reliable"]["value"] == 0

@@ -157,3 +157,19 @@ def test_no_wraps_are_left_in_real_data(tmp_path, monkeypatch):
         jumps += int((step[both] > math.pi).sum())
     assert jumps < 5e-4 * bright.sum()
     assert np.median(values(fitted.residual)[bright]) < 0.1
+
+
+def test_the_record_of_the_offset_tells_of_an_alternating_readout(tmp_path, monkeypatch):
+    s, _, _ = head()
+    monkeypatch.chdir(tmp_path)
+    turn = 1.2 * np.linspace(-1, 1, 30)[:, None, None, None] * np.array([1, -1, 1, -1])
+    magnitude = write(tmp_path / "magnitude.nii", np.abs(s))
+    for phase, alternates in ((np.angle(s), False), (np.angle(s * np.exp(1j * turn)), True)):
+        node = MCPC3DS(
+            in_phase=write(tmp_path / "phase.nii", phase),
+            in_magnitude=magnitude,
+            echo_times=TIMES,
+        )
+        record = json.loads(Path(node.run().outputs.out_record).read_text())
+        assert record["parameters"] == {"bipolar": alternates}
+        assert ["readout alternates" in w for w in record["warnings"]] == [True] * alternates

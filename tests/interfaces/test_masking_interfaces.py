@@ -1,5 +1,8 @@
 """Mask interfaces: from files to a uint8 mask, and refusals."""
 
+import json
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -76,6 +79,36 @@ def test_trim_leaves_out_what_does_not_fit(head, tmp_path):
     assert thinner.sum() < kept.sum() and not (thinner & ~kept).any()
     with pytest.raises(DataError, match="no voxel of the mask has a reliable field"):
         masking.TrimMask(**inputs, erosion=200.0).run()
+
+
+@pytest.mark.parametrize("top", [48, -20])
+def test_trimming_tells_what_it_lost(head, tmp_path, top):
+    files, brain, z = head
+    good = (z < top).astype(float)
+    reliability = write(tmp_path / "reliability.nii", good)
+    node = masking.TrimMask(
+        in_mask=files["brain"],
+        in_reliability=reliability,
+        in_quality=reliability,
+        in_field=write(tmp_path / "field.nii", 0 * z),
+    )
+    found = json.loads(Path(node.run().outputs.out_record).read_text())
+    bad = 100 * (brain & (z >= top)).sum() / brain.sum()
+    assert found["numbers"]["unreliable_fraction"]["value"] == pytest.approx(bad)
+    assert bool(found["warnings"]) == (top < 0)
+
+
+def test_a_mask_of_which_hardly_any_is_left_is_refused(head, tmp_path):
+    files, brain, z = head
+    reliability = write(tmp_path / "reliability.nii", z < -50)
+    with pytest.raises(DataError, match="only .* % of the mask.*echo times.*bipolar.*another"):
+        masking.TrimMask(
+            in_mask=files["brain"],
+            in_reliability=reliability,
+            in_quality=reliability,
+            in_field=write(tmp_path / "field.nii", 0 * z),
+            erosion=0.0,
+        ).run()
 
 
 def test_edit_intersects_and_applies_operations(head):

@@ -82,7 +82,7 @@ def test_ge_alternating_slices_in_real_and_imaginary_files(tmp_path, monkeypatch
         for name, part in (("real", turned.real), ("imaginary", turned.imag))
     }
     phase, record = read(tmp_path, monkeypatch, head, None, **files)
-    assert record["alternating_slices_axis"] == 2 and not record["sign_inverted"]
+    assert record["alternating_slices_axis"] == [2] and not record["sign_inverted"]
     tissue = np.abs(head) > 0.5
     assert apart(phase, np.angle(head), tissue) < 2e-3
 
@@ -91,7 +91,7 @@ def test_ge_inverted_sign_and_alternating_slices_together(tmp_path, monkeypatch,
     turned = head.conj() * np.where(np.arange(N) % 2, -1, 1)[:, None]
     path = write(tmp_path / "phase.nii", np.rint(np.angle(turned) * 1000).astype(np.int16))
     phase, record = read(tmp_path, monkeypatch, head, [path])
-    assert record["alternating_slices_axis"] == 2 and record["sign_inverted"]
+    assert record["alternating_slices_axis"] == [2] and record["sign_inverted"]
     assert apart(phase, np.angle(head)) < 2e-3
 
 

@@ -30,6 +30,8 @@ from qsm_nipype.core.unwrapping import (
 TWO_PI = 2.0 * math.pi
 #: So far (mm) below the outline of a head there is no scalp, marrow or other fat.
 CORE_DEPTH = 18.0
+#: Bend of the phase over echoes (rad) from which on an alternating readout is believed.
+ALTERNATES = 0.1
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,14 @@ class Offsets:
     """`phase` `(X, Y, Z, E)` with the offset removed (wrapped, rad) and what was removed.
 
     `offset` `(X, Y, Z)` is φ0, `alternating` `(X, Y, Z)` the odd/even part of a bipolar readout
-    (added to odd, subtracted from even echoes; None for monopolar data).
+    (added to odd, subtracted from even echoes; None for monopolar data). `warnings` are what a
+    reader should know.
     """
 
     phase: Tensor
     offset: Tensor
     alternating: Tensor | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def mcpc3ds(
@@ -52,7 +56,7 @@ def mcpc3ds(
     voxel_size: Sequence[float],
     *,
     mask: Tensor | None = None,
-    bipolar: bool = False,
+    bipolar: bool | None = None,
     smoothing: float = 5.0,
 ) -> Offsets:
     """Remove the smooth phase offset by MCPC-3D-S [Eckstein2018]_.
@@ -61,13 +65,19 @@ def mcpc3ds(
     spaced) is unwrapped and extrapolated to t = 0; what the first echo has beyond that is the
     offset. It is smoothed with magnitude weights by a Gaussian of `smoothing` mm, then refined
     from the intercept of a straight line through all echoes. `phase`, `magnitude`
-    `(X, Y, Z, E)`; `echo_times` in s. Raises ValueError for bipolar data of fewer than three
-    echoes.
+    `(X, Y, Z, E)`; `echo_times` in s. `bipolar` says whether the readout direction alternates
+    between echoes; None leaves that to the data (`alternation`). Raises ValueError for bipolar
+    data of fewer than three echoes.
     """
     if phase.shape[3] == 1:
         return Offsets(wrap(phase), torch.zeros_like(phase[..., 0]))
     keep = signal_mask(magnitude) if mask is None else mask.bool()
-    alternating = None
+    alternating, warnings = None, tuple[str, ...]()
+    if bipolar is None:
+        size, opposite = alternation(
+            phase, magnitude, echo_times, voxel_size, mask=keep, smoothing=smoothing
+        )
+        bipolar, warnings = _judged(size, opposite)
     if bipolar:
         alternating = bipolar_phase(
             phase, magnitude, echo_times, voxel_size, mask=keep, smoothing=smoothing
@@ -87,7 +97,62 @@ def mcpc3ds(
         intercept, weight = _intercept(corrected, magnitude, echo_times, field, keep)
         offset = offset + smooth_phase(intercept, weight * water, voxel_size, smoothing)
         corrected = wrap(phase - offset.unsqueeze(-1))
-    return Offsets(corrected, wrap(offset), alternating)
+    return Offsets(corrected, wrap(offset), alternating, warnings)
+
+
+def alternation(
+    phase: Tensor,
+    magnitude: Tensor,
+    echo_times: Sequence[float],
+    voxel_size: Sequence[float],
+    *,
+    mask: Tensor,
+    smoothing: float = 5.0,
+) -> tuple[float, bool | None]:
+    """How far (rad) the phase bends from echo to echo, and whether it does so to and fro.
+
+    d1 = φ1 + φ3 − 2φ2 and d2 = φ2 + φ4 − 2φ3 vanish where phase is linear in time; ±β of
+    alternating readout gradients makes them 4β and −4β. Both are smoothed over `smoothing` mm
+    as phasors, so that wraps do not matter. Returned are the median of |d1| and whether that of
+    |d1 + d2| is less than 0.4 of it, which is a correlation below −0.92 (0 to 0.1 and −0.6 for
+    noise alone). `phase`, `magnitude` `(X, Y, Z, E)`. None without four, 0 without three echoes
+    at equal steps from the first on.
+    """
+    steps = np.diff(np.asarray(echo_times, float))
+    uneven = np.flatnonzero(np.abs(steps - steps[:1]) >= 0.01 * steps[:1])
+    even = 1 + (int(uneven[0]) if uneven.size else steps.size)
+    bends = []
+    where = mask
+    for e in range(min(even, 4) - 2):
+        weight = magnitude[..., e : e + 3].prod(-1).pow(1 / 3) * mask
+        raw = phase[..., e] + phase[..., e + 2] - 2 * phase[..., e + 1]
+        bends.append(smooth_phase(raw, weight, voxel_size, smoothing))
+        where = where & (weight > 0.5 * weight[mask].mean())
+    if not bends or not where.any():
+        return 0.0, None
+    size = float(bends[0][where].abs().median())
+    if len(bends) < 2:
+        return size, None
+    return size, float(wrap(bends[0] + bends[1])[where].abs().median()) < 0.4 * size
+
+
+def _judged(size: float, opposite: bool | None) -> tuple[bool, tuple[str, ...]]:
+    """Whether to take a readout for bipolar, and the warning that goes with it."""
+    option = "--set offset.mcpc3ds.bipolar"
+    if opposite and size > ALTERNATES:
+        text = (
+            f"the readout alternates between echoes (φ1 + φ3 − 2φ2 is {size:.2f} rad in the "
+            f"median, φ2 + φ4 − 2φ3 its opposite): corrected; {option}=false leaves it"
+        )
+        return True, (text,)
+    if opposite is None and size > 2 * ALTERNATES:
+        text = (
+            f"the phase is not linear over the first three echoes (φ1 + φ3 − 2φ2 is {size:.2f} "
+            f"rad in the median): if the readout alternates between echoes, {option}=true "
+            "corrects it"
+        )
+        return False, (text,)
+    return False, ()
 
 
 def bipolar_phase(
@@ -119,8 +184,8 @@ def bipolar_phase(
         long = romeo(lapse, [t3 - t1], magnitude=pair, mask=mask).phase[..., 0]
         raw = phase[..., 0] + long * (t2 - t1) / (t3 - t1) - phase[..., 1]
     smooth = smooth_phase(raw, weight, voxel_size, smoothing).unsqueeze(-1)
-    whole = torch.ones_like(mask)
-    smooth = romeo(smooth, [t2 - t1], mask=whole).phase[..., 0]
+    whole, signal = torch.ones_like(mask), weight.sqrt().unsqueeze(-1)
+    smooth = romeo(smooth, [t2 - t1], magnitude=signal, mask=whole).phase[..., 0]
     level = (smooth * weight).sum() / weight.sum().clamp_min(1e-30)
     return (smooth - TWO_PI * torch.round(level / TWO_PI)) / multiple
 

@@ -71,7 +71,7 @@ def read_phase(echoes: Sequence[StoredEcho]) -> PhaseReading:
     signal, fill = _signal(echoes)
     spans = [_span(e.raw, signal) for e in echoes]
     scaled = [_affine_span(s, e) for s, e in zip(spans, echoes, strict=True)]
-    rule = _decide(echoes, spans, scaled)
+    rule = _decide(echoes, spans, scaled, signal)
     phase = np.empty((*echoes[0].raw.shape, len(echoes)), np.float32, order="F")
     for e, echo in enumerate(echoes):
         values = echo.raw.astype(np.float32) if rule.use_raw else echo.scaled
@@ -123,7 +123,7 @@ class _Rule:
 Spans = Sequence[tuple[float, float]]
 
 
-def _decide(echoes: Sequence[StoredEcho], raw: Spans, scaled: Spans) -> _Rule:
+def _decide(echoes: Sequence[StoredEcho], raw: Spans, scaled: Spans, signal: np.ndarray) -> _Rule:
     """The unit of the data, by the order of evidence in the module's docstring."""
     stated = all(str(e.metadata.get("Units", "")).lower() in ("rad", "radian") for e in echoes)
     rescaled = any(e.slope != 1 or e.intercept != 0 for e in echoes)
@@ -136,7 +136,8 @@ def _decide(echoes: Sequence[StoredEcho], raw: Spans, scaled: Spans) -> _Rule:
             use_raw=True,
             warnings=("the header's slope and intercept are wrong",),
         )
-    if stated and 0.05 < max(abs(low), abs(high)) <= 1.1 * TWO_PI:
+    agrees = 0.05 < max(abs(low), abs(high)) <= 1.1 * TWO_PI
+    if stated and agrees and not _is_share_of_turn(echoes, low, high, signal):
         return _Rule("radians", "the sidecar says Units: rad and the range agrees")
     if stated:
         warnings = (f"the sidecar says Units: rad, but the values span [{low:.4g}, {high:.4g}]",)
@@ -191,6 +192,26 @@ def _is_radian(low: float, high: float) -> bool:
     """Whether [low, high] is one turn: ±π or 0…2π within 1 %."""
     signed = abs(max(-low, high) - math.pi) < 0.01 * math.pi and low < 0
     return signed or (low > -0.01 and abs(high - TWO_PI) < 0.01 * TWO_PI)
+
+
+def _is_share_of_turn(
+    echoes: Sequence[StoredEcho], low: float, high: float, signal: np.ndarray
+) -> bool:
+    """Whether the values are wrapped phase on a scale of −1…1 or 0…1.
+
+    The ends must be those within 1 %, and one echo fill both as phase that wraps does: the
+    outermost 2 % of the range hold 0.5 % of its values or more (2 % if all were alike). A field
+    map in radians reaches ±1 in a few voxels only.
+    """
+    if abs(high - 1) >= 0.01 or min(abs(low + 1), abs(low)) >= 0.01:
+        return False
+    margin = 0.02 * (high - low)
+    for echo in echoes:
+        values = echo.scaled[signal]
+        ends = (values <= low + margin).mean(), (values >= high - margin).mean()
+        if min(ends) >= 0.005:
+            return True
+    return False
 
 
 def _fills(low: float, high: float, bottom: float, top: float) -> bool:

@@ -20,9 +20,10 @@ _TISSUE = -9.4
 def alternating_axis(phase: Tensor, magnitude: Tensor) -> int | None:
     """The axis along which every other slice is turned by π (GE), or None.
 
-    Along such an axis nearly every pair of neighbouring slices has opposite phase, in all
-    echoes: the signal-weighted mean of cos(Δφ) is clearly negative. `phase`, `magnitude`
-    `(X, Y, Z, E)`.
+    Along such an axis most pairs of neighbouring slices have opposite phase: the signal-weighted
+    mean of cos(Δφ) is clearly negative in over 0.6 of them, counted over all echoes (steep fields
+    leave 0.8 in 3 mm voxels at 28 ms; without alternation it is 0.05 at most). `phase`,
+    `magnitude` `(X, Y, Z, E)`.
     """
     for axis in (2, 1, 0):
         n = phase.shape[axis]
@@ -36,7 +37,7 @@ def alternating_axis(phase: Tensor, magnitude: Tensor) -> int | None:
         weight = pair.sum(dim=others)
         mean = (pair * cosine).sum(dim=others) / weight.clamp_min(1e-30)
         strong = weight > 0.1 * weight.amax(dim=0, keepdim=True)
-        if (mean[strong] < -0.3).float().mean() > 0.9:
+        if (mean[strong] < -0.3).float().mean() > 0.6:
             return axis
     return None
 
@@ -48,6 +49,36 @@ def undo_alternation(phase: Tensor, axis: int) -> Tensor:
     view = [1] * phase.dim()
     view[axis] = -1
     return wrap(phase + turn.view(view))
+
+
+def undo_alternations(phase: Tensor, magnitude: Tensor) -> tuple[Tensor, list[int]]:
+    """`phase` `(X, Y, Z, E)` without alternation along any axis, and the axes that had one.
+
+    A k-space whose centre was not moved to the corner turns the image along several axes.
+    """
+    axes: list[int] = []
+    while (axis := alternating_axis(phase, magnitude)) is not None and axis not in axes:
+        phase = undo_alternation(phase, axis)
+        axes.append(axis)
+    return phase, sorted(axes)
+
+
+def shows_sign(magnitude: Tensor, voxel_size: Sequence[float], b0_dir: Sequence[float]) -> bool:
+    """Whether enough of a head is in view for `sign_agreement` to decide on the sign.
+
+    Faces at which the image cuts the head look like its surface, but have no field of their own;
+    of slabs thin along B0, one in fifty agrees with the wrong sign. Enough are 100 mm along B0 or
+    0.6 of the extent across (newborns, animals); √12 standard deviations of the voxels with
+    signal count as extent, which is the length of a block. `magnitude` `(X, Y, Z, E)`.
+    """
+    where = 2.0 * torch.nonzero(signal_mask(magnitude)[::2, ::2, ::2])
+    if where.shape[0] < 100:
+        return False
+    covariance = 12 * torch.cov((where * where.new_tensor(list(voxel_size))).T)
+    direction = where.new_tensor(list(b0_dir))
+    along = float(direction @ covariance @ direction)
+    across = (float(covariance.trace()) - along) / 2
+    return along >= 100.0**2 or along >= 0.6**2 * across
 
 
 def sign_agreement(

@@ -9,6 +9,13 @@ import numpy as np
 
 #: Residual (rad) from which a voxel's field is unreliable [Bilgic2024]_.
 UNRELIABLE = 0.3
+#: Share of the mask (%) below which what trimming left is told, and below which it is refused.
+LITTLE, TOO_LITTLE = 50.0, 5.0
+#: Why the field of most of a brain may not be reliable.
+CAUSES = (
+    "the echo times may be wrong, the readout may alternate between echoes (bipolar), or the "
+    "phase may be that of another image"
+)
 
 
 def volume_numbers(
@@ -36,13 +43,36 @@ def reference_number(region: str, mean: float, sd: float) -> dict[str, Any]:
     return _number(mean, "ppm", text) | {"sd": float(sd)}
 
 
+def trimming(
+    whole: np.ndarray, kept: np.ndarray, reliability: np.ndarray
+) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
+    """Quality measures of what trimming left of the brain mask `whole`, and warnings.
+
+    `whole`, `kept` (bool) and `reliability` (0 to 1; 0.5 at 0.3 rad of residual or noise) are
+    (X, Y, Z). Shares are of `whole`, for the mask that later steps see has lost its bad voxels
+    already.
+    """
+    count = max(1, int(whole.sum()))
+    share = 100 * float((kept & whole).sum()) / count
+    bad = 100 * float((whole & (reliability < 0.5)).sum()) / count
+    text = f"share of the untrimmed brain mask whose residual or noise is above {UNRELIABLE} rad"
+    numbers = {
+        "mask_reliable": _number(share, "%", "share of the brain mask that trimming left"),
+        "unreliable_fraction": _number(bad, "%", text),
+    }
+    if share >= LITTLE:
+        return numbers, ()
+    return numbers, (f"trimming left only {share:.0f} % of the brain mask: {CAUSES}",)
+
+
 def _number(value: float, unit: str, description: str) -> dict[str, Any]:
     return {"value": float(value), "unit": unit, "description": description}
 
 
 def _kept(maps: Mapping[str, np.ndarray], brain: np.ndarray) -> dict[str, Any]:
     share = 100 * ((maps["mask_chi"] > 0.5) & brain).sum() / brain.sum()
-    return {"mask_kept": _number(share, "%", "share of the brain mask with a susceptibility")}
+    text = "share of the brain mask (without dropout) with a susceptibility"
+    return {"mask_kept": _number(share, "%", text)}
 
 
 def _noise(maps: Mapping[str, np.ndarray], brain: np.ndarray) -> dict[str, Any]:

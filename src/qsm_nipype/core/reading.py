@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qsm_nipype.core.offsets import combine_coils
 from qsm_nipype.core.phase import StoredEcho, from_parts, read_phase
-from qsm_nipype.core.polarity import alternating_axis, sign_agreement, undo_alternation
+from qsm_nipype.core.polarity import shows_sign, sign_agreement, undo_alternations
 from qsm_nipype.errors import DataError
 
 #: Correlation below which an inverted sign is believed (see `sign_agreement`).
@@ -41,7 +41,8 @@ def read_acquisition(
 
     With `coils` > 1 the files run over the coils of the first echo, then of the second, and are
     combined. `sign` "auto" inverts the phase if the field it shows is clearly that of a
-    paramagnetic head (`sign_agreement` < −0.3). Raises DataError for what cannot be read.
+    paramagnetic head (`sign_agreement` < −0.3) that is in view (`shows_sign`). Raises DataError
+    for what cannot be read.
     """
     phase, magnitude, record = _decode(parts)
     source = list(parts.get("phase", parts.get("real", ())))
@@ -59,11 +60,11 @@ def read_acquisition(
     if coils > 1:
         phase, magnitude = _combine(phase, magnitude, times, voxel_size, coils)
         record["coils"] = coils
-    axis = alternating_axis(phase, magnitude)
-    if axis is not None:
-        phase = undo_alternation(phase, axis)
-        record["warnings"].append(f"every other slice along axis {axis} was turned by π: undone")
-    record["alternating_slices_axis"] = axis
+    phase, axes = undo_alternations(phase, magnitude)
+    record["warnings"] += [
+        f"every other slice along axis {a} was turned by π: undone" for a in axes
+    ]
+    record["alternating_slices_axis"] = axes
     phase = _signed(phase, magnitude, voxel_size, b0_dir, sign, record)
     record["echo_times"] = list(times)
     return Acquisition(phase, magnitude, times, record)
@@ -171,10 +172,26 @@ def _signed(
     """Positive phase for a positive field shift, as asked or as the head's shape tells."""
     score = sign_agreement(phase, magnitude, voxel_size, b0_dir)
     record["sign_agreement"] = round(score, 3)
-    invert = sign == "negative" or (sign == "auto" and score < INVERTED)
+    decidable = sign == "auto" and shows_sign(magnitude, voxel_size, b0_dir)
+    invert = sign == "negative" or (decidable and score < INVERTED)
     record["sign_inverted"] = invert
-    if invert and sign == "auto":
-        record["warnings"].append(
-            f"the phase was stored with inverted sign (agreement {score:.2f}): turned around"
-        )
+    if sign == "auto" and (not decidable or score < -INVERTED):
+        record["warnings"].append(_sign_warning(score, decidable))
     return -phase if invert else phase
+
+
+def _sign_warning(score: float, decidable: bool) -> str:
+    """What a reader should know about a sign that was not simply confirmed."""
+    if decidable and score < INVERTED:
+        return f"the phase was stored with inverted sign (agreement {score:.2f}): turned around"
+    why = (
+        "the field of view may cut the head, the phase be high-pass filtered as for SWI, or the "
+        "orientation in the header wrong"
+        if decidable
+        else "the slab is too thin for that"
+    )
+    return (
+        f"the sign of the phase could not be confirmed (agreement {score:.2f}; {why}): it is left "
+        "as stored; veins and the globus pallidus must be bright on the map, if they are dark use "
+        "--phase-sign negative"
+    )
