@@ -73,6 +73,7 @@ class QSMInterface(BaseInterface):
     def _run_interface(self, runtime: Any) -> Any:
         importlib.import_module("torch")  # before its threads can be held
         limit_threads(self.inputs.num_threads)
+        memory.keep_freed()
         memory.reset_peak()
         started = time.perf_counter(), time.process_time()
         self._results = self._run(Path(runtime.cwd))

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from qsm_nipype import memory
 from qsm_nipype.errors import UsageError
 from qsm_nipype.models.training.loop import Plan, Task, run
 
@@ -50,6 +51,7 @@ def main(argv: Sequence[str]) -> int:
         )
     if options.use_gpu and not torch.cuda.is_available():
         raise UsageError("--use-gpu: PyTorch sees no CUDA device; leave the option out")
+    memory.keep_freed()
     torch.set_num_threads(max(1, options.threads))
     options.out.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if options.use_gpu else "cpu")

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from qsm_nipype import memory
 from qsm_nipype.errors import UsageError
 from qsm_nipype.models import radiomics
 from qsm_nipype.models.training import scores
@@ -49,6 +50,7 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError("--use-gpu: PyTorch sees no CUDA device; leave the option out")
     if options.supplement is None:
         options.supplement = 0 if options.derivatives else 150
+    memory.keep_freed()
     torch.set_num_threads(max(1, options.threads))
     options.out.mkdir(parents=True, exist_ok=True)
     lesions = Lesions.load(_cohort(options), None if options.derivatives else options.patients)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qsm_nipype import methods
+from qsm_nipype import memory, methods
 from qsm_nipype.cli import parse_value
 from qsm_nipype.errors import DataError, UsageError
 from qsm_nipype.interfaces.base import accepted, resolve
@@ -69,6 +69,7 @@ class State:
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns 0. Raises UsageError and DataError."""
     options = _parser().parse_args(argv)
+    memory.keep_freed()
     steps, written = STAGES[options.stage]
     folder = options.input_dir
     given = {**_config(folder / "config.json"), **dict(_pair(item) for item in options.set)}
