@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -125,6 +126,7 @@ def find_acquisitions(
     A faulty one does not disturb the others: it comes back as a Refusal. Raises UsageError when
     the dataset or the selection itself is unusable.
     """
+    bids_dir = Path(os.path.abspath(bids_dir))
     groups: dict[tuple[Any, ...], list[Path]] = {}
     for path in _without_spare_field_maps(_images(bids_dir, selection)):
         groups.setdefault(_group_key(path), []).append(path)

@@ -53,6 +53,14 @@ def test_two_echoes_are_one_acquisition(dataset):
     ]
 
 
+def test_a_dataset_is_found_from_within_too(dataset, monkeypatch):
+    monkeypatch.chdir(dataset.parent)
+    good, bad = find_acquisitions(Path(dataset.name), Selection())
+    assert (
+        not bad and good[0].echo_times == find_acquisitions(dataset, Selection())[0][0].echo_times
+    )
+
+
 def test_nearer_sidecar_wins_and_foreign_ones_do_not_apply(dataset):
     (dataset / "sub-01" / "sub-01_MEGRE.json").write_text('{"Manufacturer": "B"}')
     (dataset / "run-2_MEGRE.json").write_text('{"Manufacturer": "C"}')
