@@ -11,9 +11,9 @@ import resource
 from pathlib import Path
 
 _PROC = Path("/proc/self")
-#: glibc's `mallopt`: how many blocks are mapped by themselves, how much free memory at the top of
-#: the heap is returned, by how much more than asked the heap grows.
-_MALLOPT = {-4: 0, -1: 2**31 - 1, -2: 64 * 2**20}
+#: glibc's `mallopt`: how many blocks are mapped by themselves, and how much free memory at the top
+#: of the heap is kept.
+_MALLOPT = {-4: 0, -1: 2**31 - 1}
 
 
 def reset_peak() -> None:
