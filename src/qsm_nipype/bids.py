@@ -6,7 +6,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -15,6 +15,7 @@ from typing import Any
 from qsm_nipype import phasediff
 from qsm_nipype.core import GYROMAGNETIC_RATIO
 from qsm_nipype.errors import DataError, UsageError
+from qsm_nipype.grids import check_grids, geometry_notes
 
 #: Suffixes of gradient-echo acquisitions; T2starw counts where it has echoes or parts.
 SUFFIXES = ("MEGRE", "GRE", "T2starw")
@@ -273,8 +274,8 @@ def _acquisition(bids_dir: Path, entities: dict[str, str], paths: Sequence[Path]
         files = _files_by_part(paths)
     main = files["phase"] or files["real"]
     sidecars = [sidecar(bids_dir, path) for path in main]
-    shape, voxel_size, volumes = _check_grids([p for part in files.values() for p in part])
-    notes += _geometry_notes(main[0], sidecars[0])
+    shape, voxel_size, volumes = check_grids([p for part in files.values() for p in part])
+    notes += geometry_notes(main[0], sidecars[0])
     coils = 1
     echo_times: tuple[float, ...]
     if suffix == "phasediff":
@@ -367,58 +368,6 @@ def _echo_order(path: Path) -> tuple[int, int, str]:
     entities = parse_name(path)[0]
     echo, coil = entities.get("echo", "1"), entities.get("coil", entities.get("ch", "0"))
     return (int(echo) if echo.isdigit() else 0, int(coil) if coil.isdigit() else 0, path.name)
-
-
-def _check_grids(
-    paths: Sequence[Path],
-) -> tuple[tuple[int, int, int], tuple[float, float, float], int]:
-    """Shape, voxel size (mm) and number of echoes that all images share."""
-    import numpy as np
-
-    from qsm_nipype.interfaces.volume import open_image
-
-    first, echoes = None, 1
-    for path in paths:
-        image = open_image(path)
-        shape = tuple(image.shape)
-        if len(shape) not in (3, 4) or min(shape) < 2 and len(shape) == 3:
-            raise DataError(
-                f"{path.name}: its shape is {_times(shape)}; QSM needs a 3-D volume (or 4-D with "
-                f"all echoes)"
-            )
-        if first is None:
-            first = (path, shape, np.asarray(image.affine))
-            echoes = shape[3] if len(shape) == 4 else 1
-        elif shape != first[1]:
-            raise DataError(
-                f"{path.name}: its shape {_times(shape)} differs from {_times(first[1])} of "
-                f"{first[0].name}; export all echoes on one grid"
-            )
-        elif not np.allclose(image.affine, first[2], atol=1e-3):
-            raise DataError(
-                f"{path.name}: its orientation (affine) differs from that of {first[0].name}; "
-                f"export all echoes on one grid"
-            )
-    assert first is not None
-    voxel_size = tuple(float(v) for v in np.linalg.norm(first[2][:3, :3], axis=0))
-    return first[1][:3], voxel_size, echoes  # type: ignore[return-value]
-
-
-def _geometry_notes(path: Path, metadata: Mapping[str, Any]) -> list[str]:
-    """What is unclear about the direction of B0 and between the slices of an image."""
-    from qsm_nipype.interfaces.volume import check_orientation, open_image
-
-    notes = check_orientation(open_image(path), path.name)
-    if metadata.get("MRAcquisitionType") == "2D":
-        notes.append(
-            "a 2-D acquisition: slices may have steps of phase or frequency of their own, which "
-            "show up as stripes; look at the field across the slices"
-        )
-    return notes
-
-
-def _times(shape: Iterable[int]) -> str:
-    return "×".join(str(n) for n in shape)
 
 
 def _echo_times(

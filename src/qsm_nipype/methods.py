@@ -150,7 +150,7 @@ def _check_value(method: Method, parameter: str, value: Any) -> None:
     try:
         if isinstance(value, bool) and not trait.is_trait_type(Bool):  # would pass for 0 or 1
             raise TraitError
-        if isinstance(value, float) and not math.isfinite(value):
+        if isinstance(value, float) and math.isnan(value):
             raise TraitError
         setattr(inputs, parameter, value)
     except TraitError as exc:

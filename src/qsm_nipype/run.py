@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from qsm_nipype import __version__, atlases, bids, engine, masks, records
 from qsm_nipype import settings as configuration
 from qsm_nipype.bids import Acquisition, Refusal
 from qsm_nipype.errors import DataError, UsageError
+from qsm_nipype.places import check_places, make_places
 from qsm_nipype.settings import Settings
 
 _README = """Quantitative susceptibility maps made by qsm-nipype {version}.
@@ -62,7 +62,7 @@ def run(settings: Settings) -> int:
     if settings.reports_only:
         return rewrite_reports(settings, acquisitions, failures)
     _check_device(settings)
-    _make_places(settings)
+    make_places(settings)
     prepare_output(settings)
     held = lock.output_lock(settings.output_dir, labels)
     digests = _digests(settings, acquisitions, refusals)
@@ -154,12 +154,13 @@ def _with_masks(
 
 def _check_own(settings: Settings, kind: str, place: Path, acquisition: Acquisition) -> None:
     """Refuse `-d KIND=PLACE` where it does not serve `acquisition`. Raises DataError."""
+    if kind not in ("segmentation", "lesions"):
+        masks.check_size(masks.find_mask(place, acquisition, kind), acquisition)
+        return
     if place.is_file():
         masks.check_owner(place, acquisition, kind)
-    if kind == "segmentation":
+    if kind == "segmentation":  # without lesions an acquisition is still processed
         atlases.find_atlases(place, acquisition, settings.bids_dir)
-    elif kind != "lesions":  # without those an acquisition is still processed
-        masks.check_size(masks.find_mask(place, acquisition, kind), acquisition)
 
 
 def _filters(path: Path | None) -> dict[str, Any]:
@@ -201,40 +202,6 @@ def methods_paragraph(settings: Settings) -> str:
     steps = AcquisitionRecord.from_json({"steps": records.steps(settings)}).steps
     text = write_methods(steps, version=__version__)
     return f"{text.plain}\n{text.bibtex}"
-
-
-def check_places(settings: Settings) -> None:
-    """Refuse folders that would spoil the raw data, or cannot be written; makes none.
-
-    Raises UsageError.
-    """
-    places = {"output folder": settings.output_dir, "work folder (-w)": settings.work_dir}
-    source = settings.bids_dir.resolve()
-    for name, folder in places.items():
-        real = folder.resolve()
-        if real == source:
-            raise UsageError(f"{folder}: the {name} is the BIDS dataset itself; choose another")
-        if source in real.parents and source / "derivatives" not in real.parents:
-            raise UsageError(
-                f"{folder}: the {name} lies inside the BIDS dataset; choose one elsewhere, "
-                f"or in {settings.bids_dir / 'derivatives'}"
-            )
-        there = next((f for f in (folder, *folder.parents) if os.path.exists(f)), folder)
-        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-            raise UsageError(f"{there}: the {name} cannot be written there; choose another")
-
-
-def _make_places(settings: Settings) -> None:
-    for folder in (settings.output_dir, settings.work_dir):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / f".write-test-{uuid.uuid4().hex}"
-            probe.touch()
-            probe.unlink()
-        except OSError as exc:
-            raise UsageError(
-                f"{folder}: cannot be written ({exc.strerror}); choose another"
-            ) from exc
 
 
 def _check_device(settings: Settings) -> None:
@@ -354,7 +321,7 @@ def submit(settings: Settings, arguments: Sequence[str]) -> int:
         binds=_binds([bids_dir, out, settings.work_dir], arguments),
     )
     if not settings.dry_run:
-        _make_places(settings)
+        make_places(settings)
         prepare_output(settings)
     submit_jobs(request, dry_run=settings.dry_run)
     return 0

@@ -1,5 +1,6 @@
 """The parser says what Settings say; configuration layers; errors in one sentence."""
 
+import math
 import re
 from pathlib import Path
 
@@ -158,9 +159,11 @@ def test_values_of_every_kind_are_taken():
         "offset.mcpc3ds.bipolar=true",
         "inversion.tv.tolerance=1",
         "unwrapping.romeo.template=2",
+        "inversion.qsmgan.consistency=inf",  # the network's map as it is
     ]
     chosen = parse("--set", *flags, "unwrapping.romeo.mode=individual")
     assert chosen.parameters["offset.mcpc3ds"] == {"bipolar": True}
+    assert chosen.parameters["inversion.qsmgan"] == {"consistency": math.inf}
     assert chosen.parameters["unwrapping.romeo"] == {"template": 2, "mode": "individual"}
 
 
