@@ -35,9 +35,9 @@ from qsm_nipype.core.fourier import working_grid
 from qsm_nipype.core.masking import quality_mask, reliable_mask
 from qsm_nipype.core.offsets import mcpc3ds
 from qsm_nipype.core.unwrapping import romeo
-from qsm_nipype.evaluation import score_chi
 from qsm_nipype.interfaces.base import accepted, resolve
 from qsm_nipype.settings import Settings
+from qsm_nipype.simulation.scores import score_chi
 from qsm_nipype.simulation.signal import Protocol, Scan
 from qsm_nipype.simulation.subject import simulate_subject
 

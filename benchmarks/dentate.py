@@ -29,10 +29,10 @@ from qsm_nipype.core.inversion.harmonic import whtv
 from qsm_nipype.core.masking import quality_mask, reliable_mask
 from qsm_nipype.core.offsets import mcpc3ds
 from qsm_nipype.core.unwrapping import romeo
-from qsm_nipype.interfaces.volume import Volume, canonical, load, save
 from qsm_nipype.simulation import labels as lab
 from qsm_nipype.simulation.signal import Protocol, Scan
 from qsm_nipype.simulation.subject import simulate_subject
+from qsm_nipype.volume import Volume, canonical, load, save
 
 HEADS = (
     "procedural:911",

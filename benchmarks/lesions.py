@@ -21,12 +21,12 @@ import numpy as np
 import torch
 
 from qsm_nipype import cli
-from qsm_nipype.models.training import scores
 from qsm_nipype.simulation import heads
 from qsm_nipype.simulation.dataset import write_description, write_scan
 from qsm_nipype.simulation.pathology import ms_lesions
 from qsm_nipype.simulation.signal import Protocol
 from qsm_nipype.simulation.subject import simulate_subject
+from qsm_nipype.training import rim_scores as scores
 
 
 def simulate(bids: Path, subject: str, seed: int, voxel_size: float) -> None:

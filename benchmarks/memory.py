@@ -27,10 +27,10 @@ from nipype.pipeline import engine as pe
 
 from qsm_nipype import methods
 from qsm_nipype import settings as configuration
-from qsm_nipype.bids import Acquisition, Selection, find_acquisitions
-from qsm_nipype.engine import configure_nipype
+from qsm_nipype.dataset.acquisitions import Acquisition, Selection, find_acquisitions
 from qsm_nipype.errors import QSMError
 from qsm_nipype.execution.multiproc import MultiProcPlugin
+from qsm_nipype.run.engine import configure_nipype
 from qsm_nipype.workflows.background import init_background_wf
 from qsm_nipype.workflows.base import init_acquisition_wf
 from qsm_nipype.workflows.fieldmap import init_fieldmap_wf

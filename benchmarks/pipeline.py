@@ -23,12 +23,12 @@ import numpy as np
 from qsm_ci.qsm_eval import nrmse_challenge
 
 from qsm_nipype import cli
-from qsm_nipype.evaluation import score_chi
-from qsm_nipype.interfaces.volume import load
 from qsm_nipype.simulation.command import FIELD_OF_VIEW
 from qsm_nipype.simulation.labels import WHITE_MATTER
+from qsm_nipype.simulation.scores import score_chi
 from qsm_nipype.simulation.signal import Protocol
 from qsm_nipype.simulation.subject import simulate_subject
+from qsm_nipype.volume import load
 
 
 def main() -> int:

@@ -9,7 +9,7 @@ from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
 from qsm_nipype.errors import DataError
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, accepted, resolve
-from qsm_nipype.interfaces.volume import Volume, load, same_grid, save
+from qsm_nipype.volume import Volume, load, same_grid, save
 
 _CORE = "qsm_nipype.core.background"
 

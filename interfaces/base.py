@@ -4,34 +4,61 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.util
 import inspect
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from nipype.interfaces.base import BaseInterface, BaseInterfaceInputSpec, isdefined, traits
 
-from qsm_nipype import __version__, memory
-from qsm_nipype.threads import limit_threads
+from qsm_nipype import __version__
+from qsm_nipype.system import memory
+from qsm_nipype.system.threads import limit_threads
+
+#: Packages and modules that nodes compute with; a test compares them with what nodes import.
+COMPUTING = (
+    *("core", "interfaces", "models", "report", "data", "dataset", "system"),
+    *("errors", "methods", "record", "volume"),
+)
+_SOURCES = (".py", ".yml", ".json", ".bib", ".j2")
 
 
 @lru_cache(maxsize=1)
 def code_version() -> str:
-    """Version and digest of the package's sources.
+    """Version and digest of the sources and tables that nodes compute with.
 
     Nipype hashes a node's inputs only: without this, a node whose code changed would hand out
-    the result of the old code.
+    the result of the old code. Shipped weights count by their checksums in the registry.
     """
+    return f"{__version__}+{digest_of(computing_files())[:12]}"
+
+
+def computing_files() -> list[Path]:
+    """The files of `COMPUTING`, in a fixed order."""
+    found: list[Path] = []
+    for name in COMPUTING:
+        spec = importlib.util.find_spec(f"qsm_nipype.{name}")
+        if spec is None:
+            raise ModuleNotFoundError(f"qsm_nipype.{name} is not installed; install it again")
+        if spec.submodule_search_locations is None:
+            found.append(Path(str(spec.origin)))
+        for root in spec.submodule_search_locations or ():
+            found += sorted(p for p in Path(root).rglob("*") if p.suffix in _SOURCES)
+    return found
+
+
+def digest_of(files: Iterable[Path]) -> str:
+    """SHA-256 (hexadecimal) of names and contents."""
     digest = hashlib.sha256()
-    for package in ("core", "interfaces", "models"):
-        module = importlib.util.find_spec(f"qsm_nipype.{package}")
-        for root in module.submodule_search_locations if module else []:
-            for source in sorted(Path(root).rglob("*.py")):
-                digest.update(source.read_bytes())
-    return f"{__version__}+{digest.hexdigest()[:12]}"
+    for path in files:
+        content = path.read_bytes()
+        digest.update(f"{path.name} {len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()
 
 
 class QSMInputSpec(BaseInterfaceInputSpec):

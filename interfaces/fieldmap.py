@@ -9,8 +9,8 @@ from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
 from qsm_nipype.errors import DataError
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
-from qsm_nipype.interfaces.files import write_json
-from qsm_nipype.interfaces.volume import Volume, load, save
+from qsm_nipype.system.files import write_json
+from qsm_nipype.volume import Volume, load, save
 
 
 def _echoes(path: str, echo_times: list[float]) -> Volume:

@@ -9,8 +9,8 @@ from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, isdefine
 
 from qsm_nipype.errors import DataError
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, accepted, resolve
-from qsm_nipype.interfaces.files import write_json
-from qsm_nipype.interfaces.volume import Volume, load, same_grid, save
+from qsm_nipype.system.files import write_json
+from qsm_nipype.volume import Volume, load, same_grid, save
 
 
 class _InversionInputSpec(QSMInputSpec):

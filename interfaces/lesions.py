@@ -8,11 +8,11 @@ from typing import Any
 
 from nipype.interfaces.base import File, Str, TraitedSpec, isdefined, traits
 
+from qsm_nipype.dataset.derivatives import compress, derivative_path, sidecar_of
 from qsm_nipype.errors import DataError
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
-from qsm_nipype.interfaces.bids import compress, derivative_path, sidecar_of
-from qsm_nipype.interfaces.files import write_bytes, write_json, write_text
-from qsm_nipype.interfaces.volume import Volume, load, same_grid, save
+from qsm_nipype.system.files import write_bytes, write_json, write_text
+from qsm_nipype.volume import Volume, load, same_grid, save
 
 
 class _FindLesionsInputSpec(QSMInputSpec):

@@ -9,7 +9,7 @@ from nipype.interfaces.base import File, Str, TraitedSpec, isdefined, traits
 
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
 from qsm_nipype.interfaces.inversion import DipoleInversion
-from qsm_nipype.interfaces.volume import Volume, canonical, load, save
+from qsm_nipype.volume import Volume, canonical, load, save
 
 _WEIGHTS = "weight file or checkpoint folder; undefined: the shipped weights"
 

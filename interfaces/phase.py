@@ -11,8 +11,8 @@ from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, isdefine
 
 from qsm_nipype.errors import DataError
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
-from qsm_nipype.interfaces.files import write_json
-from qsm_nipype.interfaces.volume import Volume, open_image, same_grid, save
+from qsm_nipype.system.files import write_json
+from qsm_nipype.volume import Volume, open_image, same_grid, save
 
 
 class _ReadPhaseInputSpec(QSMInputSpec):

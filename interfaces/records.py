@@ -9,9 +9,9 @@ from typing import Any
 from nipype.interfaces.base import DynamicTraitedSpec, File, TraitedSpec, isdefined, traits
 
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
-from qsm_nipype.interfaces.files import write_json
-from qsm_nipype.interfaces.volume import Volume, load
 from qsm_nipype.methods import STEPS
+from qsm_nipype.system.files import write_json
+from qsm_nipype.volume import Volume, load
 
 #: Steps whose node leaves a record; "read" and "reference" are not in the registry.
 RECORDED = ("read", *STEPS, "reference", "lesions")
@@ -29,7 +29,7 @@ class _RecordInputSpec(DynamicTraitedSpec, QSMInputSpec):
 
 
 class _RecordOutputSpec(TraitedSpec):
-    out_record = File(desc="JSON; its parts are those of report.records.AcquisitionRecord")
+    out_record = File(desc="JSON; its parts are those of record.AcquisitionRecord")
 
 
 class AcquisitionRecord(QSMInterface):

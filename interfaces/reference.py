@@ -9,8 +9,8 @@ from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
 from qsm_nipype.errors import DataError
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
-from qsm_nipype.interfaces.files import write_json
-from qsm_nipype.interfaces.volume import load, same_grid, save
+from qsm_nipype.system.files import write_json
+from qsm_nipype.volume import load, same_grid, save
 
 
 class _ReferenceInputSpec(QSMInputSpec):

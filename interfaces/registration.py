@@ -11,7 +11,7 @@ from nipype.interfaces.base import File, TraitedSpec
 from qsm_nipype.core.registration import Rigid, resample, rigid
 from qsm_nipype.errors import DataError
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
-from qsm_nipype.interfaces.volume import Volume, load, save
+from qsm_nipype.volume import Volume, load, save
 
 __all__ = ["RegisterRigid", "Rigid", "register", "resample", "rigid"]
 

@@ -8,7 +8,7 @@ from typing import Any
 from nipype.interfaces.base import File, TraitedSpec, traits
 
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, resolve
-from qsm_nipype.interfaces.volume import load, save
+from qsm_nipype.volume import load, save
 
 
 class _DecayInputSpec(QSMInputSpec):

@@ -12,10 +12,10 @@ from typing import Any
 from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
 from qsm_nipype import __version__
-from qsm_nipype.bids import parse_name, stem
+from qsm_nipype.dataset.names import parse_name, stem
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
-from qsm_nipype.interfaces.files import write_bytes, write_text
-from qsm_nipype.interfaces.volume import Volume, load
+from qsm_nipype.system.files import write_bytes, write_text
+from qsm_nipype.volume import Volume, load
 
 _MAPS = ("mask", "mask_chi", "residual", "total_field", "local_field", "agreement", "r2star")
 
@@ -113,7 +113,7 @@ class _SubjectReportInputSpec(QSMInputSpec):
     in_records = traits.List(
         traits.Either(File(exists=True), traits.Dict),
         mandatory=True,
-        desc="one record per acquisition (qsm_nipype.report.records): JSON files or dictionaries",
+        desc="one record per acquisition (qsm_nipype.record): JSON files or dictionaries",
     )
     out_dir = traits.Directory(mandatory=True, desc="folder of the derivatives dataset")
     subject = traits.Str(mandatory=True, desc="the subject's label")

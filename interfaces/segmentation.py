@@ -10,8 +10,8 @@ from nipype.interfaces.base import File, Str, TraitedSpec, isdefined, traits
 
 from qsm_nipype.errors import DataError
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
-from qsm_nipype.interfaces.files import write_json
-from qsm_nipype.interfaces.volume import canonical, load, same_grid, save
+from qsm_nipype.system.files import write_json
+from qsm_nipype.volume import canonical, load, same_grid, save
 
 #: Index and name of the dentate nuclei, as in their look-up table.
 DENTATE = {1: "left dentate nucleus", 2: "right dentate nucleus"}

@@ -12,9 +12,9 @@ from typing import Any
 from nipype.interfaces.base import DynamicTraitedSpec, File, TraitedSpec, isdefined, traits
 
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
-from qsm_nipype.interfaces.files import write_json, write_text
 from qsm_nipype.interfaces.segmentation import DENTATE, load_labels
-from qsm_nipype.interfaces.volume import load
+from qsm_nipype.system.files import write_json, write_text
+from qsm_nipype.volume import load
 
 #: Column → its entry in the data dictionary.
 COLUMNS: dict[str, dict[str, str]] = {
@@ -86,8 +86,8 @@ class RegionStatistics(QSMInterface):
     def _run(self, cwd: Path) -> dict[str, Any]:
         import numpy as np
 
-        from qsm_nipype.bids import stem
         from qsm_nipype.core.roi import table
+        from qsm_nipype.dataset.names import stem
 
         chi = [load(path) for path in self.inputs.in_chi]
         known, brain = load(self.inputs.in_mask_chi), load(self.inputs.in_mask)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
-from qsm_nipype import records
-from qsm_nipype.atlases import Atlas, find_atlases
-from qsm_nipype.bids import Acquisition
+from qsm_nipype import plan
+from qsm_nipype.dataset.acquisitions import Acquisition
 from qsm_nipype.interfaces.reportlets import SubjectReport
-from qsm_nipype.lesions import find_inputs
-from qsm_nipype.masks import find_mask
 from qsm_nipype.settings import Settings
 from qsm_nipype.workflows.background import init_background_wf
 from qsm_nipype.workflows.fieldmap import init_fieldmap_wf
@@ -56,11 +53,11 @@ def init_qsm_nipype_wf(
     by_subject = groupby(sorted(acquisitions, key=lambda a: a.label), key=lambda a: a.subject)
     for subject, members in by_subject:
         own = list(members)
-        join = pe.Node(niu.Merge(len(own)), name=f"records_{records.identifier(subject)}")
+        join = pe.Node(niu.Merge(len(own)), name=f"records_{plan.identifier(subject)}")
         join.run_without_submitting = True
         report = pe.Node(
             SubjectReport(subject=subject, out_dir=str(settings.output_dir.absolute())),
-            name=f"report_{records.identifier(subject)}",
+            name=f"report_{plan.identifier(subject)}",
             mem_gb=0.4,
         )
         workflow.connect(join, "out", report, "in_records")
@@ -93,12 +90,10 @@ def init_acquisition_wf(
     size = Resources(acquisition.voxels, len(acquisition.echo_times), threads, gpu)
     common = {"parameters": settings.parameters}
     decays = len(acquisition.echo_times) > 1
-    kinds = _kinds(settings, decays)
-    lesions = find_inputs(settings, acquisition)
-    static = records.static_part(settings, acquisition)
-    if lesions is not None and not lesions.complete:
-        static["warnings"].append(lesions.note)
-        lesions = None
+    kinds = _kinds(settings, acquisition)
+    own = acquisition.own
+    lesions = own.lesions
+    static = plan.static_part(settings, acquisition)
     workflow = pe.Workflow(name=acquisition.name)
     outputnode = pe.Node(niu.IdentityInterface(fields=["record"]), name="outputnode")
 
@@ -124,7 +119,7 @@ def init_acquisition_wf(
         size,
         mask=settings.mask,
         trim=settings.trim,
-        mask_file=_own_file("masks", settings.derivatives, acquisition),
+        mask_file=_path(own.mask),
         operations=settings.mask_operations,
         weights=_path(settings.mask_weights),
         **common,
@@ -137,7 +132,7 @@ def init_acquisition_wf(
         size,
         inversions=settings.inversion,
         reference=settings.reference,
-        region=_own_file("reference", settings.derivatives, acquisition),
+        region=_path(own.region),
         weights=_path(settings.inversion_weights),
         two_stage=settings.two_stage,
         background=settings.background,
@@ -145,12 +140,12 @@ def init_acquisition_wf(
     )
     outputs = init_outputs_wf(
         static,
-        records.steps(settings, decays=decays, lesions=lesions is not None),
+        plan.steps(settings, decays=decays, lesions=lesions is not None),
         settings.output_dir.absolute(),
         size,
         kinds=kinds,
         inversions=settings.inversion,
-        atlases=[atlas.name for atlas in _atlases(settings, acquisition)],
+        atlases=[atlas.name for atlas in own.atlases],
     )
     report = init_report_wf(settings.output_dir.absolute(), acquisition.label, size)
     # fmt: off
@@ -201,8 +196,8 @@ def init_acquisition_wf(
         _add_relaxometry(workflow, settings, acquisition, size)
     if lesions is not None:
         branch = init_lesions_wf(
-            lesions.flair,
-            lesions.mask,
+            str(lesions.flair),
+            str(lesions.mask),
             size,
             weights=_path(settings.rim_weights),
             method=settings.lesion_instances,
@@ -252,13 +247,13 @@ def _add_segmentation(
         acquisition.entities,
         size,
         segmentations=settings.segmentation,
-        atlases=_atlases(settings, acquisition),
+        atlases=acquisition.own.atlases,
         inversions=settings.inversion,
         weights=_path(settings.dentate_model),
     )
     parts = ("phase", "masking", "background", "inversion", "outputs", "report")
     nodes = {part: workflow.get_node(f"{part}_wf") for part in parts}
-    written = ["regions"] + ["aligned"] * ("segmentation" in settings.derivatives)
+    written = ["regions"] + ["aligned"] * bool(acquisition.own.atlases)
     nuclei = ["dentate", "dentate_box"] if settings.segmentation else []
     written += [*nuclei, "cerebellum"] if nuclei else []
     # fmt: off
@@ -275,15 +270,16 @@ def _add_segmentation(
         workflow.connect([(segmentation, nodes["report"], ports)])
 
 
-def _kinds(settings: Settings, decays: bool) -> list[str]:
+def _kinds(settings: Settings, acquisition: Acquisition) -> list[str]:
     """What an acquisition's sink writes."""
     nuclei = bool(settings.segmentation)
+    decays = len(acquisition.echo_times) > 1
     extra = {
         "regions": True,
         "dentate": nuclei,
         "cerebellum": nuclei,
         "dentate_box": nuclei,
-        "aligned": "segmentation" in settings.derivatives,
+        "aligned": bool(acquisition.own.atlases),
         "agreement": len(settings.inversion) > 1,
         "r2star": decays,
         "t2star": decays,
@@ -292,20 +288,5 @@ def _kinds(settings: Settings, decays: bool) -> list[str]:
     return [*ALWAYS, *(kind for kind, wanted in extra.items() if wanted)]
 
 
-def _atlases(settings: Settings, acquisition: Acquisition) -> list[Atlas]:
-    """The user's segmentations of an acquisition's head (`-d segmentation=PATH`)."""
-    place = settings.derivatives.get("segmentation")
-    if place is None:
-        return []
-    return find_atlases(Path(place).absolute(), acquisition, settings.bids_dir.absolute())
-
-
 def _path(given: Path | None) -> str | None:
     return None if given is None else str(given.absolute())
-
-
-def _own_file(kind: str, derivatives: Mapping[str, str], acquisition: Acquisition) -> str | None:
-    """The user's mask of a kind (`-d KIND=PATH`) for an acquisition, where there is one."""
-    if kind not in derivatives:
-        return None
-    return str(find_mask(Path(derivatives[kind]).absolute(), acquisition, kind))

@@ -9,7 +9,7 @@ from typing import Any
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
-from qsm_nipype import records
+from qsm_nipype import plan
 from qsm_nipype.interfaces.bids import DerivativesSink
 from qsm_nipype.interfaces.records import AcquisitionRecord
 from qsm_nipype.workflows.nodes import Resources, make
@@ -82,7 +82,7 @@ def init_outputs_wf(
     fields += ["r2star", "t2star", "dentate", "cerebellum", "dentate_box", "aligned", "regions"]
     inputnode = pe.Node(niu.IdentityInterface(fields=fields), name="inputnode")
     outputnode = pe.Node(niu.IdentityInterface(fields=["record", "out_files"]), name="outputnode")
-    told = records.with_own_mask(steps, static.get("own_mask", {}))
+    told = plan.with_own_mask(steps, static.get("own_mask", {}))
     collect = AcquisitionRecord(acquisition=dict(static), steps=told)
     record = make(collect, "record", resources, bytes_per_voxel=24, threads=1)
     sink = DerivativesSink(

@@ -8,7 +8,7 @@ from typing import Any
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
-from qsm_nipype.atlases import Atlas
+from qsm_nipype.dataset.own_files import Atlas
 from qsm_nipype.interfaces.segmentation import AlignLabels
 from qsm_nipype.interfaces.statistics import RegionStatistics
 from qsm_nipype.workflows.nodes import Resources, make, make_method

@@ -21,15 +21,20 @@ from qsm_nipype.settings import Settings
 
 #: First arguments that are commands; anything else is the BIDS folder (`./demo` is a path).
 COMMANDS = {
-    "demo": ("qsm_nipype.demo:main", "simulate a small head, process it, score it"),
+    "demo": ("qsm_nipype.commands.demo:main", "simulate a small head, process it, score it"),
     "convert": ("qsm_nipype.dicom.command:main", "DICOM gradient echoes to BIDS"),
     "simulate": ("qsm_nipype.simulation.command:main", "simulate heads as a BIDS dataset"),
-    "stage": ("qsm_nipype.stage:main", "run one step on the files of the QSM-CI contract"),
+    "stage": (
+        "qsm_nipype.commands.stage:main",
+        "run one step on the files of the QSM-CI contract",
+    ),
     "status": ("qsm_nipype.execution.status:main", "who is done, running or failed, and why"),
-    "evaluate": ("qsm_nipype.evaluate:main", "how well a trained network does"),
-    "train": ("qsm_nipype.models.training.command:main", "train a network on simulated data"),
+    "evaluate": ("qsm_nipype.cli:evaluate", "how well a trained network does"),
+    "train": ("qsm_nipype.training.command:main", "train a network on simulated data"),
     "methods": ("qsm_nipype.cli:list_methods", "list every method with its parameters"),
 }
+#: Networks whose training can be evaluated, with the function that takes the rest of the line.
+EVALUATIONS = {"rim": "qsm_nipype.training.rim_command:evaluate"}
 
 _EPILOG = """
 examples:
@@ -51,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             module, name = COMMANDS[arguments[0]][0].split(":")
             use_numba_cache()
             return int(getattr(importlib.import_module(module), name)(arguments[1:]))
-        return _run(parse(arguments), arguments)
+        return _run(parse(arguments))
     except QSMError as exc:
         print(f"qsm-nipype: {exc}", file=sys.stderr)
         return 2
@@ -63,12 +68,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _run(chosen: Settings, arguments: Sequence[str]) -> int:
-    from qsm_nipype import group, run
-
+def _run(chosen: Settings) -> int:
     if chosen.submit is not None:
-        return run.submit(chosen, arguments)
-    return group.run(chosen) if chosen.analysis_level == "group" else run.run(chosen)
+        from qsm_nipype.run.submit import submit
+
+        return submit(chosen)
+    if chosen.analysis_level == "group":
+        from qsm_nipype.run import group
+
+        return group.run(chosen)
+    from qsm_nipype.run import participant
+
+    return participant.run(chosen)
 
 
 def parse(arguments: Sequence[str]) -> Settings:
@@ -244,3 +255,15 @@ def list_methods(arguments: Sequence[str]) -> int:
                     shown = "chosen from the data" if value is None else value
                     print(f"  {'':<12}   {method.key}.{name} = {shown}")
     return 0
+
+
+def evaluate(arguments: Sequence[str]) -> int:
+    """`qsm-nipype evaluate NETWORK …`: how well a trained network does. Raises UsageError."""
+    name = arguments[0] if arguments else ""
+    if name not in EVALUATIONS:
+        raise UsageError(
+            f"qsm-nipype evaluate: name a network first ({', '.join(EVALUATIONS)}), then its "
+            "folder"
+        )
+    module, function = EVALUATIONS[name].split(":")
+    return int(getattr(importlib.import_module(module), function)(arguments[1:]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ import yaml
 
 from qsm_nipype import methods
 from qsm_nipype.core.mask_language import parse_masks, parse_operations
+from qsm_nipype.dataset.own_files import KINDS
 from qsm_nipype.errors import UsageError
 
 
@@ -344,19 +344,13 @@ def combine(base: Settings, changes: Mapping[str, Any]) -> Settings:
     return replace(base, **changes)
 
 
-#: What `-d NAME=PATH` may name.
-DERIVATIVES = ("masks", "reference", "segmentation", "lesions")
-
-
 def check(settings: Settings) -> None:
-    """Refuse choices that cannot work. Raises UsageError."""
+    """Refuse choices that cannot work, as far as no disk is needed. Raises UsageError."""
     settings.chosen()
     parse_operations(settings.mask_operations)
-    for name, path in settings.derivatives.items():
-        if name not in DERIVATIVES:
-            raise UsageError(f"-d {name}: there is no such kind; give {', '.join(DERIVATIVES)}")
-        if not Path(path).exists():
-            raise UsageError(f"-d {name}={path}: no such file or folder")
+    for name in settings.derivatives:
+        if name not in KINDS:
+            raise UsageError(f"-d {name}: there is no such kind; give {', '.join(KINDS)}")
     if settings.reference in ("csf", "region") and "reference" not in settings.derivatives:
         raise UsageError(f"--reference {settings.reference}: give its mask by -d reference=PATH")
     if settings.two_stage < 0:
@@ -365,9 +359,6 @@ def check(settings: Settings) -> None:
     _check_numbers(settings)
     _check_twice(settings)
     _check_jobs(settings)
-    _check_rims(settings)
-    for method in settings.chosen():
-        _check_method(settings, method)
     for option in options():
         allowed = option.metadata.get("choices")
         value = getattr(settings, option.name)
@@ -411,30 +402,6 @@ def _check_jobs(settings: Settings) -> None:
         )
 
 
-def _check_rims(settings: Settings) -> None:
-    """Refuse lesions without what their classification needs. Raises QSMError."""
-    if "lesions" not in settings.derivatives:
-        return
-    from qsm_nipype.models.radiomics import require
-    from qsm_nipype.models.registry import read_weights
-
-    require()
-    read_weights("rim", settings.rim_weights)
-
-
-def _check_method(settings: Settings, method: methods.Method) -> None:
-    """Refuse a method whose package or weights are not there. Raises UsageError, WeightsError."""
-    if method.extra is not None and importlib.util.find_spec(method.extra) is None:
-        raise UsageError(
-            f"{method.key} needs the package {method.extra}; "
-            f"pip install 'qsm-nipype[{method.extra}]'"
-        )
-    if method.network is not None:
-        from qsm_nipype.models import registry
-
-        registry.check(method.network, settings.weights_of(method))
-
-
 def to_yaml(settings: Settings) -> str:
     """The settings as a configuration file that makes the same run again."""
     content = {}
@@ -442,6 +409,25 @@ def to_yaml(settings: Settings) -> str:
         if option.name not in PLACES + MOMENTARY:
             content[option.name] = _plain(getattr(settings, option.name))
     return yaml.safe_dump(content, sort_keys=False)
+
+
+def with_absolute_paths(settings: Settings) -> Settings:
+    """The settings as they hold in any folder: every path from the root."""
+    changes: dict[str, Any] = {
+        f.name: Path(os.path.abspath(getattr(settings, f.name)))
+        for f in fields(Settings)
+        if isinstance(getattr(settings, f.name), Path)
+    }
+    own = {kind: os.path.abspath(path) for kind, path in settings.derivatives.items()}
+    return replace(settings, derivatives=MappingProxyType(own), **changes)
+
+
+def named_paths(settings: Settings) -> list[Path]:
+    """Every file and folder that the settings name."""
+    values = [getattr(settings, f.name) for f in fields(Settings)]
+    return [v for v in values if isinstance(v, Path)] + [
+        Path(path) for path in settings.derivatives.values()
+    ]
 
 
 def science(settings: Settings) -> dict[str, Any]:

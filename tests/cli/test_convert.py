@@ -13,7 +13,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from qsm_nipype import cli
-from qsm_nipype.bids import Selection, find_acquisitions
+from qsm_nipype.dataset.acquisitions import Selection, find_acquisitions
 from qsm_nipype.dicom.command import main
 from qsm_nipype.dicom.headers import why_left_out
 from qsm_nipype.dicom.recordings import Image, find_recordings, names

@@ -16,7 +16,7 @@ from qsm_nipype.core.polarity import (
 )
 from qsm_nipype.core.reading import read_acquisition
 from qsm_nipype.core.unwrapping import wrap
-from qsm_nipype.report.records import AcquisitionRecord
+from qsm_nipype.record import AcquisitionRecord
 
 VOXEL = (3.0, 3.0, 3.0)
 

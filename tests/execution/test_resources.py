@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from qsm_nipype.errors import UsageError
-from qsm_nipype.execution import resources
+from qsm_nipype.execution import plugin, resources
+from qsm_nipype.execution.plugin import plugin_settings
 
 
 @pytest.fixture
@@ -137,35 +138,35 @@ def plugin_file(tmp_path, text):
 
 def test_multiproc_gets_the_limits(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
-    plugin, args = resources.plugin_settings("MultiProc", 3, 2.5, 1)
-    assert (plugin.processors, plugin.gpu_ids) == (3, ["5"])
-    assert plugin.memory_gb == pytest.approx(2.5 - resources.OWN_GB)
-    assert plugin.plugin_args == args
+    made, args = plugin_settings("MultiProc", 3, 2.5, 1)
+    assert (made.processors, made.gpu_ids) == (3, ["5"])
+    assert made.memory_gb == pytest.approx(2.5 - plugin.OWN_GB)
+    assert made.plugin_args == args
 
 
 def test_more_threads_per_node_than_processors_is_refused():
     with pytest.raises(UsageError, match="--omp-nthreads 4: .*raise --nprocs"):
-        resources.plugin_settings("MultiProc", 2, 1.0, 0, omp_nthreads=4)
+        plugin_settings("MultiProc", 2, 1.0, 0, omp_nthreads=4)
 
 
 @pytest.mark.parametrize("name", ["SLURM", "SLURMGraph"])
 def test_slurm_takes_its_options_from_the_file(tmp_path, name):
     file = plugin_file(tmp_path, f"plugin: {name}\nplugin_args: {{partition: long, qos: low}}\n")
-    plugin, args = resources.plugin_settings("MultiProc", 2, 1.0, 0, 4, user_file=file)
-    assert type(plugin).__name__ == f"{name}Plugin"
-    assert plugin.plugin_args == args == {"partition": "long", "qos": "low"}
+    made, args = plugin_settings("MultiProc", 2, 1.0, 0, 4, user_file=file)
+    assert type(made).__name__ == f"{name}Plugin"
+    assert made.plugin_args == args == {"partition": "long", "qos": "low"}
 
 
 def test_other_plugins_of_nipype_go_by_name():
-    assert resources.plugin_settings("Linear") == ("Linear", {})
+    assert plugin_settings("Linear") == ("Linear", {})
 
 
 def test_a_plugin_file_wins_over_options(tmp_path):
     file = plugin_file(tmp_path, "plugin: MultiProc\nplugin_args: {n_procs: 7}\n")
-    plugin, args = resources.plugin_settings("Linear", 3, 2.5, 0, user_file=file)
-    assert (plugin.processors, args["n_procs"]) == (7, 7)
+    made, args = plugin_settings("Linear", 3, 2.5, 0, user_file=file)
+    assert (made.processors, args["n_procs"]) == (7, 7)
     file = plugin_file(tmp_path, "plugin: SGE\nplugin_args: {qsub_args: -q all.q}\n")
-    assert resources.plugin_settings(user_file=file) == ("SGE", {"qsub_args": "-q all.q"})
+    assert plugin_settings(user_file=file) == ("SGE", {"qsub_args": "-q all.q"})
 
 
 @pytest.mark.parametrize(
@@ -180,9 +181,9 @@ def test_a_plugin_file_wins_over_options(tmp_path):
 )
 def test_a_plugin_file_of_another_form_is_refused(tmp_path, text, message):
     with pytest.raises(UsageError, match=f"plugin.yml: .*{message}"):
-        resources.plugin_settings(user_file=plugin_file(tmp_path, text))
+        plugin_settings(user_file=plugin_file(tmp_path, text))
     with pytest.raises(UsageError, match="absent.yml: .*cannot be read"):
-        resources.plugin_settings(user_file=tmp_path / "absent.yml")
+        plugin_settings(user_file=tmp_path / "absent.yml")
 
 
 # ---- numba's cache ---------------------------------------------------------------------------

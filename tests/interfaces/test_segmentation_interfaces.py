@@ -7,9 +7,9 @@ import pytest
 
 from qsm_nipype.errors import DataError
 from qsm_nipype.interfaces.segmentation import Dentate, dentate_numbers
-from qsm_nipype.interfaces.volume import load
 from qsm_nipype.models import dentate, registry
 from qsm_nipype.models.nnunet import Model
+from qsm_nipype.volume import load
 
 
 def network(spacing, labels, path):

@@ -7,7 +7,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from qsm_nipype.interfaces.bids import DerivativesSink, sidecar_of
+from qsm_nipype.dataset.derivatives import sidecar_of
+from qsm_nipype.interfaces.bids import DerivativesSink
 
 ENTITIES = {"sub": "01", "run": "2"}
 STEPS = [{"step": "fit", "method": "linear", "parameters": {}},

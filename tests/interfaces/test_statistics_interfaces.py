@@ -1,22 +1,20 @@
 import csv
 import json
 from pathlib import Path
-from types import MappingProxyType
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from qsm_nipype.atlases import find_atlases
-from qsm_nipype.bids import Acquisition
+from qsm_nipype.dataset.own_files import find_atlases
 from qsm_nipype.errors import DataError
-from qsm_nipype.group import join
 from qsm_nipype.interfaces.segmentation import AlignLabels
 from qsm_nipype.interfaces.statistics import COLUMNS, RegionStatistics
-from qsm_nipype.interfaces.volume import canonical, load
+from qsm_nipype.run.group import join
 from qsm_nipype.simulation.head import rotation_matrix
 from qsm_nipype.simulation.signal import Protocol
 from qsm_nipype.simulation.subject import simulate_subject
+from qsm_nipype.volume import canonical, load
 
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
 
@@ -133,19 +131,8 @@ def test_labels_of_a_moved_t1w_come_back_by_registration(tmp_path, monkeypatch):
     assert (out == scan.head.labels)[scan.brain].mean() > 0.8
 
 
-def acquisition(**entities):
-    return Acquisition(
-        entities=MappingProxyType({"sub": "01", **entities}),
-        suffix="MEGRE",
-        datatype="anat",
-        echo_times=(0.01,),
-        b0=3.0,
-        shape=(8, 8, 8),
-        voxel_size=(1.0, 1.0, 1.0),
-        phase=(),
-        magnitude=(),
-        metadata=(),
-    )
+def of_acquisition(**entities):
+    return {"sub": "01", **entities}
 
 
 def test_segmentations_of_the_own_space_are_found_with_what_belongs_to_them(tmp_path):
@@ -155,7 +142,7 @@ def test_segmentations_of_the_own_space_are_found_with_what_belongs_to_them(tmp_
     write(place / "sub-01/anat/sub-01_desc-preproc_T1w.nii.gz", np.ones((2, 2, 2)))
     write(place / "sub-02/anat/sub-02_desc-aseg_dseg.nii.gz", np.ones((2, 2, 2), np.uint8))
     (place / "desc-aseg_dseg.tsv").write_text("index\tname\n")
-    (found,) = find_atlases(place, acquisition(acq="gre"), raw)
+    (found,) = find_atlases(place, of_acquisition(acq="gre"), raw)
     assert found.name == "aseg" and found.file.name == "sub-01_desc-aseg_dseg.nii.gz"
     assert found.table == place / "desc-aseg_dseg.tsv"
     assert found.anatomical.name == "sub-01_desc-preproc_T1w.nii.gz"
@@ -166,31 +153,31 @@ def test_freesurfer_single_files_and_nothing(tmp_path):
     for name in ("aseg.mgz", "T1.mgz"):
         write(place / "sub-01/mri" / name.replace(".mgz", ".nii"), np.ones((2, 2, 2), np.uint8))
         (place / "sub-01/mri" / name.replace(".mgz", ".nii")).rename(place / "sub-01/mri" / name)
-    (found,) = find_atlases(place, acquisition(), raw)
+    (found,) = find_atlases(place, of_acquisition(), raw)
     assert (found.name, found.anatomical.name) == ("aseg", "T1.mgz")
     other = place.with_name("others")
     other.mkdir()
     (place / "sub-01").rename(other / "sub-012")
     with pytest.raises(DataError, match=r"no \*_dseg.nii.gz for sub-01"):
-        find_atlases(other, acquisition(), raw)
+        find_atlases(other, of_acquisition(), raw)
     for session in ("a", "b"):
         (other / f"sub-01_ses-{session}").symlink_to(other / "sub-012")
-    (found,) = find_atlases(other, acquisition(ses="b"), raw)
+    (found,) = find_atlases(other, of_acquisition(ses="b"), raw)
     assert found.file.parent.parent.name == "sub-01_ses-b"
     for session in ("a", "b"):
         path = raw / f"sub-01/ses-{session}/anat/sub-01_ses-{session}_T1w.nii.gz"
         write(path, np.ones((2, 2, 2)))
     single = Path(write(tmp_path / "atlas.nii.gz", np.ones((2, 2, 2), np.uint8)))
-    (found,) = find_atlases(single, acquisition(ses="b"), raw)
+    (found,) = find_atlases(single, of_acquisition(ses="b"), raw)
     assert found.name == "atlas" and "ses-b" in found.anatomical.name
     with pytest.raises(DataError, match=r"no \*_dseg.nii.gz for sub-01"):
-        find_atlases(tmp_path / "raw", acquisition(), raw)
+        find_atlases(tmp_path / "raw", of_acquisition(), raw)
 
 
 def test_a_segmentation_called_as_one_of_ours_gets_another_name(tmp_path):
     path = tmp_path / "sub-01_desc-dentate_dseg.nii.gz"
     write(path, np.ones((2, 2, 2), np.uint8))
-    assert find_atlases(path, acquisition(), tmp_path)[0].name == "owndentate"
+    assert find_atlases(path, of_acquisition(), tmp_path)[0].name == "owndentate"
 
 
 @pytest.mark.parametrize("axes", ["RAS", "LPI", "SLA", "PIR"])
@@ -200,7 +187,7 @@ def test_canonical_turns_and_returns(axes):
     ornt = nib.orientations.axcodes2ornt(axes)
     start = nib.orientations.io_orientation(AFFINE)
     stored = image.as_reoriented(nib.orientations.ornt_transform(start, ornt))
-    from qsm_nipype.interfaces.volume import Volume
+    from qsm_nipype.volume import Volume
 
     volume = Volume(stored.get_fdata(), stored.affine)
     turned, back = canonical(volume)

@@ -7,8 +7,8 @@ import pytest
 
 from qsm_nipype.models import registry
 from qsm_nipype.models.dentate import segment
-from qsm_nipype.models.training.dentate_data import NEAR, Person, reconstruct
 from qsm_nipype.simulation.head import grid_affine
+from qsm_nipype.training.dentate_data import NEAR, Person, reconstruct
 
 
 @pytest.fixture(scope="module")

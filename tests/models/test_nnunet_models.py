@@ -31,7 +31,7 @@ def toy(tmp_path_factory):
     from nnunetv2.run import run_training
     from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as trainers  # noqa: N813 a module
 
-    from qsm_nipype.models.training import nnunet
+    from qsm_nipype.training import nnunet
 
     root = tmp_path_factory.mktemp("nnunet")
     stage = nnunet.Stage(
@@ -122,7 +122,7 @@ def test_folds_are_averaged(toy):
 def test_our_trainer_resumes_and_its_slim_export_is_nnunets(toy, tmp_path):
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-    from qsm_nipype.models.training import nnunet
+    from qsm_nipype.training import nnunet
 
     _, stage, root = toy
     schedule = {"iterations": 2, "held_out": 1, "device": torch.device("cpu")}

@@ -10,7 +10,8 @@ import pytest
 from nipype.interfaces.utility import IdentityInterface
 
 from qsm_nipype import methods
-from qsm_nipype.bids import Acquisition
+from qsm_nipype.dataset.acquisitions import Acquisition
+from qsm_nipype.dataset.own_files import OwnFiles
 from qsm_nipype.interfaces.base import code_version
 from qsm_nipype.settings import Settings
 from qsm_nipype.workflows import (
@@ -94,10 +95,11 @@ def acquisition(echoes: int = 3) -> Acquisition:
     )
 
 
-def graph(tmp_path: Path, echoes: int = 3, **changes):
+def graph(tmp_path: Path, echoes: int = 3, own: OwnFiles | None = None, **changes):
     """The flattened graph of one acquisition under changed settings."""
     settings = Settings(Path("/"), tmp_path / "out", work_dir=tmp_path)
-    workflow = base.init_qsm_nipype_wf(replace(settings, **changes), [acquisition(echoes)])
+    member = replace(acquisition(echoes), own=own or OwnFiles())
+    workflow = base.init_qsm_nipype_wf(replace(settings, **changes), [member])
     workflow._generate_flatgraph()
     return workflow
 
@@ -165,13 +167,14 @@ def test_the_same_settings_make_the_same_graph(tmp_path):
     assert first == second
 
 
-def test_the_users_masks_reach_their_nodes_by_absolute_paths(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("masks").mkdir()
-    Path("masks/sub-01_run-2_mask.nii.gz").touch()
-    workflow = graph(tmp_path, derivatives={"masks": "masks", "reference": "masks"})
+def test_the_users_masks_reach_their_nodes(tmp_path):
+    file = tmp_path / "masks" / "sub-01_run-2_mask.nii.gz"
+    file.parent.mkdir()
+    file.touch()
+    own = OwnFiles(mask=file, mask_uri="bids:masks:sub-01_run-2_mask.nii.gz", region=file)
+    workflow = graph(tmp_path, own=own, derivatives={"masks": "masks", "reference": "masks"})
     nodes = {node.name: node for node in workflow._get_all_nodes()}
-    wanted = str(tmp_path / "masks" / "sub-01_run-2_mask.nii.gz")
+    wanted = str(file)
     assert nodes["user"].inputs.in_file == wanted
     arriving = workflow._graph.in_edges(nodes["user"], data=True)
     ports = {port for _, _, data in arriving for _, port in data["connect"]}

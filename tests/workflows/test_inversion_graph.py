@@ -1,6 +1,6 @@
 """What the inversions of one run are given."""
 
-from qsm_nipype.records import steps
+from qsm_nipype.plan import steps
 from qsm_nipype.settings import Settings
 from qsm_nipype.workflows.inversion import init_inversion_wf
 from qsm_nipype.workflows.nodes import Resources, has_port

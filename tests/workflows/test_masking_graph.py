@@ -5,7 +5,8 @@ import importlib.util
 import pytest
 
 from qsm_nipype.errors import UsageError
-from qsm_nipype.records import steps
+from qsm_nipype.plan import steps
+from qsm_nipype.run.preflight import check_programs
 from qsm_nipype.settings import Settings, check
 from qsm_nipype.workflows.masking import init_masking_wf
 from qsm_nipype.workflows.nodes import Resources
@@ -67,4 +68,4 @@ def test_a_missing_extra_is_refused_with_its_cure(tmp_path, monkeypatch):
     )
     settings = Settings(bids_dir=tmp_path, output_dir=tmp_path, mask="deepbet")
     with pytest.raises(UsageError, match=r"pip install 'qsm-nipype\[deepbet\]'"):
-        check(settings)
+        check_programs(settings)

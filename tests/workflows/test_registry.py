@@ -27,8 +27,8 @@ def test_no_trait_repeats_a_default(method):
 
 @ROWS
 def test_every_method_has_its_sentence_and_references(method):
+    from qsm_nipype.record import Step
     from qsm_nipype.report.methods_text import write_methods
-    from qsm_nipype.report.records import Step
 
     text = write_methods([Step(method.step, method.name)], version="1")
     bare = write_methods([], version="1")

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from qsm_nipype import records
+from qsm_nipype import plan
 from qsm_nipype.cli import parse
 from qsm_nipype.errors import UsageError
+from qsm_nipype.record import Step
 from qsm_nipype.report.methods_text import write_methods
-from qsm_nipype.report.records import Step
 from qsm_nipype.settings import Settings, check
 from qsm_nipype.workflows.inversion import init_inversion_wf
 from qsm_nipype.workflows.nodes import Resources
@@ -42,7 +42,7 @@ def test_one_stage_has_no_second():
 
 def test_record_and_methods_tell_it(tmp_path):
     settings = Settings(bids_dir=tmp_path, output_dir=tmp_path, two_stage=0.25)
-    names = [step["step"] for step in records.steps(settings)]
+    names = [step["step"] for step in plan.steps(settings)]
     place = names.index("two_stage")
     assert names[place - 1] == "inversion" and names[place + 1] == "reference"
     text = write_methods(

@@ -16,12 +16,12 @@ import nibabel as nib
 import numpy as np
 
 from qsm_nipype import __version__
-from qsm_nipype.bids import stem
+from qsm_nipype.dataset.derivatives import compress
+from qsm_nipype.dataset.names import stem
 from qsm_nipype.dicom.headers import Series, read_series
 from qsm_nipype.dicom.recordings import Image, Recording, find_recordings, names, read_image
 from qsm_nipype.errors import DataError, UsageError
-from qsm_nipype.interfaces.bids import compress
-from qsm_nipype.interfaces.files import write_json
+from qsm_nipype.system.files import write_json
 
 #: What is kept of dcm2niix' sidecars: nothing about people, places, dates or devices' numbers.
 KEPT = (

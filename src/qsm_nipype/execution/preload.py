@@ -24,7 +24,7 @@ for _module in (
     "torch",
     "numba",
     "qsm_nipype.interfaces.base",
-    "qsm_nipype.interfaces.volume",
+    "qsm_nipype.volume",
     "qsm_nipype.core.reading",
     "qsm_nipype.core.masking",
     "qsm_nipype.core.relaxometry",

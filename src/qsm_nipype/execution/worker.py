@@ -19,8 +19,8 @@ from multiprocessing import connection
 from traceback import format_exception
 from typing import Any
 
-from qsm_nipype import memory
-from qsm_nipype.threads import VARIABLES, limit_threads
+from qsm_nipype.system import memory
+from qsm_nipype.system.threads import VARIABLES, limit_threads
 
 PRELOAD = ("qsm_nipype.execution.preload",)
 EXIT_GRACE = 10.0  # s a worker may take to end after its last word

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from qsm_nipype.record import AcquisitionRecord
 from qsm_nipype.report.page import HEADLINES, anchor_of, environment, plain_number
-from qsm_nipype.report.records import AcquisitionRecord
 
 IDENTIFIERS = ("participant_id", "subject", "sub", "session_id", "session", "ses", "acq", "rec",
                "run", "acquisition", "label")  # fmt: skip

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from qsm_nipype.report.records import Step
+from qsm_nipype.record import Step
 
 _CITATION = re.compile(r"\[@([^\]]+)\]")
 _ENTRY = re.compile(r"@(\w+)\{([^,\s]+),(.*?)\n\}", re.S)

@@ -13,8 +13,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from qsm_nipype.methods import STEPS
-from qsm_nipype.report.methods_text import MethodsText, write_methods
-from qsm_nipype.report.records import (
+from qsm_nipype.record import (
     ACQUISITION_FIELDS,
     AcquisitionRecord,
     Decision,
@@ -23,6 +22,7 @@ from qsm_nipype.report.records import (
     Number,
     Step,
 )
+from qsm_nipype.report.methods_text import MethodsText, write_methods
 
 # the key numbers in the order of the strip: name → (label, usual range with its reason)
 HEADLINES: dict[str, tuple[str, tuple[float, float, str] | None]] = {

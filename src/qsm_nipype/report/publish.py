@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from qsm_nipype.record import AcquisitionRecord
 from qsm_nipype.report.page import subject_html, subject_report
-from qsm_nipype.report.records import AcquisitionRecord
 
 
 def publish_subject(

@@ -1,0 +1,126 @@
+"""Names, sidecars and tables of what the pipeline writes; data/derivatives.yml lists the kinds."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from qsm_nipype.dataset.names import parse_name, stem
+
+
+@lru_cache(maxsize=1)
+def table() -> dict[str, dict[str, Any]]:
+    """The rows of data/derivatives.yml."""
+    text = (resources.files("qsm_nipype.data") / "derivatives.yml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)
+
+
+def ignored() -> list[str]:
+    """Patterns for .bidsignore: names that BIDS has no suffix for."""
+    return sorted({f"*_{row['suffix']}.*" for row in table().values() if row.get("ignore")})
+
+
+def derivative_path(
+    kind: str, entities: Mapping[str, str], datatype: str, *, desc: str | None = None
+) -> Path:
+    """Path of a derivative without extension, below the output folder.
+
+    `desc` replaces the table's. The entities are those of the source image.
+    """
+    row = table()[kind]
+    parts = [stem(entities)]
+    if "part" in row:
+        parts.append(f"part-{row['part']}")
+    desc = desc or row.get("desc")
+    if desc:
+        parts.append(f"desc-{desc}")
+    folders = [f"{key}-{entities[key]}" for key in ("sub", "ses") if key in entities]
+    return Path(*folders, datatype, "_".join([*parts, row["suffix"]]))
+
+
+def without_ending(path: Path) -> Path:
+    return path.with_name(path.name.split(".")[0])
+
+
+def source_entities(path: Path) -> dict[str, str]:
+    """Entities of the acquisition that a derivative belongs to."""
+    return {k: v for k, v in parse_name(path)[0].items() if k not in ("part", "desc")}
+
+
+def look_up(labels: Mapping[int, str]) -> str:
+    """The look-up table of a segmentation (TSV)."""
+    return "index\tname\n" + "".join(f"{index}\t{name}\n" for index, name in labels.items())
+
+
+#: Columns that every row of a participant's table has.
+QC_COLUMNS = {
+    "participant_id": {"Description": "participant"},
+    "acquisition": {"Description": "entities of the acquisition"},
+}
+
+
+def qc_table(record: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The record's numbers as one row of a TSV, and their data dictionary."""
+    label = stem(record["entities"])
+    row = {"participant_id": f"sub-{record['entities']['sub']}", "acquisition": label}
+    dictionary: dict[str, Any] = dict(QC_COLUMNS)
+    for name, number in record.get("numbers", {}).items():
+        row[name] = f"{number['value']:.6g}"
+        dictionary[name] = {"Description": number["description"], "Units": number["unit"]}
+    return "\t".join(row) + "\n" + "\t".join(row.values()) + "\n", dictionary
+
+
+def compress(source: Path, target: Path) -> None:
+    """Copy a .nii or .nii.gz file to .nii.gz; the same bytes in give the same bytes out."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".partial-{os.getpid()}-{target.name}")
+    opener = gzip.open if source.suffix == ".gz" else open
+    with (
+        opener(source, "rb") as plain,
+        partial.open("wb") as raw,
+        gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=1, mtime=0) as packed,
+    ):
+        shutil.copyfileobj(plain, packed, 1 << 20)
+    os.replace(partial, target)
+
+
+def sidecar_of(kind: str, record: Mapping[str, Any], *, inversion: int = 0) -> dict[str, Any]:
+    """Sidecar of a map: the table's entries, sources, and the steps that led to it.
+
+    Of several inversions, only the one that made the map (by its place) is among the steps.
+    """
+    row = table()[kind]
+    sidecar = dict(row["sidecar"])
+    every = record.get("steps", [])
+    own = [step for step in every if step["step"] == "inversion"][inversion : inversion + 1]
+    names = [step["step"] for step in every]
+    last = len(names) - names[::-1].index(row["until"]) if row["until"] in names else len(names)
+    steps = [step for step in every[:last] if step["step"] != "inversion" or step in own]
+    if row["until"] == "relaxometry":
+        steps = [step for step in every if step["step"] == "relaxometry"]
+    elif row["until"] == "read":
+        steps = []
+    elif row["until"] == "segmentation":
+        steps = [step for step in steps if step["step"] != "relaxometry"]
+        sidecar.update(record.get("segmentation", {}))
+    own_mask = record.get("own_mask") if any(s["method"] == "user" for s in steps) else None
+    masks = [own_mask["uri"]] if own_mask else []
+    sidecar["Sources"] = [*record.get("source_uris", []), *masks]
+    sidecar["ProcessingSteps"] = [
+        {key: step[key] for key in ("step", "method", "parameters") if key in step}
+        for step in steps
+    ]
+    if row["until"] == "reference":
+        references = record.get("references", [{}])
+        sidecar.update(references[min(inversion, len(references) - 1)])
+    versions = record.get("versions", {})
+    sidecar["SoftwareVersions"] = ", ".join(f"{k} {v}" for k, v in versions.items())
+    return sidecar

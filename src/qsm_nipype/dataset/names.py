@@ -1,0 +1,23 @@
+"""BIDS file names: entities, suffix, and the stem that derivatives share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+#: Order of entities in a derivative's name (BIDS 1.10, the ones an anatomical image can have).
+ORDER = ("sub", "ses", "sample", "task", "acq", "ce", "rec", "dir", "run", "flip", "inv", "mt")
+
+
+def parse_name(path: Path) -> tuple[dict[str, str], str]:
+    """Entities and suffix of a BIDS file name."""
+    parts = path.name.split(".")[0].split("_")
+    entities = dict(part.split("-", 1) for part in parts[:-1] if "-" in part)
+    return entities, parts[-1]
+
+
+def stem(entities: Mapping[str, str]) -> str:
+    """`sub-01_acq-x_run-1` from entities, in BIDS order."""
+    known = [key for key in ORDER if key in entities]
+    rest = [key for key in entities if key not in ORDER]
+    return "_".join(f"{key}-{entities[key]}" for key in known + rest)

@@ -1,0 +1,178 @@
+"""What is known of an acquisition before it runs: the static part of its record."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from qsm_nipype import __version__
+from qsm_nipype.dataset.acquisitions import Acquisition, Refusal
+from qsm_nipype.dataset.own_files import OwnFiles, folder_of
+from qsm_nipype.methods import Method
+from qsm_nipype.settings import Settings
+
+#: Sidecar fields that may reach an output: scanner and sequence, never a person, place or date.
+_SHOWN = {
+    "Manufacturer": "manufacturer",
+    "ManufacturersModelName": "model",
+    "RepetitionTime": "repetition_time",
+    "FlipAngle": "flip_angle",
+    "MRAcquisitionType": "sequence",
+}
+_VERSIONED = ("nipype", "nibabel", "numpy", "scipy", "torch", "numba")
+
+
+def identifier(text: str) -> str:
+    """Letters, digits and underscores only, as Nipype wants node names."""
+    return re.sub(r"\W+", "_", text)
+
+
+@lru_cache(maxsize=1)
+def versions() -> dict[str, str]:
+    """Versions of this package and of what computes in it."""
+    found = {"qsm-nipype": __version__, "python": platform.python_version()}
+    return found | {name: metadata.version(name) for name in _VERSIONED}
+
+
+def steps(
+    settings: Settings, *, decays: bool = True, lesions: bool | None = None
+) -> list[dict[str, Any]]:
+    """Every step with its method and all parameters, in the order of the pipeline.
+
+    `decays`: whether there are several echoes; `lesions`: whether a lesion mask and a FLAIR were
+    found (None: if a mask was promised).
+    """
+    found: list[dict[str, Any]] = []
+    for method in settings.chosen():
+        if method.step == "relaxometry" and not decays:
+            continue
+        if method.step == "mask" and "masks" in settings.derivatives:
+            users = {"step": "mask", "method": "user", "label": "User's mask", "parameters": {}}
+            if users not in found:
+                found.append(users)
+            continue
+        found.append(
+            {
+                "step": method.step,
+                "method": method.name,
+                "label": method.label,
+                "parameters": _parameters(settings, method),
+            }
+        )
+    edits = _edits(settings)
+    if edits:
+        last_mask = max(i for i, step in enumerate(found) if step["step"] == "mask")
+        found.insert(last_mask + 1, edits)
+    place = next(i for i, step in enumerate(found) if step["step"] == "inversion")
+    last = place + len(settings.inversion)
+    if settings.two_stage:
+        stage = {"step": "two_stage", "method": "two-stage", "label": "Two-stage reconstruction"}
+        found.insert(last, {**stage, "parameters": {"threshold": settings.two_stage}})
+        last += 1
+    reference = {"step": "reference", "method": settings.reference, "label": "Reference"}
+    found.insert(last, {**reference, "parameters": {}})
+    if "lesions" in settings.derivatives if lesions is None else lesions:
+        chosen: dict[str, Any] = {
+            "method": settings.lesion_instances,
+            "min_volume": settings.lesion_volume,
+        }
+        if settings.rim_weights:
+            chosen["weights"] = settings.rim_weights.name
+        rims = {"step": "lesions", "method": "rimnet", "label": "QSMRim-Net"}
+        found.append({**rims, "parameters": chosen})
+    return found
+
+
+def _parameters(settings: Settings, method: Method) -> dict[str, Any]:
+    """A method's parameters in this run, those that are unset left out."""
+    found = {**method.parameters(), **settings.parameters_of(method)}
+    if method.network and (weights := settings.weights_of(method)):
+        found["weights"] = weights.name
+    if method.key == "inversion.medi" and settings.reference == "csf":
+        found["uniform"] = "cerebrospinal fluid"
+    return {k: v for k, v in found.items() if v is not None}
+
+
+def _edits(settings: Settings) -> dict[str, Any]:
+    """What was done to the masks before trimming; empty where one was taken as it is."""
+    rule = "" if "masks" in settings.derivatives else settings.mask
+    if "&" in rule:
+        chosen = {"step": "mask", "method": "combined", "label": "Intersection of masks"}
+    elif ":" in rule or settings.mask_operations:
+        chosen = {"step": "mask", "method": "edited", "label": "Edited mask"}
+    else:
+        return {}
+    told = {"rule": rule, "operations": settings.mask_operations}
+    return {**chosen, "parameters": {k: v for k, v in told.items() if v}}
+
+
+def static_part(settings: Settings, acquisition: Acquisition) -> dict[str, Any]:
+    """Entities, sources and scanner of an acquisition. Holds nothing that names a person."""
+    first: Mapping[str, Any] = acquisition.metadata[0] if acquisition.metadata else {}
+    scanner = {name: first[key] for key, name in _SHOWN.items() if key in first}
+    return {
+        "own_mask": own_mask(acquisition.own),
+        "entities": dict(acquisition.entities),
+        "datatype": acquisition.datatype,
+        "source_files": [Path(f).name for f in acquisition.files],
+        "source_uris": [uri(settings.bids_dir, f) for f in acquisition.files],
+        "acquisition": {
+            **scanner,
+            "field_strength": acquisition.b0,
+            "echo_times": list(acquisition.echo_times),
+            "voxel_size": [round(v, 4) for v in acquisition.voxel_size],
+            "shape": list(acquisition.shape),
+        },
+        "warnings": [*acquisition.notes, *acquisition.own.notes],
+        "versions": versions(),
+    }
+
+
+def own_mask(own: OwnFiles) -> dict[str, str]:
+    """Name and BIDS URI of the user's brain mask; empty where there is none."""
+    return {} if own.mask is None else {"file": own.mask.name, "uri": own.mask_uri}
+
+
+def with_own_mask(
+    steps: Sequence[Mapping[str, Any]], own: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """`steps` (see `steps`), with the file among the parameters where the user's mask is taken."""
+    told = {"parameters": {"file": own["file"]}} if own else {}
+    return [{**s, **(told if s["method"] == "user" else {})} for s in steps]
+
+
+def links(settings: Settings) -> dict[str, str]:
+    """DatasetLinks of the results: the raw dataset, and the folder of the user's masks."""
+    found = {"raw": settings.bids_dir.absolute().as_uri()}
+    if "masks" in settings.derivatives:
+        found["masks"] = folder_of(Path(settings.derivatives["masks"]).absolute()).as_uri()
+    return found
+
+
+def uri(bids_dir: Path, file: str) -> str:
+    """BIDS URI of a file of the raw dataset."""
+    return f"bids:raw:{Path(file).absolute().relative_to(bids_dir.absolute()).as_posix()}"
+
+
+def describe(
+    settings: Settings, acquisitions: Sequence[Acquisition], refusals: Sequence[Refusal]
+) -> str:
+    """What a run would do, as text."""
+    lines = [f"qsm-nipype {__version__}: {len(acquisitions)} acquisitions to process"]
+    for item in acquisitions:
+        echoes = ", ".join(f"{1000 * t:.4g}" for t in item.echo_times)
+        size = " × ".join(f"{v:.3g}" for v in item.voxel_size)
+        shape = "×".join(str(n) for n in item.shape)
+        lines.append(f"  {item.label}: {item.b0:.4g} T, TE {echoes} ms, {shape} of {size} mm")
+    lines += [f"  {item.label}: NOT PROCESSED: {item.reason}" for item in refusals]
+    lines.append("steps")
+    for step in steps(settings):
+        chosen = ", ".join(f"{k} = {v}" for k, v in step["parameters"].items())
+        lines.append(f"  {step['step']}: {step['method']}" + (f" ({chosen})" if chosen else ""))
+    lines.append(f"results go to {settings.output_dir}, intermediate files to {settings.work_dir}")
+    return "\n".join(lines)

@@ -1,0 +1,178 @@
+"""A group run: the participants' tables joined, and an overview page of their quality."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from qsm_nipype import __version__
+from qsm_nipype.dataset.derivatives import QC_COLUMNS
+from qsm_nipype.dataset.names import parse_name
+from qsm_nipype.errors import UsageError
+from qsm_nipype.execution.status import Report, survey
+from qsm_nipype.settings import Settings
+from qsm_nipype.system.files import write_text
+
+#: Tables of the participants by the ending of their names.
+KINDS = ("desc-qc_metrics", "desc-regions_stats")
+#: The kind that has a row for each acquisition, those without results among them.
+QUALITY = KINDS[0]
+#: What `qsm-nipype status` calls a participant without the results of its last run.
+FAILED = ("failed", "lost")
+#: Columns that this command adds to those of the participants' tables.
+ADDED = {
+    "session_id": {"Description": "session"},
+    "run": {"Description": "run"},
+    "status": {
+        "Description": "how the last run ended; results beside 'failed' are of an earlier one"
+    },
+    "error": {"Description": "why it failed"},
+}
+
+
+def run(settings: Settings) -> int:
+    """Join the participants' tables in the output folder; says who failed. Returns 0.
+
+    Raises UsageError when there is neither a table nor a failure, or when another run holds the
+    group's files.
+    """
+    out = settings.output_dir
+    found = {kind: participant_tables(out, kind) for kind in KINDS}
+    reports = [report for report in survey(out) if report.label.startswith("sub-")]
+    failed = [report.label for report in reports if report.status in FAILED]
+    if not any(found.values()) and not failed:
+        raise UsageError(f"{out}: no participant has results here; run 'participant' first")
+    if settings.dry_run:
+        for kind, paths in found.items():
+            print(f"{len(paths)} tables would become {out / f'group_{kind}.tsv'}")
+        _tell(out, failed)
+        return 0
+    from qsm_nipype.execution import lock
+
+    with lock.output_lock(out, ["group"]):
+        for kind, paths in found.items():
+            rows, dictionary = join(paths)
+            rows = with_states(rows, reports, add=kind == QUALITY)
+            if not rows:
+                continue
+            dictionary = _of_columns(dictionary, rows)
+            write_text(out / f"group_{kind}.tsv", to_tsv(rows))
+            text = json.dumps(dictionary, indent=2, ensure_ascii=False)
+            write_text(out / f"group_{kind}.json", text + "\n")
+            print(out / f"group_{kind}.tsv")
+            if kind == QUALITY:
+                print(write_overview(out, rows, dictionary))
+    _tell(out, failed)
+    return 0
+
+
+def _tell(out: Path, failed: Sequence[str]) -> None:
+    if failed:
+        who = "1 participant" if len(failed) == 1 else f"{len(failed)} participants"
+        names = ", ".join(failed[:5]) + (" …" if len(failed) > 5 else "")
+        print(f"{who} failed: {names}; see qsm-nipype status {out}")
+
+
+def participant_tables(out: Path, kind: str) -> list[Path]:
+    """The tables of one kind, by subject."""
+    return sorted(out.glob(f"sub-*/**/*_{kind}.tsv"))
+
+
+def join(paths: Sequence[Path]) -> tuple[list[dict[str, str]], dict[str, Any]]:
+    """Rows of all tables, and the data dictionary of their columns."""
+    rows: list[dict[str, str]] = []
+    dictionary: dict[str, Any] = {**QC_COLUMNS, **ADDED}
+    for path in paths:
+        with path.open(encoding="utf-8", newline="") as stream:
+            rows += list(csv.DictReader(stream, delimiter="\t"))
+        words = path.with_suffix(".json")
+        if words.exists():
+            dictionary |= json.loads(words.read_text(encoding="utf-8"))
+    return rows, dictionary
+
+
+def with_states(
+    rows: Sequence[Mapping[str, str]], reports: Sequence[Report], *, add: bool
+) -> list[dict[str, str]]:
+    """Rows with session, run and how the last run ended; `add` those that have no results.
+
+    A failure that names no acquisition counts for all of its participant.
+    """
+    shown: list[dict[str, str]] = []
+    states = {report.label: report for report in reports}
+    for row in rows:
+        report = states.get(row["participant_id"])
+        errors = failures(report) if report else {}
+        error = errors.get(row["acquisition"], errors.get(row["participant_id"]))
+        status = "n/a" if report is None else report.status
+        if status in FAILED and error is None:
+            status = "done"  # another of the participant's acquisitions failed
+        shown.append({**row, "status": status, **({"error": error} if error else {})})
+    known = {name for row in rows for name in (row["acquisition"], row["participant_id"])}
+    for report in reports if add else ():
+        for label, error in failures(report).items():
+            if label not in known:
+                who = {"participant_id": report.label, "acquisition": label}
+                shown.append({**who, "status": report.status, "error": error})
+    shown.sort(key=lambda row: row["participant_id"])
+    return [_identified(row) for row in shown]
+
+
+def _of_columns(
+    dictionary: Mapping[str, Any], rows: Sequence[Mapping[str, str]]
+) -> dict[str, Any]:
+    """The data dictionary without the columns that this command could add and has not."""
+    used = {name for row in rows for name in row}
+    return {k: v for k, v in dictionary.items() if k not in ADDED or k in used}
+
+
+def failures(report: Report) -> dict[str, str]:
+    """Why the last run failed, by acquisition (`sub-01_run-2`), or by participant (`sub-01`)."""
+    if report.status not in FAILED:
+        return {}
+    told = report.state.failures if report.state.status == "failed" else ()
+    found = {f.get("acquisition") or report.label: f["reason"] for f in told}
+    return found or {report.label: report.why}
+
+
+def _identified(row: Mapping[str, str]) -> dict[str, str]:
+    """The row with what tells acquisitions apart in front, session and run in their columns."""
+    entities, _ = parse_name(Path(f"{row['acquisition']}_x"))
+    own = {"participant_id": row["participant_id"]}
+    own |= {"session_id": f"ses-{entities['ses']}"} if "ses" in entities else {}
+    own |= {"run": entities["run"]} if "run" in entities else {}
+    rest = {key: value for key, value in row.items() if key not in ("status", "error")}
+    state = {key: row[key] for key in ("status", "error") if key in row}
+    return {**own, "acquisition": row["acquisition"], **state, **rest}
+
+
+def to_tsv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table with the columns of all rows; what a row lacks is n/a."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    columns.sort(key=_place)
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, columns, restval="n/a", delimiter="\t", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def _place(column: str) -> int:
+    """First what tells rows apart, as BIDS wants it, then the state, then the rest as it came."""
+    first = ("participant_id", "session_id", "run", "acquisition", "status", "error")
+    return first.index(column) if column in first else len(first)
+
+
+def write_overview(
+    out: Path, rows: Sequence[Mapping[str, Any]], dictionary: Mapping[str, Any]
+) -> Path:
+    """The page group.html: every measure as a strip of dots, outliers marked, a sortable table."""
+    from qsm_nipype.report.group import group_html, group_report
+
+    page = group_html(group_report(rows, version=__version__, dictionary=dictionary))
+    write_text(out / "group.html", page)
+    return out / "group.html"

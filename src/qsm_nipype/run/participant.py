@@ -1,0 +1,204 @@
+"""A participant run: find, check, build the graph, execute it, say how it went."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from qsm_nipype import __version__, plan
+from qsm_nipype.dataset.acquisitions import Acquisition
+from qsm_nipype.errors import UsageError
+from qsm_nipype.run.failures import Failure, collect_failures
+from qsm_nipype.run.preflight import (
+    check_device,
+    check_programs,
+    check_writable,
+    find,
+    make_folders,
+    uses_gpu,
+)
+from qsm_nipype.settings import Settings
+
+
+def run(settings: Settings) -> int:
+    """Process the selected participants. Returns 0, or 1 when an acquisition failed.
+
+    Raises UsageError when nothing can be done at all.
+    """
+    check_programs(settings)
+    if settings.boilerplate_only:
+        print(methods_paragraph(settings))
+        return 0
+    check_writable(settings)
+    if not settings.dry_run:
+        _start_early(settings)
+    acquisitions, refusals = find(settings)
+    if settings.dry_run:
+        print(plan.describe(settings, acquisitions, refusals))
+        return 1 if refusals else 0
+    from qsm_nipype.execution import lock, state
+    from qsm_nipype.run.output import prepare_output, write_reports
+    from qsm_nipype.run.states import digests, write_states
+
+    labels = sorted({f"sub-{item.subject}" for item in [*acquisitions, *refusals]})
+    failures = [Failure(r.label, r.subject, r.reason) for r in refusals]
+    if settings.reports_only:
+        return rewrite_reports(settings, acquisitions, failures)
+    check_device(settings)
+    make_folders(settings)
+    prepare_output(settings)
+    held = lock.output_lock(settings.output_dir, labels)
+    asked = digests(settings, acquisitions, refusals)
+    with held, state.running(settings.output_dir, asked):
+        if acquisitions:
+            failures += execute(settings, acquisitions)
+        write_reports(settings, acquisitions, failures)
+        write_states(settings, labels, failures)
+    _print_outcome(settings, acquisitions, failures)
+    return 1 if failures else 0
+
+
+def rewrite_reports(
+    settings: Settings, acquisitions: Sequence[Acquisition], refused: Sequence[Failure]
+) -> int:
+    """Write the pages again from the records; states and settings of the run stay.
+
+    Returns 0, or 1 when an acquisition had failed. Raises UsageError where there is no record.
+    """
+    from qsm_nipype.execution import lock, state
+    from qsm_nipype.run.output import write_reports
+
+    out = settings.output_dir
+    known = [a for a in acquisitions if (out / "logs" / "records" / f"{a.label}.json").exists()]
+    if not known:
+        raise UsageError(
+            f"{out}: no record of the chosen acquisitions; run without --reports-only first"
+        )
+    selected = {a.label for a in acquisitions}
+    failures = list(refused)
+    for subject in sorted({a.subject for a in acquisitions}):
+        last = state.read(out, f"sub-{subject}")
+        for entry in last.failures if last is not None and last.status == "failed" else ():
+            label = entry.get("acquisition", "")
+            if label in selected:
+                failures.append(
+                    Failure(label, subject, entry["reason"], entry["node"], entry["crash_file"])
+                )
+    with lock.output_lock(out, sorted({f"sub-{a.subject}" for a in [*known, *failures]})):
+        write_reports(settings, known, failures)
+    _print_outcome(settings, known, failures)
+    return 1 if failures else 0
+
+
+# ---- before ---------------------------------------------------------------------------------
+
+
+def _start_early(settings: Settings) -> None:
+    """Let the fork server import while we look for the data and build the graph."""
+    if settings.plugin != "MultiProc" or settings.use_plugin or settings.reports_only:
+        return
+    from qsm_nipype.execution.resources import use_numba_cache
+    from qsm_nipype.execution.worker import warm_up
+
+    use_numba_cache(settings.work_dir)
+    warm_up()
+
+
+def methods_paragraph(settings: Settings) -> str:
+    """The Methods text with its references for exactly these settings."""
+    from qsm_nipype.record import AcquisitionRecord
+    from qsm_nipype.report.methods_text import write_methods
+
+    steps = AcquisitionRecord.from_json({"steps": plan.steps(settings)}).steps
+    text = write_methods(steps, version=__version__)
+    return f"{text.plain}\n{text.bibtex}"
+
+
+# ---- the run --------------------------------------------------------------------------------
+
+
+def execute(settings: Settings, acquisitions: Sequence[Acquisition]) -> list[Failure]:
+    """Build the graph and run it; returns what failed."""
+    from qsm_nipype.execution.plugin import plugin_settings
+    from qsm_nipype.execution.resources import available_cpus, use_numba_cache
+    from qsm_nipype.run import engine
+
+    use_numba_cache(settings.work_dir)
+    nprocs = settings.nprocs or available_cpus()
+    threads = settings.omp_nthreads or max(1, min(8, nprocs // len(acquisitions)))
+    engine.configure_nipype(settings)
+    from qsm_nipype.workflows.base import init_qsm_nipype_wf
+
+    workflow = init_qsm_nipype_wf(
+        settings, acquisitions, threads=threads, gpu=uses_gpu(settings), name=_graph_name(settings)
+    )
+    if settings.write_graph:
+        engine.write_graph(workflow, settings)
+    plugin, arguments = plugin_settings(
+        settings.plugin,
+        n_procs=nprocs,
+        memory_gb=settings.mem or None,
+        n_gpus=settings.n_gpus or None,
+        omp_nthreads=threads,
+        user_file=settings.use_plugin,
+    )
+    engine.forget_missing(workflow)
+    progress = _progress(settings, workflow, acquisitions)
+    arguments = {**arguments, "status_callback": progress}
+    if not isinstance(plugin, str):
+        plugin._status_callback = progress  # Nipype reads the argument only on construction
+    with progress, engine.quiet_console(settings), contextlib.suppress(RuntimeError):
+        workflow.run(plugin=plugin, plugin_args=arguments)
+    failures = collect_failures(settings, acquisitions, progress.failures)
+    if settings.clean_workdir and not failures:
+        _clean(workflow)
+    return failures
+
+
+def _clean(workflow: Any) -> None:
+    """Remove this run's intermediate results; other runs may be at work beside them."""
+    folder = Path(workflow.base_dir) / workflow.name
+    for name in {node.split(".")[0] for node in workflow.list_node_names()}:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    with contextlib.suppress(OSError):  # others' results, or none at all
+        folder.rmdir()
+
+
+def _graph_name(settings: Settings) -> str:
+    """The same dataset and output find their cache again; others do not disturb it."""
+    places = f"{settings.bids_dir}\n{settings.output_dir}"
+    return f"qsm_nipype_{hashlib.sha256(places.encode()).hexdigest()[:8]}"
+
+
+def _progress(settings: Settings, workflow: Any, acquisitions: Sequence[Acquisition]) -> Any:
+    from qsm_nipype.run.progress import Progress, is_work
+    from qsm_nipype.run.states import count_in_states
+
+    names = [name for name in workflow.list_node_names() if is_work(name)]
+    totals = {a.name: sum(name.split(".")[0] == a.name for name in names) for a in acquisitions}
+    labels = {a.name: a.label for a in acquisitions}
+    subjects = {a.name: f"sub-{a.subject}" for a in acquisitions}
+    note = count_in_states(settings, totals, subjects)
+    return Progress(totals, labels, settings.output_dir / "logs" / "run.log", note)
+
+
+# ---- after ----------------------------------------------------------------------------------
+
+
+def _print_outcome(
+    settings: Settings, acquisitions: Sequence[Acquisition], failures: Sequence[Failure]
+) -> None:
+    failed = {failure.label for failure in failures}
+    fine = [a for a in acquisitions if a.label not in failed]
+    for failure in failures:
+        where = f" (traceback: {failure.crash_file})" if failure.crash_file else ""
+        print(f"qsm-nipype: {failure.label}: {failure.reason}{where}", file=sys.stderr)
+    for subject in sorted({a.subject for a in fine}):
+        print(f"{settings.output_dir / f'sub-{subject}.html'}")
+    total = len(fine) + len(failed)
+    print(f"qsm-nipype: {len(fine)} of {total} acquisitions finished", file=sys.stderr)

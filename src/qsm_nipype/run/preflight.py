@@ -1,0 +1,144 @@
+"""Every refusal that needs a disk or a machine, before any node runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import uuid
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from qsm_nipype.dataset.acquisitions import (
+    SUFFIXES,
+    Acquisition,
+    Refusal,
+    Selection,
+    find_acquisitions,
+)
+from qsm_nipype.errors import UsageError
+from qsm_nipype.methods import Method
+from qsm_nipype.settings import Settings
+
+
+def check_writable(settings: Settings) -> None:
+    """Refuse folders that would spoil the raw data, or cannot be written; makes none.
+
+    Raises UsageError.
+    """
+    places = {"output folder": settings.output_dir, "work folder (-w)": settings.work_dir}
+    source = settings.bids_dir.resolve()
+    for name, folder in places.items():
+        real = folder.resolve()
+        if real == source:
+            raise UsageError(f"{folder}: the {name} is the BIDS dataset itself; choose another")
+        if source in real.parents and source / "derivatives" not in real.parents:
+            raise UsageError(
+                f"{folder}: the {name} lies inside the BIDS dataset; choose one elsewhere, "
+                f"or in {settings.bids_dir / 'derivatives'}"
+            )
+        there = next((f for f in (folder, *folder.parents) if os.path.exists(f)), folder)
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise UsageError(f"{there}: the {name} cannot be written there; choose another")
+
+
+def make_folders(settings: Settings) -> None:
+    """Make the output and the work folder, and try to write there. Raises UsageError."""
+    for folder in (settings.output_dir, settings.work_dir):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / f".write-test-{uuid.uuid4().hex}"
+            probe.touch()
+            probe.unlink()
+        except OSError as exc:
+            raise UsageError(
+                f"{folder}: cannot be written ({exc.strerror}); choose another"
+            ) from exc
+
+
+def check_programs(settings: Settings) -> None:
+    """Refuse own files, packages and weights that are not there. Raises QSMError."""
+    for kind, path in settings.derivatives.items():
+        if not Path(path).exists():
+            raise UsageError(f"-d {kind}={path}: no such file or folder")
+    for method in settings.chosen():
+        _check_method(settings, method)
+    _check_rims(settings)
+
+
+def _check_method(settings: Settings, method: Method) -> None:
+    """Refuse a method whose package or weights are not there. Raises UsageError, WeightsError."""
+    if method.extra is not None and importlib.util.find_spec(method.extra) is None:
+        raise UsageError(
+            f"{method.key} needs the package {method.extra}; "
+            f"pip install 'qsm-nipype[{method.extra}]'"
+        )
+    if method.network is not None:
+        from qsm_nipype.models import registry
+
+        registry.check(method.network, settings.weights_of(method))
+
+
+def _check_rims(settings: Settings) -> None:
+    """Refuse lesions without what their classification needs. Raises QSMError."""
+    if "lesions" not in settings.derivatives:
+        return
+    from qsm_nipype.models.radiomics import require
+    from qsm_nipype.models.registry import read_weights
+
+    require()
+    read_weights("rim", settings.rim_weights)
+
+
+def find(settings: Settings) -> tuple[list[Acquisition], list[Refusal]]:
+    """The selected acquisitions and the refused ones. Raises UsageError when there is neither."""
+    own = {kind: Path(place).absolute() for kind, place in settings.derivatives.items()}
+    selection = Selection(
+        participants=settings.participant_label,
+        sessions=settings.session_label,
+        filters=MappingProxyType(_filters(settings.bids_filter_file)),
+        database=settings.bids_database_dir,
+        own=MappingProxyType(own),
+    )
+    acquisitions, refusals = find_acquisitions(settings.bids_dir.absolute(), selection)
+    if not acquisitions and not refusals:
+        raise UsageError(
+            f"{settings.bids_dir}: no gradient-echo images with the suffixes "
+            f"{', '.join(SUFFIXES)}, and no phasediff or phase1 field map; name others by "
+            f"--bids-filter-file"
+        )
+    return acquisitions, refusals
+
+
+def _filters(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise UsageError(f"{path}: the BIDS filter file is not readable JSON ({exc})") from exc
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: the BIDS filter file must hold one JSON object")
+    return content
+
+
+def check_device(settings: Settings) -> None:
+    if settings.device == "cuda" and not uses_gpu(settings):
+        raise UsageError(
+            "--device cuda: there is no CUDA device here, or torch was installed without CUDA; "
+            "use --device auto or cpu"
+        )
+
+
+def uses_gpu(settings: Settings) -> bool:
+    """Whether nodes that can compute on a GPU will."""
+    if settings.device == "cpu" or settings.plugin.startswith("SLURM"):
+        return settings.device == "cuda"
+    from qsm_nipype.execution.resources import gpu_ids
+
+    if not gpu_ids(settings.n_gpus or None):
+        return False
+    import torch
+
+    return torch.version.cuda is not None  # else torch was installed for CPUs only

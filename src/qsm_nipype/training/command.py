@@ -1,0 +1,205 @@
+"""`qsm-nipype train NETWORK OUT`: simulate, train or go on training, write the weights."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from qsm_nipype.errors import UsageError
+from qsm_nipype.system import memory
+from qsm_nipype.training.loop import Plan, Task, run
+
+DESCRIPTION = """\
+For the rim network of MS lesions see: qsm-nipype train rim --help.
+
+Train a network on simulated data. The volumes are simulated into the cache folder first (those
+already there are kept); an interrupted training goes on from OUT's last checkpoint when the same
+command is given again. qsmgan and mask: OUT/NETWORK.safetensors holds the averaged weights of the
+best validation, OUT/evaluation.csv the errors of the QSMGAN and of direct inversion on the
+held-out volumes. dentate: two nnU-Nets, OUT/cerebellum.zip and OUT/dentate.zip.
+"""
+#: Options that only some networks have: which, and what they are where they are not given.
+_OWN: dict[str, tuple[tuple[str, ...], Any]] = {
+    "edge": (("qsmgan",), 112),
+    "anatomy": (("qsmgan", "mask"), None),
+    "learning_rate": (("qsmgan", "mask"), 1e-3),
+    "refine_steps": (("qsmgan",), 0),
+    "refine_rate": (("qsmgan",), 1e-4),
+    "average": (("qsmgan", "mask"), 0.998),
+    "validate_every": (("qsmgan", "mask"), 100),
+    "batch": (("mask",), 1),
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; returns 0. Raises UsageError or DataError in one sentence."""
+    if argv and argv[0] == "rim":
+        from qsm_nipype.training import rim_command
+
+        return rim_command.main(argv[1:])
+    options = _parser().parse_args(argv)
+    _take_own(options)
+    if options.steps < 1 or options.volumes <= options.held_out or options.held_out < 1:
+        raise UsageError("--steps must be at least 1 and --volumes larger than --held-out ≥ 1")
+    if min(options.validate_every, options.batch) < 1 or min(options.workers, options.seed) < 0:
+        raise UsageError(
+            "--validate-every and --batch must be at least 1, --workers and --seed not negative"
+        )
+    if options.use_gpu and not torch.cuda.is_available():
+        raise UsageError("--use-gpu: PyTorch sees no CUDA device; leave the option out")
+    memory.keep_freed()
+    torch.set_num_threads(max(1, options.threads))
+    options.out.mkdir(parents=True, exist_ok=True)
+    device = torch.device("cuda" if options.use_gpu else "cpu")
+    train = {"mask": _train_mask, "qsmgan": _train_qsmgan, "dentate": _train_dentate}
+    train[options.network](options, options.cache or options.out / "cache", device)
+    return 0
+
+
+def _take_own(options: argparse.Namespace) -> None:
+    """Fill in the options of this network alone. Raises UsageError for those of another."""
+    for name, (networks, default) in _OWN.items():
+        if getattr(options, name) is None:
+            setattr(options, name, default)
+        elif options.network not in networks:
+            raise UsageError(
+                f"--{name.replace('_', '-')} is an option of {' and '.join(networks)}, not of "
+                f"{options.network}; leave it out"
+            )
+
+
+def _plan(options: argparse.Namespace, steps: int, rate: float) -> Plan:
+    return Plan(
+        steps=steps,
+        learning_rate=rate,
+        warm_up=min(50, max(1, steps // 10)),
+        average=options.average,
+        validate_every=options.validate_every,
+        seed=options.seed,
+        workers=options.workers,
+    )
+
+
+def _train_qsmgan(options: argparse.Namespace, cache: Path, device: torch.device) -> None:
+    from qsm_nipype.simulation.colin import TEMPLATES, brain_and_regions
+    from qsm_nipype.training import qsmgan
+
+    anatomy = brain_and_regions(options.anatomy or TEMPLATES)
+    if anatomy is None:
+        print("mricron-data is not installed: training without the Colin27 brain", flush=True)
+    paths = qsmgan.make_cache(
+        cache,
+        options.volumes,
+        seed=options.seed,
+        edge=options.edge,
+        held_out=options.held_out,
+        anatomy=anatomy,
+        workers=options.workers,
+    )
+    train = qsmgan.Patches.load(paths[options.held_out :])
+    held_out = qsmgan.Patches.load(paths[: options.held_out])
+    plan = _plan(options, options.steps, options.learning_rate)
+    task: Task = qsmgan.UNetTask(train, held_out, plan, device)
+    best = run(task, options.out / "unet", plan)
+    _finish(options, best, "unet")
+    if options.refine_steps:
+        plan = _plan(options, options.refine_steps, options.refine_rate)
+        start = torch.load(best, weights_only=True, map_location="cpu")
+        task = qsmgan.AdversarialTask(train, held_out, plan, device, start=start)
+        best = run(task, options.out / "wgan", plan)
+        _finish(options, best, "wgan")
+    from qsm_nipype.models.qsmgan import trained
+    from qsm_nipype.models.weights import read
+    from qsm_nipype.training.qsmgan_evaluation import write_table
+
+    generator = trained(read(options.out / "qsmgan.safetensors"))
+    write_table(
+        options.out / "evaluation.csv", generator, held_out.volumes, noises=(0.0005, 0.002, 0.005)
+    )
+
+
+def _train_mask(options: argparse.Namespace, cache: Path, device: torch.device) -> None:
+    from qsm_nipype.simulation.colin import TEMPLATES
+    from qsm_nipype.training import heads, mask
+
+    templates = options.anatomy or TEMPLATES
+    if options.anatomy is None and not (templates / "ch2.nii.gz").is_file():
+        print("mricron-data is not installed: training without the Colin27 head", flush=True)
+        templates = None
+    paths = heads.make_cache(
+        cache,
+        options.volumes,
+        seed=options.seed,
+        templates=templates,
+        workers=options.workers,
+    )
+    plan = _plan(options, options.steps, options.learning_rate)
+    task = mask.MaskTask(
+        paths[options.held_out :],
+        paths[: options.held_out],
+        plan,
+        device,
+        batch=options.batch,
+    )
+    _finish(options, run(task, options.out / "mask", plan), "mask")
+
+
+def _train_dentate(options: argparse.Namespace, cache: Path, device: torch.device) -> None:
+    from qsm_nipype.training import dentate
+
+    dentate.run(options, cache, device)
+
+
+def _finish(options: argparse.Namespace, best: Path, stage: str) -> None:
+    """Write the best weights as safetensors, with what a model card must say."""
+    from qsm_nipype.models.weights import save
+
+    path = options.out / f"{options.network}.safetensors"
+    about = {
+        "network": options.network,
+        "stage": stage,
+        "steps": str(options.steps),
+        "refine_steps": str(options.refine_steps) if stage == "wgan" else "0",
+        "seed": str(options.seed),
+        "data": "simulated only",
+    }
+    if options.network == "mask":
+        from qsm_nipype.models.mask import NETWORK_VOXEL
+
+        about["voxel_size"] = str(NETWORK_VOXEL)
+    checksum = save(path, torch.load(best, weights_only=True, map_location="cpu"), about)
+    print(f"{path}: SHA-256 {checksum}", flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="qsm-nipype train", description=DESCRIPTION)
+    parser.add_argument("network", choices=["qsmgan", "mask", "dentate"])
+    parser.add_argument("out", type=Path, help="folder for checkpoints, logs and weights")
+    parser.add_argument("--cache", type=Path, help="folder of simulated volumes (OUT/cache)")
+    parser.add_argument("--volumes", type=int, default=64, help="how many to simulate (64)")
+    parser.add_argument("--held-out", type=int, default=8, help="of them for validation (8)")
+    parser.add_argument("--steps", type=int, default=20000, help="of each network (20000)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that simulate (0)")
+    parser.add_argument("--use-gpu", action="store_true", help="train on the CUDA device")
+
+    def own(name: str, kind: type, text: str) -> None:
+        networks, default = _OWN[name]
+        known = f" ({default:g})" if default is not None else ""
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, type=kind, help=f"{', '.join(networks)}: {text}{known}")
+
+    own("edge", int, "edge of a volume, voxels")
+    own("anatomy", Path, "folder of the images ch2, ch2bet and aal")
+    own("batch", int, "images in a step")
+    own("learning_rate", float, "its peak")
+    own("average", float, "decay of the mean weights")
+    own("validate_every", int, "steps between validations")
+    own("refine_steps", int, "steps of WGAN-GP after the U-Net")
+    own("refine_rate", float, "their peak rate")
+    return parser

@@ -1,0 +1,300 @@
+"""The subject's page: whole, escaped, without personal data, honest about failures."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from urllib.parse import unquote
+
+import pytest
+
+from qsm_nipype.record import AcquisitionRecord
+from qsm_nipype.report.page import duration, plain_number, subject_html, subject_report
+from qsm_nipype.report.publish import publish_subject
+
+VOID = {"meta", "img", "br", "input", "link", "hr"}
+
+
+class Page(HTMLParser):
+    """Checks that tags close in order, and collects what is referred to."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.stack, self.tags, self.links, self.ids, self.text = [], [], [], [], []
+        self.feed(html)
+        self.close()
+        assert self.stack == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        found = dict(attrs)
+        assert len(found) == len(attrs), f"an attribute of <{tag}> is given twice"
+        self.links += [found[k] for k in ("href", "src") if k in found]
+        self.ids += [found["id"]] if "id" in found else []
+        if tag not in VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.stack.pop()
+
+    def handle_endtag(self, tag):
+        assert self.stack, f"</{tag}> closes nothing"
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data):
+        if not self.stack or self.stack[-1] not in ("script", "style"):
+            self.text.append(data)
+
+
+def record(tmp_path, **changes):
+    picture = tmp_path / "node" / "chi.png"
+    picture.parent.mkdir(exist_ok=True)
+    picture.write_bytes(b"png")
+    for name in ("a.webp", "o.png"):
+        (picture.parent / name).write_bytes(b"x")
+    plane = {"width": 4, "height": 4, "columns": 1, "positions": [0.0], "letters": list("LRAP"),
+             "outline_size": [8, 8]}  # fmt: skip
+    layer = {"name": "chi", "label": "χ", "unit": "ppm", "window": [-0.1, 0.1], "colours": []}
+    return {
+        "entities": {"sub": "01", "ses": "a", "run": "1"},
+        "source_files": ["bids/sub-01/anat/sub-01_part-phase_MEGRE.nii.gz"],
+        "acquisition": {
+            "manufacturer": "Siemens",
+            "field_strength": 3.0,
+            "echo_times": [0.004, 0.0105],
+            "voxel_size": [1, 1, 2],
+        },
+        "phase_reading": {
+            "decisions": [{"what": "scaled to ±π", "why": "Units is arbitrary"}, "as stored"],
+            "warnings": ["53 % of the voxels are −π"],
+        },
+        "steps": [{"step": "inversion", "method": "tv", "label": "TV", "parameters": {"a": 1}}],
+        "numbers": {
+            "mask_volume": {"value": 1400.0, "unit": "cm³"},
+            "reference": {"value": -0.002, "unit": "ppm", "sd": 0.03},
+        },
+        "runtimes": {"inversion": 12.0, "unwrapping": 70.0},
+        "figures": [{"name": "chi", "title": "χ", "caption": "c", "path": str(picture)}],
+        "viewer": {
+            "planes": {"axial": {**plane, "outline": "o.png"}},
+            "layers": [{**layer, "sheets": {"axial": "a.webp"}}],
+            "folder": str(picture.parent),
+        },
+        **changes,
+    }
+
+
+def published(tmp_path, *records, subject="01"):
+    path = publish_subject(records, tmp_path / "out", subject=subject, version="0.1")
+    html = path.read_text(encoding="utf-8")
+    return path, html, Page(html)
+
+
+def test_page_is_well_formed_and_every_reference_exists(tmp_path):
+    path, html, page = published(tmp_path, record(tmp_path), record(tmp_path))
+    assert path.name == "sub-01.html"
+    assert len(page.ids) == len(set(page.ids))
+    for link in page.links:
+        if link.startswith("#"):
+            assert link[1:] in page.ids
+        elif not link.startswith("https://doi.org/"):
+            assert (path.parent / unquote(link)).is_file(), link
+    manifest = json.loads(re.search(r'type="application/json">(.*?)</script>', html)[1])
+    assert (path.parent / manifest["folder"] / "a.webp").is_file()
+    assert (path.parent / manifest["folder"] / "o.png").is_file()
+
+
+def test_nothing_is_loaded_from_elsewhere(tmp_path):
+    _, html, page = published(tmp_path, record(tmp_path))
+    assert not {"link", "iframe", "object"} & set(page.tags)
+    assert not re.search(r"(src|url\()\s*=?\s*[\"']?(https?:)?//", html)
+    assert not re.search(r"@import|fetch\(|XMLHttpRequest", html)
+
+
+def test_what_a_reader_needs_is_said(tmp_path):
+    text = " ".join("".join(published(tmp_path, record(tmp_path))[2].text).split())
+    for expected in ("4, 10.5 ms", "1 × 1 × 2 mm", "3 T", "Siemens", "scaled to ±π",
+                     "Units is arbitrary", "53 % of the voxels", "1400", "−0.002 ± 0.03 ppm",
+                     "dipole inversion", "1 min 22 s", "Copy BibTeX", "@article"):  # fmt: skip
+        assert expected in text, expected
+
+
+def test_the_record_of_read_phase_is_put_in_sentences(tmp_path):
+    reading = {
+        "decision": "radians", "reason": "the values span one turn", "slope": [1.0],
+        "units_in_sidecar": ["none"], "stored_range": [[0.0, 4094.0], [1.0, 4095.0]],
+        "fill_value": 0.0, "voxels_without_signal": 77, "sign_agreement": -0.5,
+        "sign_inverted": True, "alternating_slices_axis": 2,
+    }  # fmt: skip
+    found = AcquisitionRecord.from_json({"phase_reading": reading}).decisions
+    assert [d.what for d in found] == [
+        "Unit: radians", "Stored values 0 to 4095", "77 voxels left out",
+        "Alternating sign undone", "Sign inverted",
+    ]  # fmt: skip
+    text = "".join(published(tmp_path, record(tmp_path, phase_reading=reading))[2].text)
+    assert "the values span one turn" in text
+    assert "slope 1" in text
+
+
+def test_the_weight_that_was_used_is_among_the_numbers(tmp_path):
+    steps = [{"step": "inversion", "method": "tv", "label": "TV",
+              "parameters": {"regularization": 4.2e-4}}]  # fmt: skip
+    text = "".join(published(tmp_path, record(tmp_path, steps=steps))[2].text)
+    assert "λ of TV" in text
+    assert "4.2 × 10⁻⁴" in text
+
+
+def test_hostile_names_are_escaped(tmp_path):
+    evil = "</script><script>alert(1)</script>\"'<img src=x onerror=alert(2)>"
+    bad = record(
+        tmp_path,
+        entities={"sub": "01", "run": evil},
+        warnings=[evil],
+        error={"message": evil, "node": evil, "crashfile": evil},
+        steps=[{"step": evil, "method": evil, "label": evil, "parameters": {"x" + evil: "y"}}],
+        maps={evil: evil},
+    )
+    bad["acquisition"]["model"] = evil
+    bad["figures"][0] |= {"name": "../../" + evil, "title": evil, "caption": evil}
+    bad["viewer"]["layers"][0]["label"] = evil
+    path, html, page = published(tmp_path, bad, subject="01")
+    plain = Page(published(tmp_path, record(tmp_path))[1])
+    assert page.tags.count("script") == plain.tags.count("script")
+    assert page.tags.count("img") == plain.tags.count("img")
+    written = {p.relative_to(path.parent).parts[0] for p in path.parent.rglob("*")}
+    assert written == {"sub-01", "sub-01.html"}
+
+
+def test_a_hostile_subject_stays_in_the_folder(tmp_path):
+    path, _, _ = published(tmp_path, subject="../../x/y")
+    assert path.parent == tmp_path / "out"
+
+
+PERSONAL = {
+    "PatientName": "Doe^Jane",
+    "PatientID": "P123",
+    "PatientBirthDate": "19700101",
+    "DeviceSerialNumber": "SN99887",
+    "StationName": "MRC35",
+    "InstitutionName": "General Hospital",
+    "AcquisitionTime": "12:34:56",
+    "AcquisitionDateTime": "2020-02-02T12:34:56",
+    "station_name": "MRC36",
+    "institution_address": "Main Street",
+}
+
+
+def test_no_personal_field_reaches_the_page(tmp_path):
+    own = record(tmp_path, **PERSONAL)
+    own["acquisition"] |= PERSONAL
+    own["phase_reading"] |= PERSONAL
+    own["entities"] |= PERSONAL
+    own["source_files"] = ["/data/DoeJane/sub-01_MEGRE.nii.gz"]
+    html = published(tmp_path, own)[1]
+    for name, value in PERSONAL.items():
+        assert name not in html
+        assert value not in html
+    assert "DoeJane" not in html
+
+
+def test_a_failed_acquisition_says_why_and_the_others_stay(tmp_path):
+    failed = {
+        "entities": {"sub": "01", "ses": "b"},
+        "error": {
+            "message": "sub-01_echo-2_MEGRE.json: EchoTime is missing; add it",
+            "node": "read_phase",
+            "crashfile": "/home/someone/work/crash-1.txt",
+        },
+    }
+    path, _, page = published(tmp_path, record(tmp_path), failed)
+    text = "".join(page.text)
+    assert "EchoTime is missing; add it" in text
+    assert "read_phase" in text
+    assert "crash-1.txt" in text
+    assert "/home/someone" not in text
+    assert "1 failed" in " ".join(text.split())
+    assert (path.parent / "sub-01/figures/sub-01_ses-a_run-1_desc-chi.png").is_file()
+
+
+def test_a_missing_figure_becomes_a_warning(tmp_path):
+    lost = record(tmp_path, figures=[{"name": "chi", "title": "Chi map", "path": "gone.png"}])
+    page = published(tmp_path, lost)[2]
+    assert "The figure “Chi map” is missing." in "".join(page.text)
+    assert "img" not in page.tags
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {},
+        {"entities": None, "steps": [1, "x", {}], "numbers": {"a": None, "b": [1], "c": "no"}},
+        {"numbers": {"a": {"value": float("nan")}, "b": 3}, "runtimes": {"x": "fast"}},
+        {"figures": "chi.png", "viewer": [], "acquisition": "Siemens", "warnings": "one"},
+        {"viewer": {"layers": [{}], "planes": {"axial": {}}}, "error": "plain text"},
+    ],
+)
+def test_missing_and_odd_parts_do_not_break_the_page(tmp_path, broken):
+    published(tmp_path, broken)
+
+
+def test_an_unreadable_record_is_shown_as_a_failure(tmp_path):
+    bad = tmp_path / "half.json"
+    bad.write_text('{"entities": {')
+    text = "".join(published(tmp_path, bad, record(tmp_path))[2].text)
+    assert "half.json: this record could not be read" in text
+
+
+def test_a_subject_without_acquisitions_has_a_page(tmp_path):
+    assert "No acquisition was processed." in "".join(published(tmp_path)[2].text)
+
+
+def test_methods_appear_once_for_acquisitions_processed_alike(tmp_path):
+    one, two = record(tmp_path), record(tmp_path)
+    two["steps"] = [{"step": "inversion", "method": "tkd"}]
+    records = [AcquisitionRecord.from_json(r) for r in (one, one, two)]
+    report = subject_report(records, subject="01", version="1")
+    assert len(report.methods) == 2
+    assert {r.key for r in report.methods[1].text.references} >= {"Shmueli2009"}
+    assert "Bilgic2014TV" not in report.methods[1].text.bibtex
+    Page(subject_html(report))
+
+
+def test_unusual_numbers_are_marked(tmp_path):
+    numbers = {"mask_volume": {"value": 300.0, "unit": "cm³"}}
+    html = published(tmp_path, record(tmp_path, numbers=numbers))[1]
+    assert "number caution" in html
+    assert "number caution" not in published(tmp_path, record(tmp_path))[1]
+    usual = {"unreliable_fraction": {"value": 3.0, "unit": "%"}}
+    assert "number caution" not in published(tmp_path, record(tmp_path, numbers=usual))[1]
+
+
+def test_pictures_inside_the_dataset_stay_where_they_are(tmp_path):
+    inside = tmp_path / "out" / "sub-01" / "figures" / "x.png"
+    inside.parent.mkdir(parents=True)
+    inside.write_bytes(b"png")
+    own = record(tmp_path, viewer={}, figures=[{"name": "x", "path": "sub-01/figures/x.png"}])
+    published(tmp_path, own)
+    assert [p.name for p in inside.parent.iterdir()] == ["x.png"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (4.2e-4, "4.2 × 10⁻⁴"),
+        (-0.0021, "−0.0021"),
+        (1432.4, "1432"),
+        (0.0, "0"),
+        (2e6, "2 × 10⁶"),
+        (float("nan"), "n/a"),
+        ("auto", "auto"),
+    ],
+)
+def test_numbers_are_written_for_people(value, text):
+    assert plain_number(value) == text
+
+
+def test_durations_are_written_for_people():
+    assert [duration(s) for s in (3.14, 125, 7300)] == ["3.1 s", "2 min 5 s", "2 h 2 min"]

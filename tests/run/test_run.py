@@ -1,0 +1,162 @@
+"""Around the graph: what is cleaned away, whose failure it was, what counts as done already."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
+
+import pytest
+import torch
+
+from qsm_nipype.dataset.acquisitions import Refusal
+from qsm_nipype.errors import UsageError
+from qsm_nipype.execution import resources, state
+from qsm_nipype.report.subject import write_subject_report
+from qsm_nipype.run import output, preflight, states, submit
+from qsm_nipype.run import participant as run
+from qsm_nipype.run.failures import Failure, collect_failures
+from qsm_nipype.settings import Settings
+
+
+@pytest.fixture
+def chosen(tmp_path) -> Settings:
+    return Settings(tmp_path / "bids", tmp_path / "out", "participant")
+
+
+def test_cleaning_leaves_the_results_of_other_runs(tmp_path):
+    for name in ("sub_01", "report_01", "sub_02"):
+        (tmp_path / "graph" / name).mkdir(parents=True)
+
+    def clean(*nodes):
+        names = SimpleNamespace(
+            base_dir=tmp_path, name="graph", list_node_names=lambda: list(nodes)
+        )
+        run._clean(names)
+
+    clean("sub_01.phase_wf.read", "sub_01.fit", "report_01")
+    assert [p.name for p in (tmp_path / "graph").iterdir()] == ["sub_02"]
+    clean("sub_02.phase_wf.read")
+    assert not (tmp_path / "graph").exists()
+
+
+def test_a_failed_report_belongs_to_its_participant_and_the_page_is_written(chosen):
+    failures = collect_failures(chosen, [], ["graph.report_01"])
+    assert [(f.label, f.subject) for f in failures] == [("sub-01", "01")]
+    errors = {"report_01": {"message": "disk full"}, "sub-01": {"message": "disk full"}}
+    page = write_subject_report(chosen.output_dir, "01", list(errors), errors)
+    assert "disk full" in page.read_text()
+
+
+def test_a_participant_counts_as_done_for_the_same_work_only(chosen):
+    first = [Refusal({"sub": "01", "ses": "1"}, ""), Refusal({"sub": "02"}, "")]
+    second = [*first, Refusal({"sub": "01", "ses": "2"}, "")]
+    before, after = states.digests(chosen, [], first), states.digests(chosen, [], second)
+    assert before["sub-02"] == after["sub-02"] and before["sub-01"] != after["sub-01"]
+    masks = replace(chosen, derivatives=MappingProxyType({"masks": "/masks"}))
+    assert states.digests(masks, [], first)["sub-02"] != before["sub-02"]
+
+
+def test_a_container_sees_every_path_of_the_command_line(tmp_path):
+    bids, elsewhere = tmp_path / "bids", tmp_path / "elsewhere"
+    for folder in (bids, elsewhere):
+        folder.mkdir()
+    (elsewhere / "net.safetensors").touch()
+    out = tmp_path / "out"
+    chosen = Settings(bids, out, work_dir=tmp_path / "w")
+    own = (bids, out, tmp_path / "w")
+    assert submit.binds(chosen) == own
+    masks = {"masks": str(elsewhere)}
+    chosen = replace(chosen, derivatives=masks, bids_filter_file=tmp_path / "filter.json")
+    chosen.bids_filter_file.touch()
+    assert submit.binds(chosen) == (*own, tmp_path / "filter.json", elsewhere)
+
+
+@pytest.mark.parametrize("cuda", [None, "12.8"])
+def test_a_gpu_is_used_where_torch_can_use_it(monkeypatch, chosen, cuda):
+    monkeypatch.setattr(resources, "gpu_ids", lambda *_: ["0"])
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    assert preflight.uses_gpu(chosen) is (cuda is not None)
+    if cuda is None:
+        with pytest.raises(UsageError, match="torch was installed without CUDA"):
+            preflight.check_device(replace(chosen, device="cuda"))
+
+
+def test_the_page_keeps_the_sessions_of_earlier_runs(tmp_path):
+    from qsm_nipype.report.publish import publish_subject
+
+    stored = tmp_path / "logs" / "records"
+    stored.mkdir(parents=True)
+    for entities in ('"sub": "01", "ses": "1"', '"sub": "01b"'):
+        label = entities.replace('"', "").replace(": ", "-").replace(", ", "_")
+        (stored / f"{label}.json").write_text(f'{{"entities": {{{entities}}}}}')
+    new = {"entities": {"sub": "01", "ses": "2"}}
+    html = Path(publish_subject([new], tmp_path, subject="01", version="1")).read_text()
+    assert "ses-1" in html and "ses-2" in html and "01b" not in html
+
+
+@pytest.fixture
+def recorded(tmp_path, monkeypatch):
+    """A run of two acquisitions that is over: 01 has its record, 02 failed."""
+    out = tmp_path / "out"
+    found = [SimpleNamespace(label=f"sub-{n}", subject=n) for n in ("01", "02")]
+    monkeypatch.setattr(run, "find", lambda settings: (found, []))
+    records = out / "logs" / "records"
+    records.mkdir(parents=True)
+    (records / "sub-01.json").write_text('{"entities": {"sub": "01"}}')
+    (out / "logs" / "settings.yml").write_text("inversion: [tkd]\n")
+    state.write(out, "sub-01", "done", settings="abc")
+    fault = {**state.failure("graph.sub_02.tkd", "no phase"), "acquisition": "sub-02"}
+    state.write(out, "sub-02", "failed", failures=[fault])
+    return Settings(tmp_path / "bids", out, work_dir=tmp_path / "work", reports_only=True)
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Every file below a folder."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_writing_reports_again_changes_nothing_but_pages(recorded):
+    logs = recorded.output_dir / "logs"
+    before = contents(logs)
+    assert run.run(recorded) == 1  # 02 had failed
+    assert contents(logs) == before
+    pages = [path.name for path in recorded.output_dir.iterdir() if path.is_file()]
+    assert sorted(pages) == ["sub-01.html", "sub-02.html"]
+    assert "no phase" in (recorded.output_dir / "sub-02.html").read_text()
+    assert not recorded.work_dir.exists()
+
+
+def test_reports_without_records_are_refused_and_nothing_is_made(recorded, tmp_path):
+    fresh = replace(recorded, output_dir=tmp_path / "fresh")
+    with pytest.raises(UsageError, match="fresh: no record of the chosen acquisitions; run with"):
+        run.run(fresh)
+    assert not fresh.output_dir.exists()
+
+
+def test_failures_of_an_acquisition_are_written_with_its_name(chosen):
+    states.write_states(chosen, ["sub-01"], [Failure("sub-01_run-2", "01", "why", "graph.x")])
+    assert state.read(chosen.output_dir, "sub-01").failures[0]["acquisition"] == "sub-01_run-2"
+
+
+def test_the_source_datasets_are_uris(tmp_path):
+    masks = tmp_path / "my masks"
+    masks.mkdir()
+    derivatives = MappingProxyType({"masks": str(masks / "brain.nii.gz")})
+    (masks / "brain.nii.gz").touch()
+    out = tmp_path / "out"
+    settings = Settings(tmp_path / "my data", out, derivatives=derivatives)
+    output.prepare_output(replace(settings, skip_bids_validation=True))
+    description = json.loads((out / "dataset_description.json").read_text())
+    assert description["SourceDatasets"] == [{"URL": f"file://{tmp_path}/my%20data"}]
+    assert description["DatasetLinks"]["raw"] == f"file://{tmp_path}/my%20data"
+    assert description["DatasetLinks"]["masks"] == f"file://{tmp_path}/my%20masks"
+
+
+def test_the_page_shows_visits_and_runs_in_the_order_of_their_names(tmp_path):
+    from qsm_nipype.report.publish import publish_subject
+
+    visits = [("post", "1"), ("post", "2"), ("pre", "1"), ("pre", "2"), ("pre", "10")]
+    records = [{"entities": {"sub": "01", "ses": s, "run": r, "dir": "AP"}} for s, r in visits]
+    html = publish_subject(reversed(records), tmp_path, subject="01", version="1").read_text()
+    places = [html.index(f'id="ses-{s}-dir-ap-run-{r}"') for s, r in visits]
+    assert places == sorted(places)
