@@ -54,13 +54,6 @@ def noiseless(sigma: float, scale: float) -> float:
     return max(scale**2 - sigma**2, 0.04 * scale**2) ** 0.5
 
 
-def relative_voxel_size(voxel_size: Sequence[float]) -> tuple[float, float, float]:
-    """Voxel edges relative to their geometric mean, which makes gradients per voxel."""
-    x, y, z = (float(v) for v in voxel_size)
-    mean = (x * y * z) ** (1 / 3)
-    return x / mean, y / mean, z / mean
-
-
 def _window(mask: Tensor, voxel_size: Sequence[float], radius: float = 4.0) -> Tensor:
     """A mask that fades from one, `radius` voxels inside, to zero at its edge, smoothly."""
     width = radius * sum(float(v) for v in voxel_size) / 3

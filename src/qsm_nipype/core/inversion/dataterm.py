@@ -12,6 +12,7 @@ from torch import Tensor
 from qsm_nipype.core import GYROMAGNETIC_RATIO
 from qsm_nipype.core.dipole import dipole_kernel
 from qsm_nipype.core.fourier import WorkingGrid, working_grid
+from qsm_nipype.core.geometry import relative_voxel_size
 from qsm_nipype.core.noise import field_noise, noise_weights
 
 #: Empty voxels added to the head's bounding box along each axis.
@@ -117,8 +118,7 @@ def phase_data(
     radians = 2 * math.pi * GYROMAGNETIC_RATIO * b0 * echo_time
     if (peak := float(_without_spikes(known.abs()).max())) * radians > STRONGEST:
         radians = STRONGEST / peak
-    edge = math.prod(float(v) for v in voxel_size) ** (1 / 3)
-    relative = tuple(float(v) / edge for v in voxel_size)
+    relative = relative_voxel_size(voxel_size)
     return PhaseData(
         grid,
         inside,
@@ -126,7 +126,7 @@ def phase_data(
         grid.embed(known).view(-1)[index] * radians,
         grid.embed(weights).view(-1)[index],
         dipole_kernel(grid.shape, relative, b0_dir, field),
-        relative,  # type: ignore[arg-type]
+        relative,
         radians,
         sigma,
     )
