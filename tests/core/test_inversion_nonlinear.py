@@ -7,7 +7,7 @@ import torch
 
 from qsm_nipype.core import GYROMAGNETIC_RATIO
 from qsm_nipype.core.dipole import dipole_field
-from qsm_nipype.core.inversion.dataterm import phase_data, phase_prox, wrap
+from qsm_nipype.core.inversion.dataterm import phase_data, phase_prox
 from qsm_nipype.core.inversion.medi import medi
 from qsm_nipype.core.inversion.nonlinear import (
     nltgv,
@@ -15,6 +15,7 @@ from qsm_nipype.core.inversion.nonlinear import (
     symmetric_divergence,
     symmetric_gradient,
 )
+from qsm_nipype.core.phase import wrap
 
 VOXEL = (1.0, 0.8, 1.5)
 OBLIQUE = (0.3, -0.4, 0.866)

@@ -13,7 +13,8 @@ from qsm_nipype.core.offsets import (
     mcpc3ds,
     smooth_phase,
 )
-from qsm_nipype.core.unwrapping import signal_mask, wrap
+from qsm_nipype.core.phase import wrap
+from qsm_nipype.core.unwrapping import signal_mask
 
 TIMES = (0.004, 0.011, 0.018, 0.025)
 SHAPE = (40, 44, 36)

@@ -5,8 +5,9 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
-from qsm_nipype.core.phase import StoredEcho, from_parts, read_phase, wrapped
+from qsm_nipype.core.phase import StoredEcho, from_parts, read_phase, wrap
 from qsm_nipype.errors import DataError
 
 SHAPE = (24, 22, 20)
@@ -20,14 +21,12 @@ def truth(echoes=2, seed=0):
     for e in range(echoes):
         phase = np.broadcast_to(1.5 * (e + 1) * x, SHAPE).copy()
         phase[:, :6] = rng.uniform(-math.pi, math.pi, (24, 6, 20))
-        out.append(wrapped(phase.astype(np.float32)))
+        out.append(wrap(phase.astype(np.float32)))
     return out
 
 
 def difference(reading, phases):
-    return max(
-        float(np.abs(wrapped(reading.phase[..., e] - p)).max()) for e, p in enumerate(phases)
-    )
+    return max(float(np.abs(wrap(reading.phase[..., e] - p)).max()) for e, p in enumerate(phases))
 
 
 def stored(arrays, slope=1.0, intercept=0.0, **sidecar):
@@ -222,3 +221,11 @@ def test_radians_that_end_at_one_in_a_few_voxels_stay_radians():
         reading = read_phase(stored([values], Units="rad"))
         assert reading.record["decision"] == "radians" and not reading.record["warnings"]
         assert difference(reading, [values]) < 1e-6
+
+
+def test_wrap_takes_whole_turns_of_arrays_and_tensors_alike():
+    phase = np.linspace(-20, 20, 401)
+    found = wrap(phase)
+    assert np.abs(found).max() <= math.pi * (1 + 1e-12)
+    assert np.allclose(np.exp(1j * found), np.exp(1j * phase))
+    assert np.array_equal(wrap(torch.from_numpy(phase)).numpy(), found)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from qsm_nipype.core.dipole import dipole_field
-from qsm_nipype.core.phase import StoredEcho
+from qsm_nipype.core.phase import StoredEcho, wrap
 from qsm_nipype.core.polarity import (
     alternating_axis,
     shows_sign,
@@ -15,7 +15,6 @@ from qsm_nipype.core.polarity import (
     undo_alternations,
 )
 from qsm_nipype.core.reading import read_acquisition
-from qsm_nipype.core.unwrapping import wrap
 from qsm_nipype.record import AcquisitionRecord
 
 VOXEL = (3.0, 3.0, 3.0)

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from qsm_nipype.core.unwrapping import laplacian, quality_map, romeo, signal_mask, wrap
+from qsm_nipype.core.phase import wrap
+from qsm_nipype.core.unwrapping import laplacian, quality_map, romeo, signal_mask
 
 TIMES = (0.004, 0.011, 0.018, 0.025)
 

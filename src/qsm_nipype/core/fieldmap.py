@@ -18,10 +18,11 @@ from numba import njit, prange
 from torch import Tensor
 
 from qsm_nipype.core import GYROMAGNETIC_RATIO
+from qsm_nipype.core.phase import TWO_PI
+from qsm_nipype.core.romeo import wrap_number
 from qsm_nipype.core.signal_noise import filled_share, noise_level, single_echo_noise
 from qsm_nipype.core.unwrapping import echo_first, signal_mask
 
-TWO_PI = 2.0 * math.pi
 #: RMS residual (rad) at which a voxel counts as half reliable: the consensus limit [Bilgic2024]_.
 RESIDUAL_LIMIT = 0.3
 
@@ -207,7 +208,7 @@ def _solve(phi, amplitude, times, inside, intercept, iterations):
         for e in range(times.size):
             r = phi[e, v] - start - slope * times[e]
             if iterations > 0:
-                r -= TWO_PI * np.rint(r / TWO_PI)
+                r = wrap_number(r, TWO_PI)
             squared += amplitude[e, v] ** 2 * r * r
         omega[v] = slope
         offset[v] = start
@@ -222,8 +223,7 @@ def _nearest_fit(phi, amplitude, times, v, candidate):
     for _ in range(2):
         top, bottom = 0.0, 1e-30
         for e in range(times.size):
-            r = phi[e, v] - candidate * times[e]
-            r -= TWO_PI * np.rint(r / TWO_PI)
+            r = wrap_number(phi[e, v] - candidate * times[e], TWO_PI)
             w = amplitude[e, v] ** 2
             top += w * times[e] * r
             bottom += w * times[e] ** 2
@@ -236,8 +236,7 @@ def _misfit(phi, amplitude, times, sigma, v, candidate):
     """χ² of voxel `v` about `candidate`: the noise's SD, plus 0.2 rad the model leaves out."""
     cost = 0.0
     for e in range(times.size):
-        r = phi[e, v] - candidate * times[e]
-        r -= TWO_PI * np.rint(r / TWO_PI)
+        r = wrap_number(phi[e, v] - candidate * times[e], TWO_PI)
         strength = amplitude[e, v] ** 2
         cost += r * r * strength / (sigma * sigma + 0.04 * strength + 1e-30)
     return cost

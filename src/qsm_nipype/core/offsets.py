@@ -18,16 +18,15 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
+from qsm_nipype.core.phase import TWO_PI, wrap
 from qsm_nipype.core.unwrapping import (
     echo_first,
     echo_last,
     follow_field,
     romeo,
     signal_mask,
-    wrap,
 )
 
-TWO_PI = 2.0 * math.pi
 #: So far (mm) below the outline of a head there is no scalp, marrow or other fat.
 CORE_DEPTH = 18.0
 #: Bend of the phase over echoes (rad) from which on an alternating readout is believed.

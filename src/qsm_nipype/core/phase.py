@@ -10,11 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from qsm_nipype.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TWO_PI = 2.0 * math.pi
 #: Integer ranges in use: lowest and highest value, value of one turn, value of phase 0.
@@ -76,7 +79,8 @@ def read_phase(echoes: Sequence[StoredEcho]) -> PhaseReading:
     for e, echo in enumerate(echoes):
         values = echo.raw.astype(np.float32) if rule.use_raw else echo.scaled
         values = (values - np.float32(rule.zero)) * np.float32(TWO_PI / rule.turn)
-        phase[..., e] = np.where(signal, wrapped(np.where(signal, values, 0)), 0)
+        turned = wrap(np.where(signal, values, 0))
+        phase[..., e] = np.where(signal, np.clip(turned, -math.pi, math.pi), 0)
     record = {
         "units_in_sidecar": sorted({str(e.metadata.get("Units", "none")) for e in echoes}),
         "slope": sorted({float(e.slope) for e in echoes}),
@@ -104,10 +108,15 @@ def from_parts(real: np.ndarray, imaginary: np.ndarray) -> tuple[np.ndarray, np.
     return np.arctan2(imaginary, real), np.hypot(real, imaginary)
 
 
-def wrapped(phase: np.ndarray) -> np.ndarray:
-    """`phase` brought into [−π, π], float32."""
-    turns = np.rint(phase * np.float32(1 / TWO_PI))
-    return np.clip(phase - np.float32(TWO_PI) * turns, -math.pi, math.pi).astype(np.float32)
+_Phase = TypeVar("_Phase", "Tensor", np.ndarray)
+
+
+def wrap(phase: _Phase) -> _Phase:
+    """`phase` (rad), a tensor or an array, brought into [−π, π] by whole turns.
+
+    What lies on the border may lie beyond it by rounding.
+    """
+    return phase - TWO_PI * (phase / TWO_PI).round()
 
 
 @dataclass(frozen=True)

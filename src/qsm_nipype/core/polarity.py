@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from qsm_nipype.core.dipole import dipole_field
 from qsm_nipype.core.offsets import block_mean
-from qsm_nipype.core.unwrapping import romeo, signal_mask, wrap
+from qsm_nipype.core.phase import wrap
+from qsm_nipype.core.unwrapping import romeo, signal_mask
 
 #: Susceptibility of tissue against air in ppm, for the sign of the field at the head's surface.
 _TISSUE = -9.4

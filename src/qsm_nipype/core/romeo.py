@@ -12,14 +12,21 @@ import math
 import numpy as np
 from numba import njit, prange
 
-TWO_PI = 2.0 * math.pi
+from qsm_nipype.core.phase import TWO_PI
+
 #: Edge costs are 8-bit: 1 is the best edge, 255 the worst, 0 no edge.
 BINS = 256
 
 
 @njit(cache=True, nogil=True, inline="always")
+def wrap_number(x, turn):
+    """`phase.wrap` for kernels: the number `x` less whole turns of 2π, `turn` in x's precision."""
+    return x - turn * np.rint(x / turn)
+
+
+@njit(cache=True, nogil=True, inline="always")
 def _wrap(x):
-    return x - np.float32(TWO_PI) * np.rint(x / np.float32(TWO_PI))
+    return wrap_number(x, np.float32(TWO_PI))
 
 
 @njit(cache=True, nogil=True, inline="always")

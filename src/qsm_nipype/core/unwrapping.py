@@ -12,8 +12,8 @@ from numba import njit, prange
 from torch import Tensor
 
 from qsm_nipype.core import romeo as engine
+from qsm_nipype.core.phase import TWO_PI, wrap
 
-TWO_PI = 2.0 * math.pi
 #: Regions of fewer voxels than this are shifted by their mean alone.
 SMALL = 50
 
@@ -129,11 +129,6 @@ def laplacian(phase: Tensor, *, mask: Tensor | None = None) -> Tensor:
     keep = torch.ones_like(phase, dtype=torch.bool) if mask is None else mask.bool()
     smooth = smooth - (smooth - phase)[keep].median()
     return torch.where(keep, phase + TWO_PI * torch.round((smooth - phase) / TWO_PI), 0.0)
-
-
-def wrap(phase: Tensor) -> Tensor:
-    """`phase` brought into [−π, π]."""
-    return phase - TWO_PI * torch.round(phase / TWO_PI)
 
 
 def signal_mask(magnitude: Tensor) -> Tensor:
@@ -279,8 +274,7 @@ def _agreeing_turns(first: np.ndarray, second: np.ndarray, ratio: float, nearest
     """Turns near `nearest` at which `first` predicts `second` best (ties: `nearest`)."""
 
     def disagreement(turns: int) -> float:
-        gap = (first + TWO_PI * turns) / ratio - second
-        gap -= TWO_PI * np.round(gap / TWO_PI)
+        gap = wrap((first + TWO_PI * turns) / ratio - second)
         return float(np.mean(np.abs(gap))) + 0.05 * abs(turns - nearest)
 
     return min((nearest + k for k in (0, -1, 1, -2, 2)), key=disagreement)

@@ -14,6 +14,7 @@ from qsm_nipype.core.dipole import dipole_kernel
 from qsm_nipype.core.fourier import WorkingGrid, working_grid
 from qsm_nipype.core.geometry import relative_voxel_size
 from qsm_nipype.core.noise import field_noise, noise_weights
+from qsm_nipype.core.phase import TWO_PI, wrap
 
 #: Empty voxels added to the head's bounding box along each axis.
 PADDING = 16
@@ -115,7 +116,7 @@ def phase_data(
     grid = working_grid(valid, padding=PADDING)
     inside = grid.embed(valid)
     index = inside.view(-1).nonzero().squeeze(1)
-    radians = 2 * math.pi * GYROMAGNETIC_RATIO * b0 * echo_time
+    radians = TWO_PI * GYROMAGNETIC_RATIO * b0 * echo_time
     if (peak := float(_without_spikes(known.abs()).max())) * radians > STRONGEST:
         radians = STRONGEST / peak
     relative = relative_voxel_size(voxel_size)
@@ -138,11 +139,6 @@ def _without_spikes(x: Tensor) -> Tensor:
         a, c = x.roll(1, axis), x.roll(-1, axis)
         x = torch.maximum(torch.minimum(a, c), torch.minimum(torch.maximum(a, c), x))
     return x
-
-
-def wrap(phase: Tensor) -> Tensor:
-    """`phase` (rad) moved into [−π, π] by whole turns."""
-    return phase - 2 * math.pi * torch.round(phase / (2 * math.pi))
 
 
 def phase_prox(v: Tensor, phase: Tensor, stiffness: Tensor, *, steps: int = 3) -> Tensor:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from qsm_nipype.core.fourier import irfft, rfft
 from qsm_nipype.core.inversion import Solution
-from qsm_nipype.core.inversion.dataterm import B0, ECHO_TIME, PhaseData, phase_data, wrap
+from qsm_nipype.core.inversion.dataterm import B0, ECHO_TIME, PhaseData, phase_data
 from qsm_nipype.core.operators import divergence, gradient
+from qsm_nipype.core.phase import wrap
 from qsm_nipype.core.solvers import conjugate_gradient
 
 #: λ = FACTOR·σ^1.5/s^0.5, calibrated on a head with texture at σ = 0.5, 2 and 5 ppb.
