@@ -11,17 +11,11 @@ from torch import Tensor
 from qsm_nipype.core import morphology
 from qsm_nipype.core.brain_surface import brain_surface
 from qsm_nipype.core.fourier import irfft, rfft, sphere_kernel, working_grid
+from qsm_nipype.core.magnitude import combined_magnitude
 from qsm_nipype.core.mask_language import parse_operations
 from qsm_nipype.core.morphology import closing, fill_holes, largest_component
 
 _LARGEST_BRAIN = 1.9e6  # mm³
-
-
-def combined_magnitude(magnitude: Tensor) -> Tensor:
-    """Root of the sum of squares of the echoes `(X, Y, Z, E)` → `(X, Y, Z)`; one echo as it is."""
-    if magnitude.dim() == 3:
-        return magnitude.abs()
-    return magnitude.square().sum(dim=-1).sqrt()
 
 
 def signal_threshold(image: Tensor) -> float:

@@ -18,6 +18,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
+from qsm_nipype.core.magnitude import combined_magnitude
 from qsm_nipype.core.phase import TWO_PI, wrap
 from qsm_nipype.core.unwrapping import (
     echo_first,
@@ -204,7 +205,7 @@ def combine_coils(
     coils; extrapolated to t = 0 it yields each coil's own offset, which is smoothed and removed
     before the coils are added with their magnitudes as weights [Eckstein2018]_.
     """
-    combined = magnitude.square().sum(-1).sqrt()
+    combined = combined_magnitude(magnitude)
     keep = signal_mask(combined) if mask is None else mask.bool()
     real, imaginary = torch.zeros(2, *phase.shape[:4]).to(magnitude).unbind(0)
     if phase.shape[3] > 1:

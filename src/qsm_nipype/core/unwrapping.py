@@ -12,6 +12,7 @@ from numba import njit, prange
 from torch import Tensor
 
 from qsm_nipype.core import romeo as engine
+from qsm_nipype.core.magnitude import combined_magnitude
 from qsm_nipype.core.phase import TWO_PI, wrap
 
 #: Regions of fewer voxels than this are shifted by their mean alone.
@@ -138,10 +139,8 @@ def signal_mask(magnitude: Tensor) -> Tensor:
     that noise; it is never more than 5 % of the bright tissue. It says where unwrapping starts
     to make sense, not where the brain is.
     """
-    combined = magnitude.float()
     freedom = 2 * (magnitude.shape[3] if magnitude.dim() == 4 else 1)
-    if combined.dim() == 4:
-        combined = combined.square().sum(-1).sqrt()
+    combined = combined_magnitude(magnitude.float())
     combined = torch.nan_to_num(combined, nan=0.0, posinf=0.0, neginf=0.0)
     positive = combined[combined > 0]
     if positive.numel() == 0:
