@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
-from qsm_nipype.core.background.refined import lbv_tfi
+from qsm_nipype.core.background.tfi import lbv_tfi
 from qsm_nipype.core.fieldmap import linear_fit
 from qsm_nipype.core.inversion.harmonic import whtv
 from qsm_nipype.core.masking import quality_mask, reliable_mask

@@ -149,7 +149,7 @@ class LBVTFI(BackgroundRemoval):
     """LBV refined by linear total field inversion."""
 
     input_spec = _PDFInputSpec
-    function = f"{_CORE}.refined:lbv_tfi"
+    function = f"{_CORE}.tfi:lbv_tfi"
 
 
 class _ISMVTFIInputSpec(_PDFInputSpec):
@@ -160,4 +160,4 @@ class ISMVTFI(BackgroundRemoval):
     """iSMV refined by linear total field inversion."""
 
     input_spec = _ISMVTFIInputSpec
-    function = f"{_CORE}.refined:ismv_tfi"
+    function = f"{_CORE}.tfi:ismv_tfi"

@@ -8,8 +8,8 @@ import torch
 from qsm_nipype.core.background.ismv import ismv
 from qsm_nipype.core.background.lbv import lbv
 from qsm_nipype.core.background.pdf import pdf, remove_far_sources
-from qsm_nipype.core.background.refined import ismv_tfi, lbv_tfi
 from qsm_nipype.core.background.sharp import mean_value_kernel, resharp, sharp, vsharp
+from qsm_nipype.core.background.tfi import ismv_tfi, lbv_tfi
 from qsm_nipype.core.dipole import dipole_field
 from qsm_nipype.core.fourier import irfft
 from qsm_nipype.core.morphology import distance_inside

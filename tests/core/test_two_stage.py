@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from qsm_nipype.core.background.refined import lbv_tfi
+from qsm_nipype.core.background.tfi import lbv_tfi
 from qsm_nipype.core.dipole import dipole_field
 from qsm_nipype.core.inversion.tv import tv
 from qsm_nipype.core.two_stage import join_stages, without_strong_sources

@@ -11,7 +11,7 @@ import torch
 from scipy.ndimage import binary_erosion, gaussian_filter
 from torch import Tensor
 
-from qsm_nipype.core.background.refined import lbv_tfi
+from qsm_nipype.core.background.tfi import lbv_tfi
 from qsm_nipype.core.dipole import dipole_field
 from qsm_nipype.core.inversion import Solution
 from qsm_nipype.core.inversion.harmonic import whtv

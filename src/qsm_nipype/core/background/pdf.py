@@ -1,4 +1,4 @@
-"""Projection onto dipole fields, and the fit of sources that it shares with `refined`."""
+"""Projection onto dipole fields, and the fit of sources that it shares with `tfi`."""
 
 from __future__ import annotations
 
