@@ -27,7 +27,7 @@ import torch
 from qsm_ci import qsm_eval
 
 from qsm_nipype.core.dipole import dipole_field
-from qsm_nipype.core.noise import field_noise
+from qsm_nipype.core.field_noise import field_noise
 from qsm_nipype.interfaces import inversion
 from qsm_nipype.interfaces.base import accepted, resolve
 from qsm_nipype.simulation import heads

@@ -18,10 +18,10 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from qsm_nipype.core.dipole import apply_kernel, dipole_kernel
+from qsm_nipype.core.field_noise import field_noise
 from qsm_nipype.core.fourier import working_grid
 from qsm_nipype.core.inversion import Solution
 from qsm_nipype.core.inversion.tv import tv
-from qsm_nipype.core.noise import field_noise
 from qsm_nipype.core.solvers import conjugate_gradient
 from qsm_nipype.errors import UsageError, WeightsError
 from qsm_nipype.models.frames import network_frame

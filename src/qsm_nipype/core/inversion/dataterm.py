@@ -11,9 +11,9 @@ from torch import Tensor
 
 from qsm_nipype.core import GYROMAGNETIC_RATIO
 from qsm_nipype.core.dipole import dipole_kernel
+from qsm_nipype.core.field_noise import field_noise, noise_weights
 from qsm_nipype.core.fourier import WorkingGrid, working_grid
 from qsm_nipype.core.geometry import relative_voxel_size
-from qsm_nipype.core.noise import field_noise, noise_weights
 from qsm_nipype.core.phase import TWO_PI, wrap
 
 #: Empty voxels added to the head's bounding box along each axis.

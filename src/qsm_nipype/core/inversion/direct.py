@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from qsm_nipype.core.dipole import dipole_kernel
+from qsm_nipype.core.field_noise import field_noise, noiseless
 from qsm_nipype.core.fourier import gradient_spectrum, irfft, rfft, working_grid
 from qsm_nipype.core.geometry import relative_voxel_size
 from qsm_nipype.core.inversion import Solution
-from qsm_nipype.core.noise import field_noise, noiseless
 
 #: Empty voxels added to the head's bounding box along each axis.
 PADDING = 16

@@ -8,6 +8,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from qsm_nipype.core.field_noise import field_noise, noise_weights, noiseless
 from qsm_nipype.core.fourier import gradient_spectrum
 from qsm_nipype.core.inversion import Solution
 from qsm_nipype.core.inversion.tv import (
@@ -17,7 +18,6 @@ from qsm_nipype.core.inversion.tv import (
     relative_change,
     split_problem,
 )
-from qsm_nipype.core.noise import field_noise, noise_weights, noiseless
 from qsm_nipype.core.operators import divergence, gradient, shrink_vector
 
 #: Penalty of the splitting z₄ = −Δh; between 0.05 and 1 the convergence is the same.

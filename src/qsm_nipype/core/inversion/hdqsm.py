@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from qsm_nipype.core.field_noise import field_noise, noise_weights
 from qsm_nipype.core.inversion import Solution
 from qsm_nipype.core.inversion.l1 import UNIT, absolute
 from qsm_nipype.core.inversion.tv import least_squares, solve, split_problem, tv_weight
-from qsm_nipype.core.noise import field_noise, noise_weights
 
 #: Iterations of the ℓ1 stage: enough for its residual to show which voxels are wrong.
 FIRST_STAGE = 15

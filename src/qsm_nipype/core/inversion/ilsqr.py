@@ -8,10 +8,10 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from qsm_nipype.core.field_noise import noise_weights
 from qsm_nipype.core.inversion import Solution
 from qsm_nipype.core.inversion.direct import tkd
 from qsm_nipype.core.inversion.tv import SplitProblem, split_problem
-from qsm_nipype.core.noise import noise_weights
 from qsm_nipype.core.operators import divergence, gradient
 from qsm_nipype.core.solvers import conjugate_gradient
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from qsm_nipype.core.field_noise import noise_weights
 from qsm_nipype.core.inversion import Solution
 from qsm_nipype.core.inversion.tv import DATA_PENALTY, Prox, solve, split_problem
-from qsm_nipype.core.noise import noise_weights
 from qsm_nipype.core.operators import shrink
 
 #: The objective is multiplied by this fraction of the field's RMS. It does not move the minimum,

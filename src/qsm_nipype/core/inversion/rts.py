@@ -8,6 +8,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from qsm_nipype.core.field_noise import field_noise, noise_weights, noiseless
 from qsm_nipype.core.fourier import gradient_spectrum
 from qsm_nipype.core.inversion import Solution
 from qsm_nipype.core.inversion.direct import tkd
@@ -18,7 +19,6 @@ from qsm_nipype.core.inversion.tv import (
     relative_change,
     split_problem,
 )
-from qsm_nipype.core.noise import field_noise, noise_weights, noiseless
 from qsm_nipype.core.operators import divergence, gradient, shrink_vector
 
 #: Conjugate gradient steps of the first stage: few, because stopping early is what keeps the

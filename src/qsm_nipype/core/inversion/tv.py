@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from qsm_nipype.core.dipole import dipole_kernel
+from qsm_nipype.core.field_noise import field_noise, noise_weights, noiseless
 from qsm_nipype.core.fourier import fast_length, gradient_spectrum, working_grid
 from qsm_nipype.core.geometry import relative_voxel_size
 from qsm_nipype.core.inversion import Solution
-from qsm_nipype.core.noise import field_noise, noise_weights, noiseless
 from qsm_nipype.core.operators import divergence, gradient, shrink_vector
 
 #: Empty voxels between the head's box and its periodic image.

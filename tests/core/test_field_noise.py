@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from qsm_nipype.core.dipole import dipole_field
-from qsm_nipype.core.noise import field_noise, noise_weights
+from qsm_nipype.core.field_noise import field_noise, noise_weights
 
 VOXEL, B0 = (1.0, 1.0, 1.5), (0.1, 0.2, 0.97)
 
