@@ -6,13 +6,20 @@ import torch
 from qsm_nipype.core.dipole import dipole_field, dipole_kernel
 from qsm_nipype.core.fourier import gradient_spectrum, irfft, rfft, working_grid
 from qsm_nipype.core.inversion import direct
-from qsm_nipype.core.inversion.direct import l2_weight, tikhonov, tkd
-from qsm_nipype.core.inversion.harmonic import harmonic_weight, whtv
+from qsm_nipype.core.inversion.direct import tikhonov, tkd
+from qsm_nipype.core.inversion.harmonic import whtv
 from qsm_nipype.core.inversion.hdqsm import hdqsm
 from qsm_nipype.core.inversion.ilsqr import ilsqr
 from qsm_nipype.core.inversion.l1 import l1tv
-from qsm_nipype.core.inversion.rts import rts, rts_weight
-from qsm_nipype.core.inversion.tv import split_problem, tv, tv_weight
+from qsm_nipype.core.inversion.rts import rts
+from qsm_nipype.core.inversion.tv import split_problem, tv
+from qsm_nipype.core.inversion.weights import (
+    harmonic_weight,
+    l2_weight,
+    phase_weight,
+    rts_weight,
+    tv_weight,
+)
 from qsm_nipype.core.operators import gradient
 
 METHODS = [tkd, tikhonov, rts, tv, whtv, hdqsm, l1tv, ilsqr]
@@ -187,8 +194,15 @@ def test_the_chosen_weight_rises_with_the_noise(method):
 def test_rules_scale_as_their_units_demand():
     assert tv_weight(0.02, 0.1) == pytest.approx(10 * tv_weight(0.002, 0.01))
     assert rts_weight(0.02, 0.1) == pytest.approx(10 * rts_weight(0.002, 0.01))
-    field, mask = torch.randn(8, 8, 8), torch.ones(8, 8, 8, dtype=torch.bool)
-    assert l2_weight(5 * field, mask, 0.5) == pytest.approx(l2_weight(field, mask, 0.1))
+    assert phase_weight(0.02, 0.1) == pytest.approx(10 * phase_weight(0.002, 0.01))
+    assert l2_weight(0.5, 5.0) == pytest.approx(l2_weight(0.1, 1.0))
+
+
+@pytest.mark.parametrize("rule", [l2_weight, tv_weight, harmonic_weight, rts_weight, phase_weight])
+def test_rules_rise_with_the_noise_and_are_never_zero_beside_a_signal(rule):
+    found = [rule(sigma, 0.02) for sigma in (0.0, 3e-4, 1e-3, 5e-3, 0.019)]
+    assert found == sorted(found) and found[0] > 0
+    assert rule(0.0, 0.0) >= 0
 
 
 @pytest.mark.parametrize("method", [tv, whtv, rts, ilsqr], ids=lambda m: m.__name__)

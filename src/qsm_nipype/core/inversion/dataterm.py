@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -54,18 +53,10 @@ class PhaseData:
         middle = 1.5 * float(size.median())
         return middle if middle > 0 else float(size.mean())
 
-    def regularization(self, factor: float, *, misfit: float = 0.0) -> float:
-        """λ (ppm) = `factor`·σ^1.5/s^0.5 from the noise σ and the size s of the field's signal.
-
-        s² = spread² − σ² (ppm²). Between the σ² of a Gaussian prior at low signal and the σ of a
-        fixed misfit, it follows the best λ over σ = 0.5 … 5 ppb (docs/inversion-nonlinear.md),
-        and scales with the field. A hundredth of s stands for less noise. `misfit`, a share of
-        s, is an error of the field that λ reckons with besides the noise.
-        """
-        spread = self.spread / self.radians
-        signal = max(spread**2 - self.noise**2, self.noise**2 / 4, 1e-24) ** 0.5
-        error = math.hypot(max(self.noise, 0.01 * signal), misfit * signal)
-        return factor * error**1.5 / signal**0.5
+    @property
+    def size(self) -> float:
+        """`spread` in ppm."""
+        return self.spread / self.radians
 
     def faces(self) -> Tensor:
         """Where a voxel and its next along each axis are both inside: (3, grid), bool.

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from qsm_nipype.core.dipole import dipole_kernel
-from qsm_nipype.core.field_noise import field_noise, noiseless
+from qsm_nipype.core.field_noise import field_noise
 from qsm_nipype.core.fourier import gradient_spectrum, irfft, rfft, working_grid
 from qsm_nipype.core.geometry import relative_voxel_size
 from qsm_nipype.core.inversion import Solution
+from qsm_nipype.core.inversion.weights import l2_weight, rms
 
 #: Empty voxels added to the head's bounding box along each axis.
 PADDING = 16
@@ -64,7 +65,7 @@ def tikhonov(
     """
     if regularization is None:
         sigma = field_noise(field, mask, voxel_size, b0_dir, noise=noise)
-        regularization = l2_weight(field, mask, sigma)
+        regularization = l2_weight(sigma, rms(field, mask))
 
     def inverse(kernel: Tensor) -> Tensor:
         size = working_grid(mask.bool() & torch.isfinite(field), padding=PADDING).shape
@@ -73,18 +74,6 @@ def tikhonov(
 
     chi = _divide(field, mask, voxel_size, b0_dir, inverse)
     return Solution(chi, parameters=MappingProxyType({"regularization": regularization}))
-
-
-def l2_weight(field: Tensor, mask: Tensor, sigma: float) -> float:
-    """λ of `tikhonov` from the field's noise `sigma` in ppm.
-
-    λ = 0.045·σ/S, S the RMS of the local `field` in the mask without the noise: it depends on
-    the ratio of noise to signal only.
-    """
-    inside = field[mask.bool() & torch.isfinite(field)]
-    scale = float(inside.square().mean().sqrt()) if inside.numel() else 0.0
-    signal = noiseless(sigma, scale)
-    return 0.045 * max(sigma / signal, 0.05) if signal > 0 else 0.045
 
 
 def _divide(

@@ -8,7 +8,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from qsm_nipype.core.field_noise import field_noise, noise_weights, noiseless
+from qsm_nipype.core.field_noise import field_noise, noise_weights
 from qsm_nipype.core.fourier import gradient_spectrum
 from qsm_nipype.core.inversion import Solution
 from qsm_nipype.core.inversion.tv import (
@@ -18,14 +18,13 @@ from qsm_nipype.core.inversion.tv import (
     relative_change,
     split_problem,
 )
+from qsm_nipype.core.inversion.weights import harmonic_weight
 from qsm_nipype.core.operators import divergence, gradient, shrink_vector
 
 #: Penalty of the splitting z₄ = −Δh; between 0.05 and 1 the convergence is the same.
 HARMONIC_PENALTY = 0.2
 #: λ/μ in units of the field's RMS: four times that of plain TV converges faster beside h.
 THRESHOLD = 6.0
-#: Error of the model, as a share of the field's signal, that λ reckons with besides the noise.
-MISFIT = 0.25
 
 
 def whtv(  # noqa: PLR0913  the common signature
@@ -65,19 +64,6 @@ def whtv(  # noqa: PLR0913  the common signature
         change = relative_change(state.x, before, problem.M)
     chi = problem.restore(state.x)
     return Solution(chi, iteration, change <= tolerance, MappingProxyType(chosen))
-
-
-def harmonic_weight(sigma: float, scale: float) -> float:
-    """λ (ppm) of `whtv` from the noise `sigma` and the RMS `scale` of the local field in ppm.
-
-    λ = 0.105·e·√(e/S) as in `tv_weight`, but e² = `sigma`² + (`MISFIT`·S)²: in a field that came
-    out of background removal, what h cannot take off is an error of the signal's own size.
-    """
-    signal = noiseless(sigma, scale)
-    if signal == 0:
-        return 0.0
-    error = (sigma**2 + (MISFIT * signal) ** 2) ** 0.5
-    return 0.105 * error * (error / signal) ** 0.5
 
 
 class _Splitting:

@@ -9,12 +9,11 @@ from torch import Tensor
 from qsm_nipype.core.field_noise import field_noise, noise_weights
 from qsm_nipype.core.inversion import Solution
 from qsm_nipype.core.inversion.l1 import UNIT, absolute
-from qsm_nipype.core.inversion.tv import least_squares, solve, split_problem, tv_weight
+from qsm_nipype.core.inversion.tv import least_squares, solve, split_problem
+from qsm_nipype.core.inversion.weights import ROBUST_WEIGHT, tv_weight
 
 #: Iterations of the ℓ1 stage: enough for its residual to show which voxels are wrong.
 FIRST_STAGE = 15
-#: λ of the ℓ1 stage, which does not depend on the noise.
-WEIGHT = 0.07
 
 
 def hdqsm(
@@ -33,7 +32,7 @@ def hdqsm(
     First an ℓ1 data term for a few iterations; then `tv.tv`'s ℓ2 one, started from it, whose
     weights are divided by |residual|/(3σ) where the first stage's residual exceeds 3σ: noise
     keeps its weight, voxels with a wrong field lose theirs. `regularization` λ (ppm) is the
-    second stage's; None takes it from the noise by `tv.tv_weight`.
+    second stage's; None takes it from the noise by `tv_weight`.
     """
     weights = noise_weights(noise, mask).to(field)
     problem = split_problem(field, mask, voxel_size, b0_dir, weights=weights)
@@ -45,7 +44,7 @@ def hdqsm(
     first = solve(
         problem,
         absolute(UNIT * problem.scale),
-        WEIGHT * UNIT * problem.scale,
+        ROBUST_WEIGHT * UNIT * problem.scale,
         tolerance=tolerance,
         max_iterations=min(FIRST_STAGE, max_iterations),
         chosen=chosen,

@@ -10,6 +10,7 @@ from torch import Tensor
 from qsm_nipype.core.field_noise import noise_weights
 from qsm_nipype.core.inversion import Solution
 from qsm_nipype.core.inversion.tv import DATA_PENALTY, Prox, solve, split_problem
+from qsm_nipype.core.inversion.weights import ROBUST_WEIGHT
 from qsm_nipype.core.operators import shrink
 
 #: The objective is multiplied by this fraction of the field's RMS. It does not move the minimum,
@@ -24,7 +25,7 @@ def l1tv(
     b0_dir: Sequence[float] = (0.0, 0.0, 1.0),
     *,
     noise: Tensor | None = None,
-    regularization: float = 0.07,
+    regularization: float = ROBUST_WEIGHT,
     tolerance: float = 5e-3,
     max_iterations: int = 100,
 ) -> Solution:

@@ -11,12 +11,11 @@ from torch import Tensor
 from qsm_nipype.core.fourier import irfft, rfft
 from qsm_nipype.core.inversion import Solution
 from qsm_nipype.core.inversion.dataterm import B0, ECHO_TIME, PhaseData, phase_data
+from qsm_nipype.core.inversion.weights import MEDI_FACTOR, phase_weight
 from qsm_nipype.core.operators import divergence, gradient
 from qsm_nipype.core.phase import wrap
 from qsm_nipype.core.solvers import conjugate_gradient
 
-#: λ = FACTOR·σ^1.5/s^0.5, calibrated on a head with texture at σ = 0.5, 2 and 5 ppb.
-FACTOR = 0.12
 #: Share of the mask's voxels taken as edges along each axis, as in the MEDI toolbox.
 EDGES = 0.3
 #: Weight of the CSF's homogeneity relative to the data term (λ_CSF/λ of the MEDI toolbox).
@@ -53,9 +52,8 @@ def medi(  # noqa: PLR0913  the common signature, with all the data this method 
 
     `csf` (bool): voxels whose χ is asked to be uniform and is then taken as zero (MEDI+0)
     [Liu2018]_. `merit`: voxels with outlying residuals lose weight after each step [Liu2013]_.
-    `regularization` λ in ppm, per voxel differences; None: λ = `FACTOR`·σ^1.5/s^0.5, see
-    `PhaseData.regularization`. Stops when a step changes χ by less than
-    `tolerance` relative to itself.
+    `regularization` λ in ppm, per voxel differences; None takes it from the noise by
+    `phase_weight`. Stops when a step changes χ by less than `tolerance` relative to itself.
     """
     data = phase_data(
         field,
@@ -67,7 +65,9 @@ def medi(  # noqa: PLR0913  the common signature, with all the data this method 
         b0=b0,
         echo_time=echo_time,
     )
-    weight = data.regularization(FACTOR) if regularization is None else regularization
+    weight = regularization
+    if weight is None:
+        weight = phase_weight(data.noise, data.size, factor=MEDI_FACTOR)
     edges = smooth_faces(data, None if magnitude is None else data.grid.embed(magnitude))
     pool = None if csf is None else data.gather(data.grid.embed(csf.bool()))
     x, steps, done = _gauss_newton(

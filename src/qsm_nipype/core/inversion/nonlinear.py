@@ -12,10 +12,8 @@ from torch import Tensor
 from qsm_nipype.core.fourier import gradient_spectrum, irfft, rfft
 from qsm_nipype.core.inversion import Solution
 from qsm_nipype.core.inversion.dataterm import B0, ECHO_TIME, PhaseData, phase_data, phase_prox
+from qsm_nipype.core.inversion.weights import phase_weight
 from qsm_nipype.core.operators import divergence, gradient
-
-#: λ = FACTOR·σ^1.5/s^0.5, calibrated on a head with texture at σ = 0.5, 2 and 5 ppb.
-FACTOR = 0.1
 
 
 def nltv(  # noqa: PLR0913  the common signature, with all the data this method can use
@@ -40,8 +38,8 @@ def nltv(  # noqa: PLR0913  the common signature, with all the data this method 
     they pull less than they would in a linear data term. Weights W come from `noise` (SD in
     ppm), else from `magnitude`. Differences are per voxel and isotropic.
 
-    `regularization` λ in ppm; None: λ = `FACTOR`·σ^1.5/s^0.5 from the field's noise σ (that of
-    `field_noise`) and the size s of its signal, see `PhaseData.regularization`.
+    `regularization` λ in ppm; None takes it from the field's noise (that of `field_noise`) and
+    the size of its signal by `phase_weight`.
     Stops when χ changes by less than `tolerance` relative to itself in an iteration.
     """
     data = phase_data(
@@ -54,7 +52,7 @@ def nltv(  # noqa: PLR0913  the common signature, with all the data this method 
         b0=b0,
         echo_time=echo_time,
     )
-    weight = data.regularization(FACTOR) if regularization is None else regularization
+    weight = phase_weight(data.noise, data.size) if regularization is None else regularization
     return solve_admm(data, Variation, weight, tolerance, max_iterations)
 
 
@@ -87,7 +85,7 @@ def nltgv(  # noqa: PLR0913  the common signature, with all the data this method
         b0=b0,
         echo_time=echo_time,
     )
-    weight = data.regularization(FACTOR) if regularization is None else regularization
+    weight = phase_weight(data.noise, data.size) if regularization is None else regularization
     return solve_admm(data, GeneralisedVariation, weight, tolerance, max_iterations)
 
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from qsm_nipype.core.field_noise import field_noise, noise_weights, noiseless
+from qsm_nipype.core.field_noise import field_noise, noise_weights
 from qsm_nipype.core.fourier import gradient_spectrum
 from qsm_nipype.core.inversion import Solution
 from qsm_nipype.core.inversion.direct import tkd
@@ -19,6 +19,7 @@ from qsm_nipype.core.inversion.tv import (
     relative_change,
     split_problem,
 )
+from qsm_nipype.core.inversion.weights import rts_weight
 from qsm_nipype.core.operators import divergence, gradient, shrink_vector
 
 #: Conjugate gradient steps of the first stage: few, because stopping early is what keeps the
@@ -66,17 +67,6 @@ def rts(  # noqa: PLR0913  (the eight of every inversion and the paper's δ)
         change <= tolerance,
         MappingProxyType(chosen),
     )
-
-
-def rts_weight(sigma: float, scale: float) -> float:
-    """λ (ppm) of `rts` from the noise `sigma` and the RMS `scale` of the local field in ppm.
-
-    λ = 1.9·σ·(σ/S)^¼, S² = scale² − σ² the power of the signal, fitted to sweeps.
-    """
-    signal = noiseless(sigma, scale)
-    if signal == 0:
-        return 0.0
-    return max(1.9 * sigma * (sigma / signal) ** 0.25, 1e-3 * scale)
 
 
 def _fill(

@@ -10,8 +10,8 @@ from torch import Tensor
 from qsm_nipype.core.background.lbv import lbv
 from qsm_nipype.core.inversion import Solution
 from qsm_nipype.core.inversion.dataterm import B0, ECHO_TIME, phase_data
-from qsm_nipype.core.inversion.harmonic import MISFIT
-from qsm_nipype.core.inversion.nonlinear import FACTOR, GeneralisedVariation, solve_admm
+from qsm_nipype.core.inversion.nonlinear import GeneralisedVariation, solve_admm
+from qsm_nipype.core.inversion.weights import BACKGROUND_MISFIT, phase_weight
 
 
 def tgv(  # noqa: PLR0913  the common signature, with all the data this method can use
@@ -37,8 +37,9 @@ def tgv(  # noqa: PLR0913  the common signature, with all the data this method c
     Laplacian boundary value problem), and χ and h then settle together. The mask loses one voxel,
     where no Laplacian can be formed; χ is zero there.
 
-    `harmonic` is β; the rest is that of `nltgv`, but λ reckons with an error of `MISFIT` of the
-    signal besides the noise, as in `whtv`: h does not take all of the background. Raises
+    `harmonic` is β; the rest is that of `nltgv`, but λ accounts for an error of
+    `BACKGROUND_MISFIT` of the signal besides the noise, as in `whtv`: h does not take all of the
+    background. Raises
     ValueError when nothing of the mask is left.
     """
     known = torch.isfinite(field)
@@ -53,7 +54,7 @@ def tgv(  # noqa: PLR0913  the common signature, with all the data this method c
         b0=b0,
         echo_time=echo_time,
     )
-    weight = (
-        data.regularization(FACTOR, misfit=MISFIT) if regularization is None else regularization
-    )
+    weight = regularization
+    if weight is None:
+        weight = phase_weight(data.noise, data.size, misfit=BACKGROUND_MISFIT)
     return solve_admm(data, GeneralisedVariation, weight, tolerance, max_iterations, harmonic)

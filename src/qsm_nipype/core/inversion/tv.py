@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from qsm_nipype.core.dipole import dipole_kernel
-from qsm_nipype.core.field_noise import field_noise, noise_weights, noiseless
+from qsm_nipype.core.field_noise import field_noise, noise_weights
 from qsm_nipype.core.fourier import fast_length, gradient_spectrum, working_grid
 from qsm_nipype.core.geometry import relative_voxel_size
 from qsm_nipype.core.inversion import Solution
+from qsm_nipype.core.inversion.weights import tv_weight
 from qsm_nipype.core.operators import divergence, gradient, shrink_vector
 
 #: Empty voxels between the head's box and its periodic image.
@@ -61,19 +62,6 @@ def tv(
         max_iterations=max_iterations,
         chosen={"regularization": regularization, **({"noise": sigma} if sigma else {})},
     )
-
-
-def tv_weight(sigma: float, scale: float) -> float:
-    """λ (ppm) of `tv` from the noise `sigma` and the RMS `scale` of the local field in ppm.
-
-    λ = 0.105·σ·√(σ/S), S² = scale² − σ² the power of the signal: fitted to sweeps over three
-    textured heads at σ from 0.5 to 10 ppb (docs/inversion.md). Less noise permits more than
-    proportionally less smoothing, because the cone of silence needs less help.
-    """
-    signal = noiseless(sigma, scale)
-    if signal == 0:
-        return 0.0
-    return max(0.105 * sigma * (sigma / signal) ** 0.5, 1e-5 * scale)
 
 
 def least_squares(v: Tensor, f: Tensor, W: Tensor) -> Tensor:
