@@ -7,14 +7,11 @@ import torch
 
 from qsm_nipype.core import GYROMAGNETIC_RATIO
 from qsm_nipype.core.dipole import dipole_field
-from qsm_nipype.core.inversion.dataterm import phase_data, phase_prox
+from qsm_nipype.core.inversion.dataterm import phase_prox
 from qsm_nipype.core.inversion.medi import medi
-from qsm_nipype.core.inversion.nonlinear import (
-    nltgv,
-    nltv,
-    symmetric_divergence,
-    symmetric_gradient,
-)
+from qsm_nipype.core.inversion.nonlinear import nltgv, nltv
+from qsm_nipype.core.inversion.problem import Signal, phase_problem
+from qsm_nipype.core.operators import symmetric_divergence, symmetric_gradient
 from qsm_nipype.core.phase import wrap
 
 VOXEL = (1.0, 0.8, 1.5)
@@ -229,11 +226,9 @@ def test_symmetric_gradient_and_divergence_are_adjoint():
     torch.testing.assert_close(left, right)
 
 
-def test_phase_data_holds_radians_and_weights():
+def test_phase_problem_holds_radians_and_weights():
     field, _, mask = textured()
-    data = phase_data(
-        field, mask, (2, 2, 2), (0, 0, 1), noise=None, magnitude=None, b0=7.0, echo_time=0.01
-    )
+    data = phase_problem(field, mask, (2, 2, 2), (0, 0, 1), Signal(b0=7.0, echo_time=0.01))
     torch.testing.assert_close(data.phase / data.radians, field[mask])
     assert data.radians == pytest.approx(2 * math.pi * 42.577478 * 7 * 0.01)
     assert data.voxel_size == pytest.approx((1, 1, 1))

@@ -7,8 +7,8 @@ import torch
 
 from qsm_nipype.core import GYROMAGNETIC_RATIO
 from qsm_nipype.core.dipole import dipole_field
-from qsm_nipype.core.inversion.dataterm import phase_data
 from qsm_nipype.core.inversion.medi import EDGES, medi, smooth_faces
+from qsm_nipype.core.inversion.problem import Signal, phase_problem
 
 VOXEL = (1.0, 0.8, 1.5)
 OBLIQUE = (0.3, -0.4, 0.866)
@@ -119,9 +119,7 @@ def test_zero_and_non_finite_fields():
 
 def test_edges_are_the_stated_share():
     field, _, mask, _ = blocks()
-    data = phase_data(
-        field, mask, VOXEL, OBLIQUE, noise=None, magnitude=None, b0=3.0, echo_time=0.02
-    )
+    data = phase_problem(field, mask, VOXEL, OBLIQUE, Signal())
     rim = smooth_faces(data, None)
     torch.manual_seed(0)
     faces = smooth_faces(data, torch.rand(data.grid.shape))

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+#: Off-diagonal components of a symmetric 3 × 3 tensor, in the order of `symmetric_gradient`.
+_PAIRS = ((0, 1), (0, 2), (1, 2))
+
 
 def gradient(x: Tensor, voxel_size: Sequence[float], *, out: Tensor | None = None) -> Tensor:
     """Periodic forward differences of `x` `(X, Y, Z)` in units of `x` per mm: (3, X, Y, Z).
@@ -66,3 +69,32 @@ def shrink_vector(v: Tensor, threshold: float | Tensor) -> Tensor:
     floor = torch.finfo(v.dtype).tiny
     factor = (1 - threshold / length.clamp_min_(floor)).clamp_min_(0)
     return v * factor
+
+
+def symmetric_gradient(w: Tensor, voxel_size: Sequence[float]) -> Tensor:
+    """ℰw = ½(∇w + ∇wᵀ) of `w` (3, X, Y, Z): (6, X, Y, Z) in the order xx, yy, zz, xy, xz, yz."""
+    out = w.new_empty((6, *w.shape[1:]))
+    for a in range(3):
+        out[a] = _difference(w[a], a, voxel_size)
+    for n, (a, b) in enumerate(_PAIRS, start=3):
+        out[n] = _difference(w[a], b, voxel_size).add_(_difference(w[b], a, voxel_size)).mul_(0.5)
+    return out
+
+
+def symmetric_divergence(q: Tensor, voxel_size: Sequence[float]) -> Tensor:
+    """Negative adjoint of `symmetric_gradient` in the inner product of symmetric tensors."""
+    out = q.new_empty((3, *q.shape[1:]))
+    for a in range(3):
+        out[a] = _difference_adjoint(q[a], a, voxel_size)
+    for n, (a, b) in enumerate(_PAIRS, start=3):
+        out[a].add_(_difference_adjoint(q[n], b, voxel_size))
+        out[b].add_(_difference_adjoint(q[n], a, voxel_size))
+    return out
+
+
+def _difference(x: Tensor, axis: int, voxel_size: Sequence[float]) -> Tensor:
+    return x.roll(-1, axis).sub_(x).div_(voxel_size[axis])
+
+
+def _difference_adjoint(x: Tensor, axis: int, voxel_size: Sequence[float]) -> Tensor:
+    return (x - x.roll(1, axis)).div_(voxel_size[axis])

@@ -13,10 +13,8 @@ from qsm_nipype.core.field_noise import field_noise
 from qsm_nipype.core.fourier import gradient_spectrum, irfft, rfft, working_grid
 from qsm_nipype.core.geometry import relative_voxel_size
 from qsm_nipype.core.inversion import Solution
+from qsm_nipype.core.inversion.problem import PADDING
 from qsm_nipype.core.inversion.weights import l2_weight, rms
-
-#: Empty voxels added to the head's bounding box along each axis.
-PADDING = 16
 
 
 def tkd(

@@ -1,15 +1,18 @@
-"""Hybrid data fidelity: a robust ℓ1 stage tells the wrong voxels, an ℓ2 stage does the rest."""
+"""Hybrid data fidelity: a robust ℓ1 stage finds the wrong voxels, an ℓ2 stage does the rest."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
-from qsm_nipype.core.field_noise import field_noise, noise_weights
+from qsm_nipype.core.field_noise import field_noise
 from qsm_nipype.core.inversion import Solution
-from qsm_nipype.core.inversion.l1 import UNIT, absolute
-from qsm_nipype.core.inversion.tv import least_squares, solve, split_problem
+from qsm_nipype.core.inversion.admm import DATA_PENALTY, Limits, solve_linear
+from qsm_nipype.core.inversion.dataterm import absolute, least_squares
+from qsm_nipype.core.inversion.l1 import OBJECTIVE_SCALE
+from qsm_nipype.core.inversion.problem import field_problem
 from qsm_nipype.core.inversion.weights import ROBUST_WEIGHT, tv_weight
 
 #: Iterations of the ℓ1 stage: enough for its residual to show which voxels are wrong.
@@ -34,35 +37,31 @@ def hdqsm(
     keeps its weight, voxels with a wrong field lose theirs. `regularization` λ (ppm) is the
     second stage's; None takes it from the noise by `tv_weight`.
     """
-    weights = noise_weights(noise, mask).to(field)
-    problem = split_problem(field, mask, voxel_size, b0_dir, weights=weights)
+    problem = field_problem(field, mask, voxel_size, b0_dir, noise=noise)
     sigma = field_noise(field, mask, voxel_size, b0_dir, noise=noise)
     sigma = max(sigma, 1e-2 * problem.scale)
     if regularization is None:
         regularization = tv_weight(sigma, problem.scale)
     chosen = {"regularization": regularization, "noise": sigma}
-    first = solve(
+    unit = OBJECTIVE_SCALE * problem.scale
+    first = solve_linear(
         problem,
-        absolute(UNIT * problem.scale),
-        ROBUST_WEIGHT * UNIT * problem.scale,
-        tolerance=tolerance,
-        max_iterations=min(FIRST_STAGE, max_iterations),
+        absolute(problem, DATA_PENALTY, unit),
+        ROBUST_WEIGHT * unit,
+        Limits(tolerance, min(FIRST_STAGE, max_iterations)),
         chosen=chosen,
     )
     if sigma == 0:
         return first
-    fitted = problem.inverse(problem.transform(problem.cut(first.chi)).mul_(problem.D))
-    residual = (fitted - problem.f).abs_() / (3 * sigma)
-    problem.W.div_(residual.clamp_min_(1.0))
-    second = solve(
-        problem,
-        least_squares,
+    x = problem.cut(first.chi)
+    excess = (problem.dipole(x) - problem.f).abs_().div_(3 * sigma).clamp_min_(1.0)
+    trusted = replace(problem, W=problem.W / excess)
+    second = solve_linear(
+        trusted,
+        least_squares(trusted, DATA_PENALTY),
         regularization,
-        tolerance=tolerance,
-        max_iterations=max_iterations,
-        start=first.chi,
+        Limits(tolerance, max_iterations),
+        start=x,
         chosen=chosen,
     )
-    return Solution(
-        second.chi, first.iterations + second.iterations, second.converged, second.parameters
-    )
+    return replace(second, iterations=first.iterations + second.iterations)

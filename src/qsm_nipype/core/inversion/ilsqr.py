@@ -8,10 +8,9 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from qsm_nipype.core.field_noise import noise_weights
 from qsm_nipype.core.inversion import Solution
 from qsm_nipype.core.inversion.direct import tkd
-from qsm_nipype.core.inversion.tv import SplitProblem, split_problem
+from qsm_nipype.core.inversion.problem import FieldProblem, field_problem
 from qsm_nipype.core.operators import divergence, gradient
 from qsm_nipype.core.solvers import conjugate_gradient
 
@@ -36,9 +35,9 @@ def ilsqr(
     k-space division, of which the steepest 30 % of the mask's voxels count as edges, and 1
     elsewhere. Weights W are the mask, or σ₀/σ from the map `noise` (SD in ppm).
     """
-    problem = split_problem(field, mask, voxel_size, b0_dir, weights=noise_weights(noise, mask))
+    problem = field_problem(field, mask, voxel_size, b0_dir, noise=noise)
     if problem.scale == 0:
-        return Solution(problem.restore(torch.zeros_like(problem.f)))
+        return Solution(problem.restore(problem.zeros()))
     x, iterations = least_squares(problem, tolerance, max_iterations)
     guide = problem.cut(tkd(field, mask, voxel_size, b0_dir, threshold=0.2).chi)
     streaks, more = _streaks(problem, x, _flat(problem, guide), threshold, max_iterations)
@@ -51,26 +50,22 @@ def ilsqr(
 
 
 def least_squares(
-    problem: SplitProblem, tolerance: float, steps: int, *, start: Tensor | None = None
+    problem: FieldProblem, tolerance: float, steps: int, *, start: Tensor | None = None
 ) -> tuple[Tensor, int]:
-    """χ (box) of min ‖W(Dχ − f)‖² over χ = 0 outside the mask, after at most `steps` CG steps."""
-    D, M, W2 = problem.D, problem.M, problem.W.square()
-
-    def dipole(x: Tensor) -> Tensor:
-        return problem.inverse(problem.transform(x).mul_(D))
-
+    """χ (box) of min ‖W(Dχ − f)‖² over χ = 0 outside S, after at most `steps` CG steps."""
+    S, W2, dipole = problem.S, problem.W.square(), problem.dipole
     return conjugate_gradient(
-        lambda x: dipole(dipole(x).mul_(W2)).mul_(M),
-        dipole(W2 * problem.f).mul_(M),
+        lambda x: dipole(dipole(x).mul_(W2)).mul_(S),
+        dipole(W2 * problem.f).mul_(S),
         x0=start,
         tolerance=tolerance,
         max_iterations=steps,
     )
 
 
-def _flat(problem: SplitProblem, guide: Tensor) -> Tensor:
-    """1 on the 70 % of the mask's forward differences of `guide` that are smallest, else 0."""
-    both = problem.M & torch.stack([problem.M.roll(-1, axis) for axis in range(3)])
+def _flat(problem: FieldProblem, guide: Tensor) -> Tensor:
+    """1 on the 70 % of the differences of `guide` within S that are smallest, else 0."""
+    both = problem.faces()
     steps = gradient(guide, problem.voxel_size).abs_()
     inside = steps[both]
     if inside.numel() == 0:
@@ -81,7 +76,7 @@ def _flat(problem: SplitProblem, guide: Tensor) -> Tensor:
 
 
 def _streaks(
-    problem: SplitProblem, x: Tensor, G: Tensor, threshold: float, steps: int
+    problem: FieldProblem, x: Tensor, G: Tensor, threshold: float, steps: int
 ) -> tuple[Tensor, int]:
     """The part of χ = `x` in the cone that makes gradients where `G` says there are none."""
     cone = problem.D.abs() < threshold

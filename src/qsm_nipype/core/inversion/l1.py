@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from qsm_nipype.core.field_noise import noise_weights
 from qsm_nipype.core.inversion import Solution
-from qsm_nipype.core.inversion.tv import DATA_PENALTY, Prox, solve, split_problem
+from qsm_nipype.core.inversion.admm import DATA_PENALTY, Limits, solve_linear
+from qsm_nipype.core.inversion.dataterm import absolute
+from qsm_nipype.core.inversion.problem import field_problem
 from qsm_nipype.core.inversion.weights import ROBUST_WEIGHT
-from qsm_nipype.core.operators import shrink
 
 #: The objective is multiplied by this fraction of the field's RMS. It does not move the minimum,
 #: but decides how fast the splitting gets there; 0.1 to 0.5 serve all fields tried.
-UNIT = 0.3
+OBJECTIVE_SCALE = 0.3
 
 
 def l1tv(
@@ -34,22 +33,12 @@ def l1tv(
     Minimises ‖W(Dχ − f)‖₁ + λ Σ|∇χ|₂ over the χ that vanish outside `mask`, weights as in
     `tv.tv`. `regularization` λ need not follow the noise: both terms grow with it.
     """
-    problem = split_problem(field, mask, voxel_size, b0_dir, weights=noise_weights(noise, mask))
-    unit = UNIT * problem.scale
-    return solve(
+    problem = field_problem(field, mask, voxel_size, b0_dir, noise=noise)
+    unit = OBJECTIVE_SCALE * problem.scale
+    return solve_linear(
         problem,
-        absolute(unit),
+        absolute(problem, DATA_PENALTY, unit),
         regularization * unit,
-        tolerance=tolerance,
-        max_iterations=max_iterations,
+        Limits(tolerance, max_iterations),
         chosen={"regularization": regularization},
     )
-
-
-def absolute(unit: float) -> Prox:
-    """Proximal map of `unit`·W|z − f|, the ℓ1 data term on the scale of the ℓ2 one (ppm)."""
-
-    def prox(v: Tensor, f: Tensor, W: Tensor) -> Tensor:
-        return torch.add(f, shrink(v - f, W * (unit / DATA_PENALTY)))
-
-    return prox

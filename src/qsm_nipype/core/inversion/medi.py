@@ -8,9 +8,8 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from qsm_nipype.core.fourier import irfft, rfft
 from qsm_nipype.core.inversion import Solution
-from qsm_nipype.core.inversion.dataterm import B0, ECHO_TIME, PhaseData, phase_data
+from qsm_nipype.core.inversion.problem import B0, ECHO_TIME, PhaseProblem, Signal, phase_problem
 from qsm_nipype.core.inversion.weights import MEDI_FACTOR, phase_weight
 from qsm_nipype.core.operators import divergence, gradient
 from qsm_nipype.core.phase import wrap
@@ -55,31 +54,23 @@ def medi(  # noqa: PLR0913  the common signature, with all the data this method 
     `regularization` λ in ppm, per voxel differences; None takes it from the noise by
     `phase_weight`. Stops when a step changes χ by less than `tolerance` relative to itself.
     """
-    data = phase_data(
-        field,
-        mask,
-        voxel_size,
-        b0_dir,
-        noise=noise,
-        magnitude=magnitude,
-        b0=b0,
-        echo_time=echo_time,
-    )
+    signal = Signal(noise, magnitude, b0, echo_time)
+    data = phase_problem(field, mask, voxel_size, b0_dir, signal)
     weight = regularization
     if weight is None:
         weight = phase_weight(data.noise, data.size, factor=MEDI_FACTOR)
-    edges = smooth_faces(data, None if magnitude is None else data.grid.embed(magnitude))
-    pool = None if csf is None else data.gather(data.grid.embed(csf.bool()))
+    edges = smooth_faces(data, None if magnitude is None else data.cut(magnitude))
+    pool = None if csf is None else data.gather(data.cut(csf.bool()))
     x, steps, done = _gauss_newton(
         data, edges, pool, weight * data.radians, merit, tolerance, max_iterations
     )
     if pool is not None and bool(pool.any()):
         x = x - x[pool].mean()
-    chi = data.to_ppm(data.scatter_(x.new_zeros(data.grid.shape), x))
+    chi = data.restore(data.scatter_(data.zeros(), x))
     return Solution(chi, steps, done, MappingProxyType({"regularization": weight}))
 
 
-def smooth_faces(data: PhaseData, magnitude: Tensor | None) -> Tensor:
+def smooth_faces(data: PhaseProblem, magnitude: Tensor | None) -> Tensor:
     """M_G (3, grid): 1 where χ should not change to the next voxel, 0 at edges and at the rim."""
     faces = data.faces().to(data.phase.dtype)
     if magnitude is None:
@@ -94,7 +85,7 @@ def smooth_faces(data: PhaseData, magnitude: Tensor | None) -> Tensor:
 
 
 def _gauss_newton(
-    data: PhaseData,
+    data: PhaseProblem,
     faces: Tensor,
     pool: Tensor | None,
     weight: float,
@@ -102,7 +93,7 @@ def _gauss_newton(
     tolerance: float,
     max_iterations: int,
 ) -> tuple[Tensor, int, bool]:
-    """χ (rad) over the mask's voxels, Gauss-Newton steps taken, whether it settled."""
+    """χ (rad) over the voxels of S, Gauss-Newton steps taken, whether it settled."""
     x, Dx = torch.zeros_like(data.phase), torch.zeros_like(data.phase)
     W2 = data.weights.square()
     rounding = ROUNDING * data.spread
@@ -122,12 +113,12 @@ def _gauss_newton(
         if float(dx.norm()) <= tolerance * float(x.norm()):
             return x, step, True
         if merit:
-            W2 = _trust(W2, wrap(Dx - data.phase))
+            W2 = _trust(W2, wrap(Dx - data.phase), data.gather(data.M))
     return x, max_iterations, False
 
 
 def _normal_equations(
-    data: PhaseData, W2: Tensor, P: Tensor, pool: Tensor | None
+    data: PhaseProblem, W2: Tensor, P: Tensor, pool: Tensor | None
 ) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
     """A p = D W² D p + ∇ᵀP∇p [+ CSF], and the inverse of its diagonal."""
 
@@ -136,7 +127,7 @@ def _normal_equations(
         return out if pool is None else out.add_(_deviation(p, pool), alpha=HOMOGENEITY)
 
     diagonal = data.gather(sum_faces(P, data.voxel_size))
-    diagonal = diagonal.add_(W2, alpha=float(data.kernel.square().mean())).clamp_min_(1e-6)
+    diagonal = diagonal.add_(W2, alpha=float(data.D.square().mean())).clamp_min_(1e-6)
     return apply, lambda r: r / diagonal
 
 
@@ -148,22 +139,23 @@ def sum_faces(P: Tensor, voxel_size: Sequence[float]) -> Tensor:
     return total
 
 
-def _dipole(data: PhaseData, values: Tensor) -> Tensor:
-    """Field (rad) in the mask of a χ (rad) that lives in the mask."""
-    full = data.scatter_(values.new_zeros(data.grid.shape), values)
-    return data.gather(irfft(rfft(full).mul_(data.kernel), data.grid.shape))
+def _dipole(data: PhaseProblem, values: Tensor) -> Tensor:
+    """Field (rad) in S of a χ (rad) that lives in S."""
+    return data.gather(data.dipole(data.scatter_(data.zeros(), values)))
 
 
-def _rough(data: PhaseData, P: Tensor, values: Tensor) -> Tensor:
-    """∇ᵀP∇χ in the mask."""
-    full = data.scatter_(values.new_zeros(data.grid.shape), values)
+def _rough(data: PhaseProblem, P: Tensor, values: Tensor) -> Tensor:
+    """∇ᵀP∇χ in S."""
+    full = data.scatter_(data.zeros(), values)
     flux = gradient(full, data.voxel_size).mul_(P)
     return data.gather(divergence(flux, data.voxel_size, out=full)).neg_()
 
 
-def _reweight(data: PhaseData, faces: Tensor, x: Tensor, weight: float, rounding: float) -> Tensor:
+def _reweight(
+    data: PhaseProblem, faces: Tensor, x: Tensor, weight: float, rounding: float
+) -> Tensor:
     """P = λ M_G/√(|M_G∇χ|² + ε²): the quadratic that touches the total variation at x."""
-    full = data.scatter_(x.new_zeros(data.grid.shape), x)
+    full = data.scatter_(data.zeros(), x)
     slope = gradient(full, data.voxel_size).mul_(faces)
     length = slope.square_().sum(dim=0).add_(rounding**2).sqrt_()
     return faces * (weight / length)
@@ -175,8 +167,8 @@ def _deviation(x: Tensor, pool: Tensor) -> Tensor:
     return torch.where(pool, x - (x * pool).sum() / count, 0.0)
 
 
-def _trust(W2: Tensor, residual: Tensor) -> Tensor:
-    """W² with less weight where the residual is beyond `OUTLIER` standard deviations."""
+def _trust(W2: Tensor, residual: Tensor, known: Tensor) -> Tensor:
+    """W² with less weight where the residual is beyond `OUTLIER` SD of the `known`."""
     size = W2.sqrt() * residual.abs()
-    excess = size / (OUTLIER * size.square().mean().sqrt()).clamp_min(1e-12)
+    excess = size / (OUTLIER * size[known].square().mean().sqrt()).clamp_min(1e-12)
     return W2 / excess.clamp_min(1).pow(4)

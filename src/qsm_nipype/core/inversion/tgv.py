@@ -9,8 +9,9 @@ from torch import Tensor
 
 from qsm_nipype.core.background.lbv import lbv
 from qsm_nipype.core.inversion import Solution
-from qsm_nipype.core.inversion.dataterm import B0, ECHO_TIME, phase_data
-from qsm_nipype.core.inversion.nonlinear import GeneralisedVariation, solve_admm
+from qsm_nipype.core.inversion.admm import Limits, solve_phase
+from qsm_nipype.core.inversion.priors import GeneralisedVariation
+from qsm_nipype.core.inversion.problem import B0, ECHO_TIME, Signal, phase_problem
 from qsm_nipype.core.inversion.weights import BACKGROUND_MISFIT, phase_weight
 
 
@@ -32,7 +33,7 @@ def tgv(  # noqa: PLR0913  the common signature, with all the data this method c
     """Single-step TGV [Langkammer2015]_ [Chatnuntawech2017]_: TOTAL `field` → χ, both in ppm.
 
     Minimises ½‖W(e^{i(Dχ + h)} − e^{iφ})‖² + λ TGV(χ) + ½β‖Δh‖² over χ and h: the background h is
-    harmonic in the mask, so that only the Laplacian of the field tells about χ, as in the paper's
+    harmonic in the mask, so that only the Laplacian of the field depends on χ, as in the paper's
     data term. The iteration starts from the h that makes the field vanish at the mask's rim (a
     Laplacian boundary value problem), and χ and h then settle together. The mask loses one voxel,
     where no Laplacian can be formed; χ is zero there.
@@ -44,17 +45,10 @@ def tgv(  # noqa: PLR0913  the common signature, with all the data this method c
     """
     known = torch.isfinite(field)
     start = lbv(torch.where(known, field, 0.0), mask.bool() & known, voxel_size, b0_dir)
-    data = phase_data(
-        start.field,
-        start.mask,
-        voxel_size,
-        b0_dir,
-        noise=noise,
-        magnitude=magnitude,
-        b0=b0,
-        echo_time=echo_time,
-    )
+    signal = Signal(noise, magnitude, b0, echo_time)
+    problem = phase_problem(start.field, start.mask, voxel_size, b0_dir, signal)
     weight = regularization
     if weight is None:
-        weight = phase_weight(data.noise, data.size, misfit=BACKGROUND_MISFIT)
-    return solve_admm(data, GeneralisedVariation, weight, tolerance, max_iterations, harmonic)
+        weight = phase_weight(problem.noise, problem.size, misfit=BACKGROUND_MISFIT)
+    limits = Limits(tolerance, max_iterations)
+    return solve_phase(problem, GeneralisedVariation, weight, limits, harmonic=harmonic)

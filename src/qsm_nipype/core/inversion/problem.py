@@ -1,0 +1,253 @@
+"""What an inversion is given: the field, where it counts, where χ may be, and D(k).
+
+Two regions, never one. The *data mask* M is where the field can be trusted: nothing is asked of
+Dχ outside. The *source region* S, which contains M, is where the field's sources may lie: χ is
+zero outside. They are one unless a `region` is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from qsm_nipype.core import GYROMAGNETIC_RATIO
+from qsm_nipype.core.dipole import dipole_kernel
+from qsm_nipype.core.field_noise import field_noise, noise_weights
+from qsm_nipype.core.fourier import Shape, WorkingGrid, fast_length, working_grid
+from qsm_nipype.core.geometry import relative_voxel_size
+from qsm_nipype.core.phase import TWO_PI, wrap
+
+#: Empty voxels between the head's box and its periodic image.
+PADDING = 16
+#: Where the acquisition is not known: 3 T and an effective echo time of 20 ms. They only decide
+#: how many radians a ppm is, and so where the data term leaves its linear range.
+B0 = 3.0
+ECHO_TIME = 0.02
+#: Largest phase (rad) of a field that is more than a voxel wide. Beyond π, e^{iφ} has turns, and
+#: beyond π/2 a misfit pulls less the larger it is: from χ = 0 a strong source stays too weak.
+LARGEST_PHASE = 1.0
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The geometry of an inversion: the regions on a box around the head, and D(k).
+
+    All tensors of a problem live on the box of `grid`: data mask `M`, source region `S`, χ and
+    what is split from it. `shape` is the grid of the transforms, which is larger where the box
+    has been cut tightly and the same where the box holds the padding. `voxel_size` is relative to
+    the mean voxel: gradients are per voxel, and scaling all lengths changes nothing. Cutting
+    first makes the result independent of where the head lies.
+    """
+
+    M: Tensor
+    S: Tensor
+    D: Tensor
+    voxel_size: tuple[float, float, float]
+    grid: WorkingGrid
+    shape: Shape
+
+    def transform(self, x: Tensor) -> Tensor:
+        """Half-grid spectrum of a box tensor, zeros around it."""
+        return torch.fft.rfftn(x, s=self.shape)
+
+    def inverse(self, X: Tensor) -> Tensor:
+        """The box part of a half-grid spectrum's inverse transform."""
+        x, y, z = self.grid.shape
+        return torch.fft.irfftn(X, s=self.shape)[:x, :y, :z]
+
+    def dipole(self, x: Tensor) -> Tensor:
+        """Dx, both in the box."""
+        return self.inverse(self.transform(x).mul_(self.D))
+
+    def zeros(self) -> Tensor:
+        """A box tensor of zeros."""
+        return self.D.new_zeros(self.grid.shape)
+
+    def cut(self, x: Tensor) -> Tensor:
+        """A volume cut to the box."""
+        return self.grid.embed(x)
+
+    def restore(self, x: Tensor) -> Tensor:
+        """A box tensor put back into the volume, zero outside the source region."""
+        return self.grid.restore(torch.where(self.S, x, x.new_zeros(())))
+
+    def faces(self) -> Tensor:
+        """Where a voxel and its next along each axis are both in S: (3, box), bool.
+
+        χ ends at the rim of S, so that its jump there is no roughness.
+        """
+        return torch.stack([self.S & self.S.roll(-1, axis) for axis in range(3)])
+
+    def rim(self) -> Tensor:
+        """Where just one of a voxel and its next along each axis is in S: (3, box), bool."""
+        return torch.stack([self.S ^ self.S.roll(-1, axis) for axis in range(3)])
+
+
+@dataclass(frozen=True)
+class FieldProblem(Problem):
+    """A `Problem` in ppm: field `f` and data weights `W` (at most 1), zero outside M.
+
+    The box is that of the regions with one empty voxel around; the padding is only in the
+    transforms, where it costs nothing between them.
+    """
+
+    f: Tensor
+    W: Tensor
+
+    @property
+    def scale(self) -> float:
+        """Weighted RMS of the field in the data mask (ppm)."""
+        total = float(self.W.norm())
+        return float((self.W * self.f).norm()) / total if total > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class PhaseProblem(Problem):
+    """A `Problem` in radians, for a data term in the complex signal.
+
+    `phase` (rad) and `weights` (at most 1) are lists over the voxels `index` (flat) of S, zero
+    outside M; `radians` is rad per ppm, `noise` the field's SD in ppm. The box is the whole
+    padded grid: what is free outside S is iterated there.
+    """
+
+    index: Tensor
+    phase: Tensor
+    weights: Tensor
+    radians: float
+    noise: float
+
+    @property
+    def spread(self) -> float:
+        """Typical size of the phase in M (rad), wraps left aside; 0 where there is none."""
+        size = wrap(self.phase[self.gather(self.M)]).abs()
+        middle = 1.5 * float(size.median()) if size.numel() else 0.0
+        return middle if middle > 0 or not size.numel() else float(size.mean())
+
+    @property
+    def size(self) -> float:
+        """`spread` in ppm."""
+        return self.spread / self.radians
+
+    def gather(self, x: Tensor) -> Tensor:
+        """The voxels of S of a box tensor."""
+        return x.view(-1)[self.index]
+
+    def scatter_(self, x: Tensor, values: Tensor) -> Tensor:
+        """Write `values` into the voxels of S of `x`."""
+        x.view(-1)[self.index] = values
+        return x
+
+    def restore(self, x: Tensor) -> Tensor:
+        """`x` (rad) as ppm in the volume, zero outside the source region."""
+        return super().restore(x).div_(self.radians)
+
+
+def field_problem(
+    field: Tensor,
+    mask: Tensor,
+    voxel_size: Sequence[float],
+    b0_dir: Sequence[float],
+    *,
+    noise: Tensor | None = None,
+    region: Tensor | None = None,
+) -> FieldProblem:
+    """The problem of a local `field` `(X, Y, Z)` in ppm; an empty mask becomes all zeros.
+
+    The data mask is where `mask` holds and the field is finite, and so is the source region
+    unless a `region` (bool) adds to it. Weights from the map `noise` as in `noise_weights`.
+    """
+    M = mask.bool() & torch.isfinite(field)
+    S = M if region is None else M | region.bool()
+    weights = noise_weights(noise, mask.bool()) * M
+    box = working_grid(S if bool(S.any()) else torch.ones_like(S)).box
+    tight = tuple(s.stop - s.start + 2 for s in box)
+    grid = WorkingGrid(tuple(M.shape), box, tight)  # type: ignore[arg-type]
+    shape = tuple(fast_length(n + PADDING) for n in tight)
+    base = _problem(M, S, voxel_size, b0_dir, grid, shape, like=field)  # type: ignore[arg-type]
+    inside = torch.where(M, field, field.new_zeros(()))
+    return FieldProblem(**vars(base), f=base.cut(inside), W=base.cut(weights.to(field)))
+
+
+class Signal(NamedTuple):
+    """The signal behind a field: `noise` (SD in ppm), `magnitude`, B0 in T, echo time in s."""
+
+    noise: Tensor | None = None
+    magnitude: Tensor | None = None
+    b0: float = B0
+    echo_time: float = ECHO_TIME
+
+
+def phase_problem(
+    field: Tensor,
+    mask: Tensor,
+    voxel_size: Sequence[float],
+    b0_dir: Sequence[float],
+    signal: Signal,
+    *,
+    region: Tensor | None = None,
+) -> PhaseProblem:
+    """The problem of a `field` `(X, Y, Z)` in ppm as phase φ = 2π·γ·B0·TE·field.
+
+    Where the field of a strong source would make more than `LARGEST_PHASE` of it, φ is made
+    smaller. Weights are those of `noise_weights`; without a noise map, noise is taken as
+    ∝ 1/`magnitude`, and without either all weights are one. The data mask leaves out voxels of
+    `mask` with a non-finite field, which stay in the source region; a `region` (bool) adds to
+    it. Raises ValueError for an empty mask.
+    """
+    noise, magnitude, b0, echo_time = signal
+    mask = mask.bool()
+    M = mask & torch.isfinite(field)
+    S = mask if region is None else mask | region.bool()
+    known = torch.where(M, field, field.new_zeros(()))
+    sigma = field_noise(known, mask, voxel_size, b0_dir, noise=noise)
+    if noise is None and magnitude is not None and bool((magnitude[mask] > 0).any()):
+        noise = torch.where(magnitude > 0, 1 / magnitude.clamp_min(1e-30), magnitude.new_zeros(()))
+    weights = noise_weights(noise, mask).to(field) * M
+    grid = working_grid(S, padding=PADDING)
+    base = _problem(M, S, voxel_size, b0_dir, grid, grid.shape, like=field)
+    radians = TWO_PI * GYROMAGNETIC_RATIO * b0 * echo_time
+    if (peak := float(_without_spikes(known.abs()).max())) * radians > LARGEST_PHASE:
+        radians = LARGEST_PHASE / peak
+    index = base.S.view(-1).nonzero().squeeze(1)
+    return PhaseProblem(
+        **vars(base),
+        index=index,
+        phase=base.cut(known).view(-1)[index] * radians,
+        weights=base.cut(weights).view(-1)[index],
+        radians=radians,
+        noise=sigma,
+    )
+
+
+def _problem(
+    M: Tensor,
+    S: Tensor,
+    voxel_size: Sequence[float],
+    b0_dir: Sequence[float],
+    grid: WorkingGrid,
+    shape: Shape,
+    *,
+    like: Tensor,
+) -> Problem:
+    """The geometry of volumes `M` and `S` (bool) cut to `grid`."""
+    relative = relative_voxel_size(voxel_size)
+    D = dipole_kernel(shape, relative, b0_dir, like)
+    return Problem(grid.embed(M), grid.embed(S), D, relative, grid, shape)
+
+
+def _without_spikes(x: Tensor) -> Tensor:
+    """The median of three along each axis: single voxels that stand out are gone."""
+    for axis in range(3):
+        a, c = x.roll(1, axis), x.roll(-1, axis)
+        x = torch.maximum(torch.minimum(a, c), torch.minimum(torch.maximum(a, c), x))
+    return x
+
+
+def relative_change(x: Tensor, before: Tensor, region: Tensor) -> float:
+    """‖x − before‖/‖x‖ in the `region`; 0 where both vanish."""
+    size = float((x * region).norm())
+    return float(((x - before) * region).norm()) / size if size > 0 else 0.0
