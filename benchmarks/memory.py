@@ -89,7 +89,8 @@ def peaks(out: Path, voxel_size: float, only: list[str] | None) -> Iterator[tupl
         graph.run(plugin=MultiProcPlugin({"n_procs": 1, "memory_gb": 64, "gpu_ids": []}))
     for node in graph._get_all_nodes():
         inside = "/".join(node.fullname.split(".")[-2:])
-        place = next(Path(graph.base_dir).glob(f"**/{inside}/timing.json"), None)
+        report = f"{type(node.interface).__name__}.json"
+        place = next(Path(graph.base_dir).glob(f"**/{inside}/{report}"), None)
         if place is not None:
             measured = json.loads(place.read_text())["peak_gb"] * 1024**3 / 1e9
             name = node.name.removeprefix("reference_") if "_wf_" in node.fullname else node.name
@@ -136,11 +137,19 @@ def every_method(
     size = Resources(acquisition.voxels, len(acquisition.echo_times))
     times, b0, same = acquisition.echo_times, acquisition.b0, {"parameters": settings.parameters}
     factories: dict[str, Callable[..., pe.Workflow]] = {
-        "unwrapping": lambda m, **k: init_fieldmap_wf(times, b0, size, unwrapping=m, **k),
-        "fit": lambda m, **k: init_fieldmap_wf(times, b0, size, fit=m, **k),
-        "mask": lambda m, **k: init_masking_wf(size, mask=m, **k),
+        "unwrapping": lambda m, **k: init_fieldmap_wf(
+            times, b0, size, unwrapping=m, fit=configuration.Settings.fit, **k
+        ),
+        "fit": lambda m, **k: init_fieldmap_wf(
+            times, b0, size, unwrapping=configuration.Settings.unwrapping, fit=m, **k
+        ),
+        "mask": lambda m, **k: init_masking_wf(
+            size, mask=m, trim=configuration.Settings.trim, **k
+        ),
         "background": lambda m, **k: init_background_wf(size, background=m, **k),
-        "inversion": lambda m, **k: init_inversion_wf(b0, times[1], size, inversions=(m,), **k),
+        "inversion": lambda m, **k: init_inversion_wf(
+            b0, times[1], size, inversions=(m,), reference=configuration.Settings.reference, **k
+        ),
         "relaxometry": lambda m, **k: init_relaxometry_wf(times, size, relaxometry=m, **k),
     }
     made = [

@@ -133,12 +133,16 @@ def print_cost(work: Path, wall: float) -> None:
     """What each node took, and what is left for Nipype."""
     print(f"\n{'step':<34}{'wall s':>9}{'CPU s':>9}{'peak GB':>9}")
     total = 0.0
-    timings = sorted(work.rglob("timing.json"), key=lambda p: p.stat().st_mtime)
-    for path in timings:
+    reports = [p for p in work.rglob("*.json") if p.name[0] not in "_."]
+    for path in sorted(reports, key=lambda p: p.stat().st_mtime):
         cost = json.loads(path.read_text())
+        if "cpu_seconds" not in cost:
+            continue
         name = ".".join(path.parts[-3:-1])
-        print(f"{name:<34}{cost['wall_s']:>9.2f}{cost['cpu_s']:>9.2f}{cost['peak_gb']:>9.2f}")
-        total += cost["wall_s"]
+        print(
+            f"{name:<34}{cost['seconds']:>9.2f}{cost['cpu_seconds']:>9.2f}{cost['peak_gb']:>9.2f}"
+        )
+        total += cost["seconds"]
     print(f"{'sum of the steps':<34}{total:>9.2f}")
     print(f"{'whole command':<34}{wall:>9.2f}")
 

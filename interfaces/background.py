@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
+from nipype.interfaces.base import File, isdefined, traits
 
 from qsm_nipype.errors import DataError
-from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, accepted, resolve
+from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec, accepted, resolve
 from qsm_nipype.volume import Volume, load, same_grid, save
 
 _CORE = "qsm_nipype.core.background"
@@ -20,10 +20,9 @@ class _BackgroundInputSpec(QSMInputSpec):
     in_noise = File(exists=True, desc="standard deviation of the field's noise (ppm)")
 
 
-class _BackgroundOutputSpec(TraitedSpec):
+class _BackgroundOutputSpec(QSMOutputSpec):
     out_file = File(exists=True, desc="local field (ppm), zero outside out_mask")
     out_mask = File(exists=True, desc="where the method could tell the local field")
-    iterations = traits.Int(desc="iterations of the solver; 0 for a direct method")
 
 
 class BackgroundRemoval(QSMInterface):
@@ -53,7 +52,7 @@ class BackgroundRemoval(QSMInterface):
         return {
             "out_file": save(cwd / "localfield.nii", local.field, total),
             "out_mask": save(cwd / "mask.nii", local.mask, total),
-            "iterations": local.iterations,
+            "record": {"iterations": local.iterations},
         }
 
 

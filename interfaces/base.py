@@ -6,17 +6,24 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
-import json
 import time
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import BaseInterface, BaseInterfaceInputSpec, isdefined, traits
+from nipype.interfaces.base import (
+    BaseInterface,
+    BaseInterfaceInputSpec,
+    File,
+    TraitedSpec,
+    isdefined,
+    traits,
+)
 
 from qsm_nipype import __version__
 from qsm_nipype.system import memory
+from qsm_nipype.system.files import write_json
 from qsm_nipype.system.threads import limit_threads
 
 #: Packages and modules that nodes compute with; a test compares them with what nodes import.
@@ -89,13 +96,26 @@ def _contents(folder: Path) -> list[tuple[str, int, int]]:
     return [(name, state.st_size, state.st_mtime_ns) for name, state in states]
 
 
+class QSMOutputSpec(TraitedSpec):
+    """Outputs that every node has."""
+
+    out_record = File(
+        exists=True, desc="JSON: what the node found and decided, warnings, numbers, its cost"
+    )
+
+
 class QSMInterface(BaseInterface):
     """Load, one call into `core` or `models`, save.
 
-    A subclass implements `_run(cwd)` and returns its outputs by port name.
+    A subclass implements `_run(cwd)` and returns its outputs by port name; what it puts under
+    "record" (parameters chosen, warnings, numbers, anything a reader may want) is written to
+    `out_record` together with what the node cost. `function` is the `module:name` of what does
+    the work, if the registry lists the interface.
     """
 
     input_spec = QSMInputSpec
+    output_spec = QSMOutputSpec
+    function = ""
 
     def _run_interface(self, runtime: Any) -> Any:
         importlib.import_module("torch")  # before its threads can be held
@@ -104,7 +124,10 @@ class QSMInterface(BaseInterface):
         memory.reset_peak()
         started = time.perf_counter(), time.process_time()
         self._results = self._run(Path(runtime.cwd))
-        _write_timing(Path(runtime.cwd), *started)
+        record = {**self._results.pop("record", {}), **_cost(*started)}
+        self._results["out_record"] = write_json(
+            Path(runtime.cwd) / f"{type(self).__name__}.json", record
+        )
         return runtime
 
     def _run(self, cwd: Path) -> dict[str, Any]:
@@ -125,14 +148,23 @@ class QSMInterface(BaseInterface):
         return {name: value for name, value in values.items() if isdefined(value)}
 
 
-def _write_timing(cwd: Path, wall: float, cpu: float) -> None:
-    """Leave the node's cost beside its outputs, for the report and the benchmarks."""
-    timing = {
-        "wall_s": round(time.perf_counter() - wall, 3),
-        "cpu_s": round(time.process_time() - cpu, 3),
+def _cost(wall: float, cpu: float) -> dict[str, float]:
+    """What the node cost since its start, for the report and the benchmarks."""
+    return {
+        "seconds": round(time.perf_counter() - wall, 3),
+        "cpu_seconds": round(time.process_time() - cpu, 3),
         "peak_gb": round(memory.peak_gb(), 3),
     }
-    (cwd / "timing.json").write_text(json.dumps(timing), encoding="utf-8")
+
+
+def files_of(value: Any) -> list[str]:
+    """The files on a port that was added to a dynamic spec: none, one, or a list of them.
+
+    Nipype copies such ports without their types, so that one file stays a string.
+    """
+    if value is None or not isdefined(value) or not value:
+        return []
+    return [value] if isinstance(value, str) else list(value)
 
 
 def resolve(function: str) -> Callable[..., Any]:

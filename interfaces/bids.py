@@ -7,7 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import DynamicTraitedSpec, File, TraitedSpec, isdefined, traits
+from nipype.interfaces.base import (
+    DynamicTraitedSpec,
+    File,
+    InputMultiObject,
+    isdefined,
+    traits,
+)
 
 from qsm_nipype.dataset.derivatives import (
     compress,
@@ -20,7 +26,7 @@ from qsm_nipype.dataset.derivatives import (
     without_ending,
 )
 from qsm_nipype.dataset.names import stem
-from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
+from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec, files_of
 from qsm_nipype.system.files import write_json, write_text
 
 
@@ -32,7 +38,7 @@ class _SinkInputSpec(DynamicTraitedSpec, QSMInputSpec):
     descriptions = traits.Dict(desc="kind → desc- entities, one for each file of a list")
 
 
-class _SinkOutputSpec(TraitedSpec):
+class _SinkOutputSpec(QSMOutputSpec):
     out_files = traits.List(File, desc="images and tables written")
 
 
@@ -52,7 +58,10 @@ class DerivativesSink(QSMInterface):
         for kind in self.kinds:
             if kind not in table():
                 raise KeyError(f"{kind!r} is not in derivatives.yml")
-            self.inputs.add_trait(kind, traits.Either(File, traits.List(File)))
+            self.inputs.add_trait(kind, InputMultiObject(File(exists=True)))
+            for part in ("table", "columns"):
+                if part in table()[kind]:
+                    self.inputs.add_trait(f"{kind}_{part}", File(exists=True))
         self.inputs.trait_set(trait_change_notify=False)
 
     def targets(self) -> list[Path]:
@@ -78,20 +87,10 @@ class DerivativesSink(QSMInterface):
         self._remember([*self._remembered(base), *self.targets()])  # should this be killed
         written = []
         for kind in self.kinds:
-            value = getattr(self.inputs, kind)
-            if not isdefined(value):
-                continue
-            files = [value] if isinstance(value, str) else value
-            if table()[kind].get("kind") == "table":
-                written.append(self._write_table(base, kind, Path(files[0])))
-                continue
-            for source, name in zip(files, self._stems(kind, len(files)), strict=True):
-                written.append(base / f"{name}.nii.gz")
-                compress(Path(source), written[-1])
-                own = sidecar_of(kind, record, inversion=files.index(source))
-                write_json(base / f"{name}.json", own)
-                if "labels" in table()[kind]:
-                    write_text(base / f"{name}.tsv", look_up(table()[kind]["labels"]))
+            files = files_of(getattr(self.inputs, kind))
+            stems = self._stems(kind, len(files)) if files else []
+            for place, (source, name) in enumerate(zip(files, stems, strict=True)):
+                written.append(self._write(kind, Path(source), base / name, record, place))
         written.append(self._write_qc(base, record))
         for path in set(self._remembered(base)) - set(written):
             for ending in (".nii.gz", ".json", ".tsv"):
@@ -119,12 +118,28 @@ class DerivativesSink(QSMInterface):
         names = sorted({path.relative_to(base).as_posix() for path in paths})
         write_json(self._memory(), {"files": names})
 
-    def _write_table(self, base: Path, kind: str, source: Path) -> Path:
-        """A node's table with the data dictionary `columns.json` beside it."""
-        path = base / derivative_path(kind, self.inputs.entities, self.inputs.datatype)
-        for file, ending in ((source, ".tsv"), (source.with_name("columns.json"), ".json")):
-            write_text(path.with_name(path.name + ending), file.read_text(encoding="utf-8"))
-        return path.with_name(f"{path.name}.tsv")
+    def _write(
+        self, kind: str, source: Path, target: Path, record: Mapping[str, Any], place: int
+    ) -> Path:
+        """One file of a kind, the `place`-th, with its sidecar and its table."""
+        row = table()[kind]
+        sidecar = {} if row.get("kind") == "table" else sidecar_of(kind, record, inversion=place)
+        if "columns" in row:
+            columns = Path(getattr(self.inputs, f"{kind}_columns"))
+            sidecar |= json.loads(columns.read_text(encoding="utf-8"))
+        write_json(target.with_name(f"{target.name}.json"), sidecar)
+        beside = target.with_name(f"{target.name}.tsv")
+        if row.get("kind") == "table":
+            write_text(beside, source.read_text(encoding="utf-8"))
+            return beside
+        if "labels" in row:
+            write_text(beside, look_up(row["labels"]))
+        elif "table" in row:
+            rows = Path(getattr(self.inputs, f"{kind}_table"))
+            write_text(beside, rows.read_text(encoding="utf-8"))
+        image = target.with_name(f"{target.name}.nii.gz")
+        compress(source, image)
+        return image
 
     def _write_qc(self, base: Path, record: Mapping[str, Any]) -> Path:
         row, dictionary = qc_table(record)

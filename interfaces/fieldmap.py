@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
+from nipype.interfaces.base import File, isdefined, traits
 
 from qsm_nipype.errors import DataError
-from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
-from qsm_nipype.system.files import write_json
+from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec, resolve
 from qsm_nipype.volume import Volume, load, save
 
 
@@ -58,10 +57,9 @@ class _MCPC3DSInputSpec(_EchoInputSpec):
     smoothing = traits.Float(parameter=True, desc="SD of the offset's Gaussian (mm)")
 
 
-class _MCPC3DSOutputSpec(TraitedSpec):
+class _MCPC3DSOutputSpec(QSMOutputSpec):
     out_phase = File(exists=True, desc="phase with the offset removed (rad, wrapped)")
     out_offset = File(exists=True, desc="removed offset (rad)")
-    out_record = File(exists=True, desc="what was decided (JSON)")
 
 
 class MCPC3DS(QSMInterface):
@@ -69,12 +67,11 @@ class MCPC3DS(QSMInterface):
 
     input_spec = _MCPC3DSInputSpec
     output_spec = _MCPC3DSOutputSpec
+    function = "qsm_nipype.core.offsets:mcpc3ds"
 
     def _run(self, cwd: Path) -> dict[str, Any]:
-        from qsm_nipype.core.offsets import mcpc3ds
-
         phase = _echoes(self.inputs.in_phase, self.inputs.echo_times)
-        result = mcpc3ds(
+        result = resolve(self.function)(
             phase.tensor(self.device),
             _signal(self.inputs, phase, self.device),
             self.inputs.echo_times,
@@ -85,13 +82,10 @@ class MCPC3DS(QSMInterface):
         return {
             "out_phase": save(cwd / "phase_offset_removed.nii", result.phase, phase),
             "out_offset": save(cwd / "phase_offset.nii", result.offset, phase),
-            "out_record": write_json(
-                cwd / "offset.json",
-                dict(
-                    method="MCPC-3D-S",
-                    parameters={"bipolar": result.alternating is not None},
-                    warnings=list(result.warnings),
-                ),
+            "record": dict(
+                method="MCPC-3D-S",
+                parameters={"bipolar": result.alternating is not None},
+                warnings=list(result.warnings),
             ),
         }
 
@@ -101,11 +95,10 @@ class _RomeoInputSpec(_EchoInputSpec):
     template = traits.Range(low=0, parameter=True, desc="index of the leading echo")
 
 
-class _UnwrapOutputSpec(TraitedSpec):
+class _UnwrapOutputSpec(QSMOutputSpec):
     out_unwrapped = File(exists=True, desc="unwrapped phase (rad), echoes last")
     out_quality = File(exists=True, desc="voxel quality in [0, 1]")
     out_mask = File(exists=True, desc="where the phase was unwrapped")
-    out_record = File(exists=True, desc="what was decided (JSON)")
 
 
 class Romeo(QSMInterface):
@@ -113,12 +106,11 @@ class Romeo(QSMInterface):
 
     input_spec = _RomeoInputSpec
     output_spec = _UnwrapOutputSpec
+    function = "qsm_nipype.core.unwrapping:romeo"
 
     def _run(self, cwd: Path) -> dict[str, Any]:
-        from qsm_nipype.core.unwrapping import romeo
-
         phase = _echoes(self.inputs.in_phase, self.inputs.echo_times)
-        result = romeo(
+        result = resolve(self.function)(
             phase.tensor(self.device),
             self.inputs.echo_times,
             magnitude=_signal(self.inputs, phase, self.device),
@@ -129,15 +121,12 @@ class Romeo(QSMInterface):
             "out_unwrapped": save(cwd / "unwrapped.nii", result.phase, phase),
             "out_quality": save(cwd / "quality.nii", result.quality, phase),
             "out_mask": save(cwd / "unwrapped_mask.nii", result.mask, phase),
-            "out_record": write_json(
-                cwd / "unwrapping.json",
-                dict(
-                    method="ROMEO",
-                    mode=result.mode,
-                    template=result.template,
-                    inconsistency=result.inconsistency,
-                    regions=result.regions,
-                ),
+            "record": dict(
+                method="ROMEO",
+                mode=result.mode,
+                template=result.template,
+                inconsistency=result.inconsistency,
+                regions=result.regions,
             ),
         }
 
@@ -147,9 +136,10 @@ class LaplacianUnwrap(QSMInterface):
 
     input_spec = _EchoInputSpec
     output_spec = _UnwrapOutputSpec
+    function = "qsm_nipype.core.unwrapping:laplacian"
 
     def _run(self, cwd: Path) -> dict[str, Any]:
-        from qsm_nipype.core.unwrapping import laplacian, quality_map, signal_mask
+        from qsm_nipype.core.unwrapping import quality_map, signal_mask
 
         phase = _echoes(self.inputs.in_phase, self.inputs.echo_times)
         wrapped = phase.tensor(self.device)
@@ -157,13 +147,12 @@ class LaplacianUnwrap(QSMInterface):
         mask = _mask(self.inputs, self.device)
         mask = signal_mask(magnitude) if mask is None else mask
         quality = quality_map(wrapped, self.inputs.echo_times, magnitude=magnitude, mask=mask)
+        unwrapped = resolve(self.function)(wrapped, mask=mask)
         return {
-            "out_unwrapped": save(cwd / "unwrapped.nii", laplacian(wrapped, mask=mask), phase),
+            "out_unwrapped": save(cwd / "unwrapped.nii", unwrapped, phase),
             "out_quality": save(cwd / "quality.nii", quality, phase),
             "out_mask": save(cwd / "unwrapped_mask.nii", mask, phase),
-            "out_record": write_json(
-                cwd / "unwrapping.json", dict(method="Laplacian", mode="individual")
-            ),
+            "record": dict(method="Laplacian", mode="individual"),
         }
 
 
@@ -173,23 +162,19 @@ class _FitInputSpec(_EchoInputSpec):
     repair = traits.Bool(parameter=True, desc="repair 2π outliers")
 
 
-class _FitOutputSpec(TraitedSpec):
+class _FitOutputSpec(QSMOutputSpec):
     total_field = File(exists=True, desc="total field (ppm)")
     field_noise = File(exists=True, desc="SD of the field (ppm)")
     residual = File(exists=True, desc="RMS of the echoes about the fit (rad)")
     reliability = File(exists=True, desc="0..1; 0.5 at 0.3 rad residual or phase noise")
-    out_record = File(exists=True, desc="what was found (JSON)")
 
 
 class _Fit(QSMInterface):
     output_spec = _FitOutputSpec
-    _method = ""
 
     def _run(self, cwd: Path) -> dict[str, Any]:
-        from qsm_nipype.core import fieldmap
-
         phase = _echoes(self.inputs.in_phase, self.inputs.echo_times)
-        result = getattr(fieldmap, self._method)(
+        result = resolve(self.function)(
             phase.tensor(self.device),
             _signal(self.inputs, phase, self.device),
             self.inputs.echo_times,
@@ -202,14 +187,11 @@ class _Fit(QSMInterface):
             "field_noise": save(cwd / "field_noise.nii", result.noise, phase),
             "residual": save(cwd / "residual.nii", result.residual, phase),
             "reliability": save(cwd / "reliability.nii", result.reliability, phase),
-            "out_record": write_json(
-                cwd / "fieldmap.json",
-                dict(
-                    method=self._method,
-                    noise_of_signal=result.sigma,
-                    repaired_voxels=result.repaired,
-                    **self.parameters(),
-                ),
+            "record": dict(
+                method=self.function.partition(":")[2],
+                noise_of_signal=result.sigma,
+                repaired_voxels=result.repaired,
+                **self.parameters(),
             ),
         }
 
@@ -218,7 +200,7 @@ class LinearFit(_Fit):
     """Magnitude-weighted straight line through the unwrapped phase."""
 
     input_spec = _FitInputSpec
-    _method = "linear_fit"
+    function = "qsm_nipype.core.fieldmap:linear_fit"
 
 
 class _NonlinearFitInputSpec(_FitInputSpec):
@@ -229,4 +211,4 @@ class NonlinearFit(_Fit):
     """Fit of the complex signal, from the same inputs."""
 
     input_spec = _NonlinearFitInputSpec
-    _method = "nonlinear_fit"
+    function = "qsm_nipype.core.fieldmap:nonlinear_fit"

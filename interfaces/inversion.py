@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, isdefined, traits
+from nipype.interfaces.base import File, InputMultiObject, isdefined, traits
 
 from qsm_nipype.errors import DataError
-from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, accepted, resolve
-from qsm_nipype.system.files import write_json
+from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec, accepted, resolve
 from qsm_nipype.volume import Volume, load, same_grid, save
 
 
@@ -18,19 +17,16 @@ class _InversionInputSpec(QSMInputSpec):
     in_mask = File(exists=True, mandatory=True, desc="voxels with a valid field")
     in_noise = File(exists=True, desc="noise SD of the field (ppm)")
     in_magnitude = File(exists=True, desc="echo-combined magnitude")
-    in_total_field = File(exists=True, desc="total field (ppm), for methods that use it as well")
     b0 = traits.Float(desc="main field strength (T)")
     echo_time = traits.Float(desc="effective echo time (s)")
     b0_dir = traits.Tuple(
         *[traits.Float()] * 3, desc="B0 direction along the voxel axes; default from the affine"
     )
     out_file = File("chi.nii", usedefault=True, desc="susceptibility (ppm)")
-    out_record = File("inversion.json", usedefault=True, desc="how the result was reached")
 
 
-class _InversionOutputSpec(TraitedSpec):
+class _InversionOutputSpec(QSMOutputSpec):
     out_file = File(exists=True, desc="susceptibility (ppm)")
-    out_record = File(exists=True, desc="method, iterations, convergence, parameters chosen")
 
 
 class DipoleInversion(QSMInterface):
@@ -60,19 +56,19 @@ class DipoleInversion(QSMInterface):
         }
         return {
             "out_file": save(cwd / self.inputs.out_file, solution.chi, field),
-            "out_record": write_json(cwd / self.inputs.out_record, record),
+            "record": record,
         }
 
     def _optional(self, field: Volume) -> dict[str, Any]:
         """The inputs that were given, by the names the core functions know them by."""
+        from qsm_nipype.core.masking import combined_magnitude
+
         found: dict[str, Any] = {}
-        for port, name in (
-            ("in_noise", "noise"),
-            ("in_magnitude", "magnitude"),
-            ("in_total_field", "total_field"),
-        ):
-            if isdefined(getattr(self.inputs, port)):
-                found[name] = _combined(self._volume(port, field).tensor(self.device))
+        if isdefined(self.inputs.in_noise):
+            found["noise"] = self._volume("in_noise", field).tensor(self.device)
+        if isdefined(self.inputs.in_magnitude):
+            magnitude = self._volume("in_magnitude", field).tensor(self.device)
+            found["magnitude"] = combined_magnitude(magnitude)
         for name in ("b0", "echo_time"):
             if isdefined(getattr(self.inputs, name)):
                 found[name] = getattr(self.inputs, name)
@@ -85,11 +81,6 @@ class DipoleInversion(QSMInterface):
                 f"{volume.path}: its grid is not that of {field.path}; resample it to that grid"
             )
         return volume
-
-
-def _combined(volume: Any) -> Any:
-    """Root of the sum of squares over the echoes, where there are echoes."""
-    return volume if volume.ndim == 3 else volume.square().sum(-1).sqrt()
 
 
 class _TKDInputSpec(_InversionInputSpec):
@@ -226,7 +217,7 @@ class _AgreementInputSpec(QSMInputSpec):
     out_file = File("agreement.nii", usedefault=True, desc="SD over the methods (ppm)")
 
 
-class _AgreementOutputSpec(TraitedSpec):
+class _AgreementOutputSpec(QSMOutputSpec):
     out_mean = File(exists=True, desc="mean over the methods (ppm)")
     out_file = File(exists=True, desc="SD over the methods (ppm)")
 

@@ -1,17 +1,15 @@
-"""MS lesions as nodes: mask and FLAIR brought to the map, instances, rims, table, picture."""
+"""MS lesions as nodes: mask and FLAIR brought to the map, instances, rims, table."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import File, Str, TraitedSpec, isdefined, traits
+from nipype.interfaces.base import File, Str, isdefined, traits
 
-from qsm_nipype.dataset.derivatives import compress, derivative_path, sidecar_of
 from qsm_nipype.errors import DataError
-from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
-from qsm_nipype.system.files import write_bytes, write_json, write_text
+from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec, resolve
+from qsm_nipype.system.files import write_json, write_text
 from qsm_nipype.volume import Volume, load, same_grid, save
 
 
@@ -22,10 +20,9 @@ class _FindLesionsInputSpec(QSMInputSpec):
     method = traits.Str(parameter=True, desc="split or components")
 
 
-class _FindLesionsOutputSpec(TraitedSpec):
+class _FindLesionsOutputSpec(QSMOutputSpec):
     out_instances = File(desc="lesions 1, 2 … on the grid of the magnitude")
     out_flair = File(desc="FLAIR on that grid")
-    out_record = File(desc="JSON: space of the mask, registration, warnings")
 
 
 class FindLesions(QSMInterface):
@@ -51,7 +48,7 @@ class FindLesions(QSMInterface):
         return {
             "out_instances": save(cwd / "instances.nii", instances, magnitude),
             "out_flair": save(cwd / "flair.nii", flair, magnitude),
-            "out_record": write_json(cwd / "record.json", record),
+            "record": record,
         }
 
     def _find(self, magnitude: Volume) -> tuple[Any, Any, dict[str, Any]]:
@@ -114,15 +111,12 @@ class _RimNetInputSpec(QSMInputSpec):
     in_mask = File(exists=True, mandatory=True, desc="where it is known")
     in_instances = File(exists=True, mandatory=True, desc="lesions 1, 2 …")
     in_flair = File(exists=True, mandatory=True, desc="FLAIR on the same grid")
-    in_record = File(exists=True, mandatory=True, desc="of how the lesions were found (JSON)")
-    min_volume = traits.Float(
-        mandatory=True, parameter=True, desc="smallest lesion classified (mm³)"
-    )
+    min_volume = traits.Float(mandatory=True, desc="smallest lesion classified (mm³)")
 
 
-class _RimNetOutputSpec(TraitedSpec):
-    out_table = File(desc="one row for each lesion (TSV)")
-    out_record = File(desc="JSON: counts, warnings")
+class _RimNetOutputSpec(QSMOutputSpec):
+    out_table = File(exists=True, desc="one row for each lesion (TSV)")
+    out_columns = File(exists=True, desc="what its columns mean (JSON)")
 
 
 class QSMRimNet(QSMInterface):
@@ -130,16 +124,17 @@ class QSMRimNet(QSMInterface):
 
     input_spec = _RimNetInputSpec
     output_spec = _RimNetOutputSpec
+    function = "qsm_nipype.models.rim_table:classify"
 
     def _run(self, cwd: Path) -> dict[str, Any]:
         from qsm_nipype.models.registry import read_weights
         from qsm_nipype.models.rim import trained
-        from qsm_nipype.models.rim_table import classify
+        from qsm_nipype.models.rim_table import COLUMNS
 
         chi = self.inputs.in_chi if isinstance(self.inputs.in_chi, str) else self.inputs.in_chi[0]
         volume, mask = load(chi), load(self.inputs.in_mask)
         weights = self.inputs.weights if isdefined(self.inputs.weights) else None
-        found = classify(
+        found = resolve(self.function)(
             volume.data,
             load(self.inputs.in_flair).data,
             mask.data > 0.5,
@@ -147,80 +142,11 @@ class QSMRimNet(QSMInterface):
             volume.affine,
             trained(read_weights("rim", weights)),
             device=self.device,
-            **self.parameters(),
+            min_volume=self.inputs.min_volume,
         )
-        record = json.loads(Path(self.inputs.in_record).read_text(encoding="utf-8"))
-        record["warnings"] = [*record["warnings"], *found.warnings]
-        record["numbers"] = found.numbers()
+        columns = {name: {"Description": text} for name, text in COLUMNS.items()}
         return {
             "out_table": write_text(cwd / "lesions.tsv", found.tsv()),
-            "out_record": write_json(cwd / "record.json", record),
+            "out_columns": write_json(cwd / "columns.json", columns),
+            "record": {"warnings": list(found.warnings), "numbers": found.numbers()},
         }
-
-
-class _LesionSinkInputSpec(QSMInputSpec):
-    base_directory = traits.Str(mandatory=True, desc="the derivatives dataset")
-    entities = traits.Dict(mandatory=True, desc="entities of the source acquisition")
-    datatype = traits.Str("anat", usedefault=True, desc="folder below the subject's")
-    in_record = File(exists=True, mandatory=True, desc="record of the acquisition (JSON)")
-    in_instances = File(exists=True, mandatory=True, desc="lesions 1, 2 …")
-    in_table = File(exists=True, mandatory=True, desc="one row for each (TSV)")
-    in_flair = File(exists=True, mandatory=True, desc="FLAIR on the same grid")
-    in_chi = traits.List(File(exists=True), mandatory=True, desc="susceptibility (ppm)")
-
-
-class _LesionSinkOutputSpec(TraitedSpec):
-    out_files = traits.List(File, desc="images and table written")
-    out_figures = traits.List(traits.Dict, desc="entries of the record's figures")
-
-
-class LesionSink(QSMInterface):
-    """Write labels, table, FLAIR and the picture of the rim lesions into the dataset."""
-
-    input_spec = _LesionSinkInputSpec
-    output_spec = _LesionSinkOutputSpec
-
-    def targets(self) -> list[Path]:
-        """The files that this node writes."""
-        lesions, flair = (self._stem(kind) for kind in ("lesions", "flair"))
-        ends = [(lesions, ".nii.gz"), (lesions, ".tsv"), (flair, ".nii.gz")]
-        return [stem.with_name(stem.name + end) for stem, end in ends]
-
-    def _stem(self, kind: str) -> Path:
-        base = Path(self.inputs.base_directory)
-        return base / derivative_path(kind, self.inputs.entities, self.inputs.datatype)
-
-    def _run(self, cwd: Path) -> dict[str, Any]:
-        from qsm_nipype.models.rim_table import COLUMNS
-        from qsm_nipype.report.lesions import draw_rims
-
-        record = json.loads(Path(self.inputs.in_record).read_text(encoding="utf-8"))
-        labels, table, flair = self.targets()
-        compress(Path(self.inputs.in_instances), labels)
-        compress(Path(self.inputs.in_flair), flair)
-        write_text(table, Path(self.inputs.in_table).read_text(encoding="utf-8"))
-        for kind in ("lesions", "flair"):
-            stem = self._stem(kind)
-            columns = {name: {"Description": text} for name, text in COLUMNS.items()}
-            own = sidecar_of(kind, record) | (columns if kind == "lesions" else {})
-            write_json(stem.with_name(f"{stem.name}.json"), own)
-        chi = load(self.inputs.in_chi[0])
-        png, caption = draw_rims(
-            chi.data,
-            load(self.inputs.in_flair).data,
-            load(self.inputs.in_instances, dtype="int32").data,
-            table.read_text(encoding="utf-8"),
-            chi.affine,
-        )
-        base = Path(self.inputs.base_directory)
-        folder = base / f"sub-{self.inputs.entities['sub']}" / "figures"
-        name = labels.name.split("_desc-")[0]
-        picture = folder / f"{name}_desc-rims_figure.png"
-        write_bytes(picture, png)
-        figure = {
-            "name": "rims",
-            "title": "Lesions with a paramagnetic rim",
-            "caption": caption,
-            "path": picture.relative_to(base).as_posix(),
-        }
-        return {"out_files": [str(p) for p in self.targets()], "out_figures": [figure]}

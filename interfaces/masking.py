@@ -5,17 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import File, InputMultiPath, TraitedSpec, isdefined, traits
+from nipype.interfaces.base import File, InputMultiPath, isdefined, traits
 
 from qsm_nipype.errors import DataError
-from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, resolve
-from qsm_nipype.system.files import write_json
+from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec, resolve
 from qsm_nipype.volume import Volume, load, same_grid, save
 
 _CORE = "qsm_nipype.core.masking"
 
 
-class _MaskOutputSpec(TraitedSpec):
+class _MaskOutputSpec(QSMOutputSpec):
     out_mask = File(exists=True, desc="mask")
 
 
@@ -63,11 +62,12 @@ class QualityMask(QSMInterface):
 
     input_spec = _QualityMaskInputSpec
     output_spec = _MaskOutputSpec
+    function = f"{_CORE}:quality_mask"
 
     def _run(self, cwd: Path) -> dict[str, Any]:
         magnitude = load(self.inputs.in_file)
         quality = _load_like(magnitude, self.inputs.in_quality).tensor(self.device)
-        mask = resolve(f"{_CORE}:quality_mask")(
+        mask = resolve(self.function)(
             magnitude.tensor(self.device),
             magnitude.voxel_size,
             quality=quality,
@@ -88,7 +88,6 @@ class _TrimMaskInputSpec(QSMInputSpec):
 
 class _TrimMaskOutputSpec(_MaskOutputSpec):
     out_brain = File(exists=True, desc="the mask without dropout at its surface")
-    out_record = File(exists=True, desc="JSON: numbers, warnings")
 
 
 class TrimMask(QSMInterface):
@@ -96,12 +95,13 @@ class TrimMask(QSMInterface):
 
     input_spec = _TrimMaskInputSpec
     output_spec = _TrimMaskOutputSpec
+    function = f"{_CORE}:reliable_mask"
 
     def _run(self, cwd: Path) -> dict[str, Any]:
         volume = load(self.inputs.in_mask)
         whole = volume.mask(self.device)
         reliability = _load_like(volume, self.inputs.in_reliability).tensor(self.device)
-        mask = resolve(f"{_CORE}:reliable_mask")(
+        mask = resolve(self.function)(
             whole,
             volume.voxel_size,
             reliability=reliability,
@@ -118,9 +118,7 @@ class TrimMask(QSMInterface):
         return {
             "out_mask": _save(cwd, mask, volume),
             "out_brain": save(cwd / "brain.nii", brain, volume),
-            "out_record": write_json(
-                cwd / "trim.json", {"numbers": numbers, "warnings": list(warnings)}
-            ),
+            "record": {"numbers": numbers, "warnings": list(warnings)},
         }
 
     def _judge(self, whole: Any, kept: Any, reliability: Any) -> tuple[dict[str, Any], Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import File, Str, TraitedSpec, isdefined, traits
+from nipype.interfaces.base import File, Str, isdefined, traits
 
-from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
+from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec, resolve
 from qsm_nipype.interfaces.inversion import DipoleInversion
 from qsm_nipype.volume import Volume, canonical, load, save
 
@@ -48,7 +48,7 @@ class _QSMMaskNetInputSpec(_DeepbetInputSpec):
     weights = Str(desc=_WEIGHTS)
 
 
-class _BrainOutputSpec(TraitedSpec):
+class _BrainOutputSpec(QSMOutputSpec):
     out_mask = File(exists=True, desc="brain mask")
 
 
@@ -57,15 +57,15 @@ class Deepbet(QSMInterface):
 
     input_spec = _DeepbetInputSpec
     output_spec = _BrainOutputSpec
+    function = "qsm_nipype.models.deepbet:deepbet_mask"
 
     def _run(self, cwd: Path) -> dict[str, Any]:
         from qsm_nipype.core.masking import combined_magnitude
-        from qsm_nipype.models.deepbet import deepbet_mask
 
         magnitude = load(self.inputs.in_magnitude)
         turned, back = canonical(magnitude)
         image = combined_magnitude(turned.tensor(self.device))
-        mask = deepbet_mask(image, turned.voxel_size, **self.parameters())
+        mask = resolve(self.function)(image, turned.voxel_size, **self.parameters())
         return {"out_mask": save(cwd / "mask.nii", back(mask.cpu().numpy()), magnitude)}
 
 
@@ -78,16 +78,17 @@ class QSMMaskNet(QSMInterface):
 
     input_spec = _QSMMaskNetInputSpec
     output_spec = _BrainOutputSpec
+    function = "qsm_nipype.models.mask:segment"
 
     def _run(self, cwd: Path) -> dict[str, Any]:
         from qsm_nipype.core.masking import combined_magnitude
-        from qsm_nipype.models.mask import segment, trained
+        from qsm_nipype.models.mask import trained
 
         magnitude = load(self.inputs.in_magnitude)
         turned, back = canonical(magnitude)
         network, edge = trained(_weights("mask", self.inputs))
         image = combined_magnitude(turned.tensor(self.device))
-        mask = segment(
+        mask = resolve(self.function)(
             image, turned.voxel_size, network.to(self.device), edge, **self.parameters()
         )
         return {"out_mask": save(cwd / "mask.nii", back(mask.cpu().numpy()), magnitude)}

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, isdefined, traits
+from nipype.interfaces.base import File, InputMultiObject, isdefined, traits
 
 from qsm_nipype.errors import DataError
-from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
-from qsm_nipype.system.files import write_json
+from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec, resolve
 from qsm_nipype.volume import Volume, open_image, same_grid, save
 
 
@@ -27,11 +26,9 @@ class _ReadPhaseInputSpec(QSMInputSpec):
     )
 
 
-class _ReadPhaseOutputSpec(TraitedSpec):
+class _ReadPhaseOutputSpec(QSMOutputSpec):
     out_phase = File(exists=True, desc="wrapped phase (rad), echoes last")
     out_magnitude = File(exists=True, desc="magnitude, echoes last")
-    out_record = File(exists=True, desc="what was found and decided (JSON)")
-    echo_times = traits.List(traits.Float, desc="echo times (s), as found in the metadata")
 
 
 class ReadPhase(QSMInterface):
@@ -42,10 +39,9 @@ class ReadPhase(QSMInterface):
 
     input_spec = _ReadPhaseInputSpec
     output_spec = _ReadPhaseOutputSpec
+    function = "qsm_nipype.core.reading:read_acquisition"
 
     def _run(self, cwd: Path) -> dict[str, Any]:
-        from qsm_nipype.core import reading
-
         inputs = self.inputs
         metadata = list(inputs.metadata) if isdefined(inputs.metadata) else []
         parts = {
@@ -54,7 +50,7 @@ class ReadPhase(QSMInterface):
             if isdefined(getattr(inputs, f"{name}_files"))
         }
         like = _one_grid([image for images, _ in parts.values() for image in images])
-        result = reading.read_acquisition(
+        result = resolve(self.function)(
             {name: echoes for name, (_, echoes) in parts.items()},
             like.voxel_size,
             like.b0_dir,
@@ -64,8 +60,7 @@ class ReadPhase(QSMInterface):
         return {
             "out_phase": save(cwd / "phase.nii", result.phase, like),
             "out_magnitude": save(cwd / "magnitude.nii", result.magnitude, like),
-            "out_record": write_json(cwd / "phase.json", result.record),
-            "echo_times": list(result.echo_times),
+            "record": result.record,
         }
 
 

@@ -1,20 +1,27 @@
-"""The record of an acquisition: what was done, how it went, and the numbers that tell."""
+"""The record of an acquisition: what was done, how it went, and its numbers."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import DynamicTraitedSpec, File, TraitedSpec, isdefined, traits
+from nipype.interfaces.base import (
+    DynamicTraitedSpec,
+    File,
+    InputMultiObject,
+    isdefined,
+    traits,
+)
 
-from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
+from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec, files_of
 from qsm_nipype.methods import STEPS
 from qsm_nipype.system.files import write_json
 from qsm_nipype.volume import Volume, load
 
-#: Steps whose node leaves a record; "read" and "reference" are not in the registry.
-RECORDED = ("read", *STEPS, "reference", "lesions")
+#: What a node cost, which is no finding about the acquisition.
+_COST = ("seconds", "cpu_seconds", "peak_gb")
 
 
 class _RecordInputSpec(DynamicTraitedSpec, QSMInputSpec):
@@ -28,15 +35,16 @@ class _RecordInputSpec(DynamicTraitedSpec, QSMInputSpec):
     in_r2star = File(exists=True, desc="R2* (1/s)")
 
 
-class _RecordOutputSpec(TraitedSpec):
-    out_record = File(desc="JSON; its parts are those of record.AcquisitionRecord")
+class _RecordOutputSpec(QSMOutputSpec):
+    out_acquisition = File(exists=True, desc="JSON; its parts are those of qsm_nipype.record")
 
 
-class AcquisitionRecord(QSMInterface):
-    """Join what the steps left beside their outputs; one port `from_STEP` for each step.
+class JoinRecords(QSMInterface):
+    """Join what the steps' nodes reported; one port `from_STEP` for each of `methods.STEPS`.
 
-    Such a port takes any output of that step's node (a list where there are several nodes): the
-    node's record and `timing.json` lie beside it.
+    Such a port takes the `out_record` of the step's node, or of several: as many as the step has
+    entries in `steps`, else all of them belong to its one entry, which takes its parameters from
+    the first.
     """
 
     input_spec = _RecordInputSpec
@@ -44,49 +52,37 @@ class AcquisitionRecord(QSMInterface):
 
     def __init__(self, **inputs: Any) -> None:
         super().__init__(**inputs)
-        for step in RECORDED:
-            self.inputs.add_trait(f"from_{step}", traits.Either(File, traits.List(File)))
+        for step in STEPS:
+            self.inputs.add_trait(f"from_{step}", InputMultiObject(File(exists=True)))
         self.inputs.trait_set(trait_change_notify=False)
 
     def _run(self, cwd: Path) -> dict[str, Any]:
-        record: dict[str, Any] = {**self.inputs.acquisition, "runtimes": {}}
-        found = {step: self._beside(step) for step in RECORDED}
-        record["phase_reading"] = found["read"][0][0] if found["read"] else {}
-        steps, used = [], dict.fromkeys(RECORDED, 0)
-        for entry in self.inputs.steps:
-            step = dict(entry)
-            index = used[step["step"]]
-            used[step["step"]] += 1
-            if index < len(found[step["step"]]):
-                own, _ = found[step["step"]][index]
-                step["parameters"] = {**own.get("parameters", {}), **step.get("parameters", {})}
-                step["record"] = own
-            steps.append(step)
-        record["steps"] = steps
-        for step, entries in found.items():
-            seconds = [timing.get("wall_s", 0.0) for _, timing in entries]
-            if seconds:
-                record["runtimes"][step] = round(sum(seconds), 2)
-        record["references"] = [reference_fields(own) for own, _ in found["reference"]]
-        told = [w for nodes in found.values() for own, _ in nodes for w in own.get("warnings", [])]
-        record["warnings"] = list(dict.fromkeys([*record.get("warnings", []), *told]))
+        reports = {step: self._reports(step) for step in STEPS}
+        record: dict[str, Any] = dict(self.inputs.acquisition)
+        record["phase_reading"] = _findings(next(iter(reports["read"]), {}))
+        record["steps"] = _with_reports(self.inputs.steps, reports)
+        record["runtimes"] = {
+            step: round(sum(own.get("seconds", 0.0) for own in nodes), 2)
+            for step, nodes in reports.items()
+            if nodes
+        }
+        record["references"] = [reference_fields(own) for own in reports["reference"]]
+        every = [own for nodes in reports.values() for own in nodes]
+        warnings = [w for own in every for w in own.get("warnings", [])]
+        record["warnings"] = list(dict.fromkeys([*record.get("warnings", []), *warnings]))
         volumes = self._volumes()
         if "mask" in volumes:
             record["acquisition"] = {**record["acquisition"], **geometry(volumes["mask"])}
         record["numbers"] = self._numbers(volumes, next(iter(record["references"]), {}))
-        for own, _ in found["segmentation"]:
+        for own in every:
+            record["numbers"] |= own.get("numbers", {})
+        for own in reports["segmentation"]:
             record["segmentation"] = segmentation_fields(own)
-        for entries in found.values():
-            for own, _ in entries:
-                record["numbers"] |= own.get("numbers", {})
-        return {"out_record": write_json(cwd / "acquisition.json", record)}
+        return {"out_acquisition": write_json(cwd / "acquisition.json", record)}
 
-    def _beside(self, step: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        value = getattr(self.inputs, f"from_{step}")
-        if value is None or not isdefined(value):  # an Either's default is None
-            return []
-        files = [value] if isinstance(value, str) else value
-        return [(_own_record(Path(f)), _timing(Path(f))) for f in files]
+    def _reports(self, step: str) -> list[dict[str, Any]]:
+        paths = files_of(getattr(self.inputs, f"from_{step}"))
+        return [json.loads(Path(path).read_text(encoding="utf-8")) for path in paths]
 
     def _volumes(self) -> dict[str, Volume]:
         volumes = {}
@@ -129,16 +125,27 @@ def geometry(volume: Volume) -> dict[str, Any]:
     }
 
 
-def _timing(sibling: Path) -> dict[str, Any]:
-    path = sibling.with_name("timing.json")
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+def _findings(report: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in report.items() if name not in _COST}
 
 
-def _own_record(sibling: Path) -> dict[str, Any]:
-    """The record beside a node's output; Nipype's own JSON files begin with an underscore."""
-    found = sorted(p for p in sibling.parent.glob("*.json") if p.name[0] not in "_.")
-    found = [p for p in found if p.name != "timing.json"]
-    return json.loads(found[0].read_text(encoding="utf-8")) if found else {}
+def _with_reports(
+    steps: Sequence[Mapping[str, Any]], reports: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> list[dict[str, Any]]:
+    """`steps` with the parameters that were chosen on the way and what each step reported."""
+    found = []
+    for place, entry in enumerate(steps):
+        nodes = list(reports[entry["step"]])
+        same = [i for i, other in enumerate(steps) if other["step"] == entry["step"]]
+        if len(same) > 1:
+            nodes = nodes[same.index(place) :][:1]
+        step = dict(entry)
+        chosen = nodes[0].get("parameters", {}) if nodes else {}
+        step["parameters"] = {**chosen, **step.get("parameters", {})}
+        if nodes:
+            step["record"] = _findings(nodes[0])
+        found.append(step)
+    return found
 
 
 def reference_fields(own: dict[str, Any]) -> dict[str, Any]:

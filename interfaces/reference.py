@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
+from nipype.interfaces.base import File, isdefined, traits
 
 from qsm_nipype.errors import DataError
-from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
-from qsm_nipype.system.files import write_json
+from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec, resolve
 from qsm_nipype.volume import load, same_grid, save
 
 
@@ -19,16 +18,14 @@ class _ReferenceInputSpec(QSMInputSpec):
     in_region = File(exists=True, desc="reference region: a mask, or a label image with `labels`")
     labels = traits.List(traits.Int(), desc="labels of in_region that make the region")
     kind = traits.Enum(
-        "brain", "csf", "region", "none", parameter=True, desc="what is taken as zero"
+        "brain", "csf", "region", "none", usedefault=True, desc="what is taken as zero"
     )
     erosion = traits.Int(parameter=True, desc="voxels taken off the region's surface")
     out_file = File("chi_ref.nii", usedefault=True, desc="referenced susceptibility (ppm)")
-    out_record = File("reference.json", usedefault=True, desc="mean and SD of the reference")
 
 
-class _ReferenceOutputSpec(TraitedSpec):
+class _ReferenceOutputSpec(QSMOutputSpec):
     out_file = File(exists=True, desc="referenced susceptibility (ppm)")
-    out_record = File(exists=True, desc="kind, mean, SD, voxels, what was subtracted")
 
 
 class Reference(QSMInterface):
@@ -36,16 +33,16 @@ class Reference(QSMInterface):
 
     input_spec = _ReferenceInputSpec
     output_spec = _ReferenceOutputSpec
+    function = "qsm_nipype.core.reference:reference"
 
     def _run(self, cwd: Path) -> dict[str, Any]:
-        from qsm_nipype.core.reference import reference
-
         chi, mask = load(self.inputs.in_file), load(self.inputs.in_mask)
         try:
-            result = reference(
+            result = resolve(self.function)(
                 chi.tensor(self.device),
                 mask.mask(self.device),
                 region=self._region(chi),
+                kind=self.inputs.kind,
                 **self.parameters(),
             )
         except ValueError as error:
@@ -63,7 +60,7 @@ class Reference(QSMInterface):
         }
         return {
             "out_file": save(cwd / self.inputs.out_file, result.chi, chi),
-            "out_record": write_json(cwd / self.inputs.out_record, record),
+            "record": record,
         }
 
     def _region(self, chi: Any) -> Any:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import File, TraitedSpec, traits
+from nipype.interfaces.base import File, traits
 
-from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, resolve
+from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec, resolve
 from qsm_nipype.volume import load, save
 
 
@@ -22,7 +22,7 @@ class _LogLinearInputSpec(_DecayInputSpec):
     reweightings = traits.Int(parameter=True, desc="refits with weights from the fitted decay")
 
 
-class DecayOutputSpec(TraitedSpec):
+class DecayOutputSpec(QSMOutputSpec):
     """Maps of the decay."""
 
     r2star = File(desc="R2* (1/s)")

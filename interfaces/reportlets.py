@@ -6,50 +6,65 @@ All pictures of an acquisition are one node: starting a process costs more than 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
+from nipype.interfaces.base import DynamicTraitedSpec, File, isdefined, traits
 
 from qsm_nipype import __version__
 from qsm_nipype.dataset.names import parse_name, stem
-from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
+from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec, files_of
 from qsm_nipype.system.files import write_bytes, write_text
-from qsm_nipype.volume import Volume, load
+from qsm_nipype.volume import load
 
-_MAPS = ("mask", "mask_chi", "residual", "total_field", "local_field", "agreement", "r2star")
+#: Maps of an acquisition that may be drawn: field of the report's workflow → what it is.
+MAPS = {
+    "magnitude": "echoes last",
+    "raw_phase": "wrapped phase, echoes last (rad)",
+    "unwrapped": "unwrapped phase, echoes last (rad)",
+    "mask": "brain",
+    "mask_chi": "voxels with susceptibility",
+    "residual": "of the field fit (rad)",
+    "total_field": "(ppm)",
+    "local_field": "(ppm)",
+    "agreement": "SD over the inversions (ppm)",
+    "r2star": "(1/s)",
+    "dentate": "dentate nuclei, 1 left, 2 right",
+    "dentate_box": "box that was searched for them",
+    "lesions": "lesions 1, 2 …",
+    "flair": "FLAIR on the same grid",
+}
 
 
-class _PicturesInputSpec(QSMInputSpec):
+class _PicturesInputSpec(DynamicTraitedSpec, QSMInputSpec):
     out_dir = traits.Str(mandatory=True, desc="the derivatives dataset")
+    label = traits.Str(mandatory=True, desc="of the acquisition")
     in_record = File(exists=True, mandatory=True, desc="record without pictures (JSON)")
     written = traits.List(traits.Str, desc="images and tables already in the dataset")
-    in_magnitude = File(exists=True, mandatory=True, desc="echoes last")
-    in_raw_phase = File(exists=True, mandatory=True, desc="wrapped phase, echoes last (rad)")
-    in_unwrapped = File(exists=True, mandatory=True, desc="unwrapped phase, echoes last (rad)")
     in_chi = traits.List(File(exists=True), mandatory=True, desc="susceptibility, by inversion")
-    in_mask = File(exists=True, mandatory=True, desc="brain")
-    in_mask_chi = File(exists=True, mandatory=True, desc="voxels with susceptibility")
-    in_residual = File(exists=True, desc="of the field fit (rad)")
-    in_total_field = File(exists=True, desc="(ppm)")
-    in_local_field = File(exists=True, desc="(ppm)")
-    in_agreement = File(exists=True, desc="SD over the inversions (ppm)")
-    in_r2star = File(exists=True, desc="(1/s)")
-    in_dentate = File(exists=True, desc="dentate nuclei, 1 left, 2 right")
-    in_dentate_box = File(exists=True, desc="box that was searched for them")
-    in_figures = traits.List(traits.Dict, desc="further pictures already in the dataset")
-    label = traits.Str(mandatory=True, desc="of the acquisition")
+    in_lesions_table = File(exists=True, desc="one row for each lesion (TSV)")
 
 
-class _PicturesOutputSpec(TraitedSpec):
-    out_record = File(desc="record with pictures (JSON), inside the dataset")
+class _PicturesOutputSpec(QSMOutputSpec):
+    out_acquisition = File(exists=True, desc="record with pictures (JSON), inside the dataset")
 
 
 class AcquisitionPictures(QSMInterface):
-    """Draw an acquisition's maps into the dataset and complete its record there."""
+    """Draw an acquisition's maps into the dataset and complete its record there.
+
+    One port `in_MAP` for each of `MAPS`. Pictures that an earlier run drew and this one does not
+    are removed.
+    """
 
     input_spec = _PicturesInputSpec
     output_spec = _PicturesOutputSpec
+
+    def __init__(self, **inputs: Any) -> None:
+        super().__init__(**inputs)
+        for name, text in MAPS.items():
+            self.inputs.add_trait(f"in_{name}", File(exists=True, desc=text))
+        self.inputs.trait_set(trait_change_notify=False)
 
     def targets(self) -> list[Path]:
         """The file that stands for everything this node writes."""
@@ -59,54 +74,52 @@ class AcquisitionPictures(QSMInterface):
         from qsm_nipype.report import gallery
 
         record = json.loads(Path(self.inputs.in_record).read_text(encoding="utf-8"))
-        magnitude = load(self.inputs.in_magnitude)
         labels = gallery.chi_labels(record.get("steps", []))
-        chis = dict(zip(labels, self.inputs.in_chi, strict=True))
-        maps = {name: load(path).data for name, path in chis.items()}
-        maps["magnitude"] = _first(magnitude)
-        for name in _MAPS:
-            path = getattr(self.inputs, f"in_{name}")
-            if isdefined(path):
-                maps[name] = load(path).data
+        maps, affine = self._maps(labels)
+        table = self.inputs.in_lesions_table
+        rows = Path(table).read_text(encoding="utf-8") if isdefined(table) else None
+        echo_times = record["acquisition"]["echo_times"]
+        drawn = gallery.draw_acquisition(maps, affine, labels, echo_times, rows)
+        viewer = gallery.viewer(maps, affine, labels)
         root = Path(self.inputs.out_dir)
         folder = root / f"sub-{record['entities']['sub']}" / "figures"
-        phase = gallery.draw_phase(
-            load(self.inputs.in_raw_phase).data,
-            load(self.inputs.in_unwrapped).data,
-            maps["mask"],
-            magnitude.affine,
-            record["acquisition"]["echo_times"],
-        )
-        drawn = [phase, *gallery.draw(maps, magnitude.affine, labels)]
-        if isdefined(self.inputs.in_dentate):
-            nuclei, box = load(self.inputs.in_dentate), load(self.inputs.in_dentate_box)
-            drawn.append(
-                gallery.draw_dentate(nuclei.data, box.data, maps["chi"], magnitude.affine)
-            )
-        pictures = []
-        for name, title, caption, png in drawn:
-            path = folder / f"{stem(record['entities'])}_desc-{name.replace('_', '')}_figure.png"
-            write_bytes(path, png)
-            pictures.append(
-                {
-                    "name": name,
-                    "title": title,
-                    "caption": caption,
-                    "path": path.relative_to(root).as_posix(),
-                }
-            )
-        sheets = folder / f"{stem(record['entities'])}_viewer"
-        viewer = gallery.viewer(maps, magnitude.affine, labels)
-        for name, content in viewer.sheets.items():
-            write_bytes(sheets / name, content)
-        further = self.inputs.in_figures if isdefined(self.inputs.in_figures) else []
-        record["figures"] = [*pictures, *further]
+        name = stem(record["entities"])
+        paths = {
+            p.name: folder / f"{name}_desc-{p.name.replace('_', '')}_figure.png" for p in drawn
+        }
+        for picture in drawn:
+            write_bytes(paths[picture.name], picture.png)
+        for old in set(folder.glob(f"{name}_desc-*_figure.png")) - set(paths.values()):
+            old.unlink()
+        sheets = folder / f"{name}_viewer"
+        for sheet, content in viewer.sheets.items():
+            write_bytes(sheets / sheet, content)
+        record["figures"] = [
+            {
+                "name": p.name,
+                "title": p.title,
+                "caption": p.caption,
+                "path": paths[p.name].relative_to(root).as_posix(),
+            }
+            for p in drawn
+        ]
         written = self.inputs.written if isdefined(self.inputs.written) else []
         record["maps"] = _named([Path(path) for path in written], root)
         record["viewer"] = {**viewer.manifest, "folder": sheets.relative_to(root).as_posix()}
         (target,) = self.targets()
         write_text(target, json.dumps(record, indent=1, default=float))
-        return {"out_record": str(target)}
+        return {"out_acquisition": str(target)}
+
+    def _maps(self, chis: Mapping[str, str]) -> tuple[dict[str, Any], Any]:
+        """What is to be drawn by name, the first echo of the magnitude; and the affine."""
+        volumes = {name: load(path) for name, path in zip(chis, self.inputs.in_chi, strict=True)}
+        for name in MAPS:
+            for path in files_of(getattr(self.inputs, f"in_{name}")):
+                volumes[name] = load(path)
+        maps = {name: volume.data for name, volume in volumes.items()}
+        if maps["magnitude"].ndim == 4:
+            maps["magnitude"] = maps["magnitude"][..., 0]
+        return maps, volumes["magnitude"].affine
 
 
 class _SubjectReportInputSpec(QSMInputSpec):
@@ -119,7 +132,7 @@ class _SubjectReportInputSpec(QSMInputSpec):
     subject = traits.Str(mandatory=True, desc="the subject's label")
 
 
-class _SubjectReportOutputSpec(TraitedSpec):
+class _SubjectReportOutputSpec(QSMOutputSpec):
     out_file = File(exists=True, desc="the page (HTML)")
 
 
@@ -149,7 +162,3 @@ def _named(written: list[Path], root: Path) -> dict[str, str]:
         name = path.name.split(".")[0].removeprefix(f"{known}_")
         found[name] = path.relative_to(root).as_posix()
     return found
-
-
-def _first(magnitude: Volume) -> Any:
-    return magnitude.data if magnitude.data.ndim == 3 else magnitude.data[..., 0]

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nipype.interfaces.base import File, Str, TraitedSpec, isdefined, traits
+from nipype.interfaces.base import File, Str, isdefined, traits
 
 from qsm_nipype.errors import DataError
-from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
-from qsm_nipype.system.files import write_json
+from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec, resolve
 from qsm_nipype.volume import canonical, load, same_grid, save
 
 #: Index and name of the dentate nuclei, as in their look-up table.
@@ -28,11 +27,10 @@ class _DentateInputSpec(QSMInputSpec):
     weights = Str(desc="nnU-Net v2 folder or zip; undefined: the shipped model")
 
 
-class _DentateOutputSpec(TraitedSpec):
+class _DentateOutputSpec(QSMOutputSpec):
     out_labels = File(exists=True, desc="1 left, 2 right")
     out_cerebellum = File(exists=True, desc="mask")
     out_box = File(exists=True, desc="mask of the box that was searched")
-    out_record = File(exists=True, desc="JSON: status, warnings, numbers, box")
 
 
 class Dentate(QSMInterface):
@@ -40,9 +38,9 @@ class Dentate(QSMInterface):
 
     input_spec = _DentateInputSpec
     output_spec = _DentateOutputSpec
+    function = "qsm_nipype.models.dentate:segment"
 
     def _run(self, cwd: Path) -> dict[str, Any]:
-        from qsm_nipype.models.dentate import segment
         from qsm_nipype.models.registry import read_nnunet
 
         path = self.inputs.in_file if isinstance(self.inputs.in_file, str) else None
@@ -54,7 +52,7 @@ class Dentate(QSMInterface):
         inside, _ = canonical(mask)
         own = self.inputs.weights if isdefined(self.inputs.weights) else None
         try:
-            found = segment(
+            found = resolve(self.function)(
                 turned.data,
                 inside.data > 0.5,
                 turned.voxel_size,
@@ -80,7 +78,7 @@ class Dentate(QSMInterface):
             "out_labels": save(cwd / "dentate.nii", labels, chi),
             "out_cerebellum": save(cwd / "cerebellum.nii", back(found.cerebellum), chi),
             "out_box": save(cwd / "box.nii", box, chi),
-            "out_record": write_json(cwd / "dentate.json", record),
+            "record": record,
         }
 
 
@@ -129,9 +127,8 @@ class _AlignLabelsInputSpec(QSMInputSpec):
     in_reference = File(exists=True, mandatory=True, desc="magnitude whose grid is wanted")
 
 
-class _AlignLabelsOutputSpec(TraitedSpec):
+class _AlignLabelsOutputSpec(QSMOutputSpec):
     out_labels = File(exists=True, desc="on the magnitude's grid")
-    out_record = File(exists=True, desc="JSON: how they came there")
 
 
 class AlignLabels(QSMInterface):
@@ -145,7 +142,8 @@ class AlignLabels(QSMInterface):
     output_spec = _AlignLabelsOutputSpec
 
     def _run(self, cwd: Path) -> dict[str, Any]:
-        from qsm_nipype.interfaces.registration import register, resample
+        from qsm_nipype.core.registration import resample
+        from qsm_nipype.interfaces.registration import register
 
         reference = load(self.inputs.in_reference)
         labels = load_labels(self.inputs.in_labels)
@@ -180,7 +178,7 @@ class AlignLabels(QSMInterface):
             )
         return {
             "out_labels": save(cwd / "labels.nii", data, reference),
-            "out_record": write_json(cwd / "alignment.json", record),
+            "record": record,
         }
 
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import DynamicTraitedSpec, File, TraitedSpec, isdefined, traits
+from nipype.interfaces.base import DynamicTraitedSpec, File, isdefined, traits
 
-from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface
+from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec
 from qsm_nipype.interfaces.segmentation import DENTATE, load_labels
 from qsm_nipype.system.files import write_json, write_text
 from qsm_nipype.volume import load
@@ -72,7 +72,7 @@ class _RegionStatisticsInputSpec(DynamicTraitedSpec, QSMInputSpec):
     in_mask = File(exists=True, mandatory=True, desc="brain, where R2* and T2* are known")
 
 
-class _RegionStatisticsOutputSpec(TraitedSpec):
+class _RegionStatisticsOutputSpec(QSMOutputSpec):
     out_table = File(exists=True, desc="TSV, a row for each region and map")
     out_dictionary = File(exists=True, desc="JSON, what the columns mean")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import File, TraitedSpec, traits
+from nipype.interfaces.base import File, traits
 
-from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, resolve
+from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec, resolve
 from qsm_nipype.volume import load, save
 
 _CORE = "qsm_nipype.core.two_stage"
@@ -17,9 +17,11 @@ class _LeaveOutInputSpec(QSMInputSpec):
     in_file = File(exists=True, mandatory=True, desc="susceptibility of the first pass (ppm)")
     in_mask = File(exists=True, mandatory=True, desc="where the total field is reliable")
     threshold = traits.Float(parameter=True, mandatory=True, desc="strongest source left in (ppm)")
+    radius = traits.Float(parameter=True, desc="ball that a source must hold to count (mm)")
+    margin = traits.Float(parameter=True, desc="left out around a source (mm)")
 
 
-class _LeaveOutOutputSpec(TraitedSpec):
+class _LeaveOutOutputSpec(QSMOutputSpec):
     out_mask = File(exists=True, desc="the mask without strong sources")
 
 
@@ -28,10 +30,11 @@ class LeaveOutStrongSources(QSMInterface):
 
     input_spec = _LeaveOutInputSpec
     output_spec = _LeaveOutOutputSpec
+    function = f"{_CORE}:without_strong_sources"
 
     def _run(self, cwd: Path) -> dict[str, Any]:
         chi, mask = load(self.inputs.in_file), load(self.inputs.in_mask)
-        kept = resolve(f"{_CORE}:without_strong_sources")(
+        kept = resolve(self.function)(
             chi.tensor(self.device), mask.mask(self.device), chi.voxel_size, **self.parameters()
         )
         return {"out_mask": save(cwd / "mask.nii", kept, mask)}
@@ -44,7 +47,7 @@ class _JoinStagesInputSpec(QSMInputSpec):
     in_mask = File(exists=True, mandatory=True, desc="where that is known")
 
 
-class _JoinStagesOutputSpec(TraitedSpec):
+class _JoinStagesOutputSpec(QSMOutputSpec):
     out_file = File(exists=True, desc="susceptibility (ppm)")
 
 

@@ -23,8 +23,8 @@ class Network:
     """A network's contract; `module` is `package.module:Class`, "" for an nnU-Net model.
 
     `patch` in voxels of `voxel_size` (mm; None: the acquisition's own), `checksum` the SHA-256
-    of the shipped weight file `file` (None: none is shipped), `option` how the user names
-    another weight file.
+    of the shipped weight file `file` (None: none is shipped), `replaceable` whether the user may
+    name other weights (--weights NETWORK=PATH), `needs` networks that work before it.
     """
 
     name: str
@@ -36,9 +36,10 @@ class Network:
     patch: tuple[int, int, int]
     file: str
     checksum: str | None
-    option: str
     citation: str
     training: str
+    replaceable: bool = False
+    needs: tuple[str, ...] = ()
 
     def build(self) -> nn.Module:
         """The network with random weights."""
@@ -61,7 +62,7 @@ NETWORKS = {
             patch=(64, 64, 64),
             file="qsmgan.safetensors",
             checksum="df666948576b02fb067148d7a779199eaac1afc45ffb476355b16b1e1de34ae3",
-            option="--inversion-weights",
+            replaceable=True,
             citation="Chen2020",
             training="simulated data only, see the model card",
         ),
@@ -75,7 +76,7 @@ NETWORKS = {
             patch=(80, 96, 80),
             file="mask.safetensors",
             checksum="c8d3133903e928436ae05772fae45d4338d5e7cbfeee6e34a9da368fc9bd252f",
-            option="--mask-weights",
+            replaceable=True,
             citation="Lee2025",
             training="simulated data only, see the model card",
         ),
@@ -89,7 +90,6 @@ NETWORKS = {
             patch=(48, 56, 48),
             file="cerebellum.zip",
             checksum="f357573dfc7b9bc1807b225b581c157288f9f232fc7d93498f7cfdb98c96cae9",
-            option="",
             citation="Shiraishi2025",
             training="simulated data only, see the model card",
         ),
@@ -103,7 +103,8 @@ NETWORKS = {
             patch=(72, 48, 40),
             file="dentate.zip",
             checksum="f19942b085ad75fdcc8a3625eab983fd095d7e0088588a842df28749737750c6",
-            option="--dentate-model",
+            replaceable=True,
+            needs=("cerebellum",),
             citation="Shiraishi2025",
             training="simulated data only, see the model card",
         ),
@@ -118,7 +119,7 @@ NETWORKS = {
             patch=(28, 28, 28),
             file="rim.safetensors",
             checksum="de2b4a38aae859161afd612edf4d4e9f8db932528671d53c00a118ef0f055d7b",
-            option="--rim-weights",
+            replaceable=True,
             citation="Zhang2022",
             training="simulated data only, see the model card",
         ),
@@ -176,16 +177,16 @@ def check(name: str, path: str | os.PathLike[str] | None = None) -> None:
         read_weights(name, path)
         return
     read_nnunet(name, path)
-    if name == "dentate":
-        read_nnunet("cerebellum")
+    for other in find(name).needs:
+        read_nnunet(other)
 
 
 def _shipped_file(entry: Network) -> Path:
     if not shipped(entry.name):
-        if not entry.option:
+        if not entry.replaceable:
             raise WeightsError(f"{entry.name}: its weights are missing; install qsm-nipype again")
         raise WeightsError(
             f"{entry.name}: this version ships no weights; train them with 'qsm-nipype train "
-            f"{entry.name} OUT' or give a weight file with {entry.option}"
+            f"{entry.name} OUT' or give others by --weights {entry.name}=PATH"
         )
     return store.FOLDER / entry.file

@@ -2,28 +2,61 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
 from nipype.interfaces import utility as niu
+from nipype.interfaces.base import TraitedSpec
 from nipype.pipeline import engine as pe
 
 from qsm_nipype import plan
-from qsm_nipype.dataset.acquisitions import Acquisition
+from qsm_nipype.dataset.acquisitions import PARTS, Acquisition
+from qsm_nipype.dataset.derivatives import table
 from qsm_nipype.interfaces.reportlets import SubjectReport
 from qsm_nipype.settings import Settings
 from qsm_nipype.workflows.background import init_background_wf
 from qsm_nipype.workflows.fieldmap import init_fieldmap_wf
 from qsm_nipype.workflows.inversion import init_inversion_wf
-from qsm_nipype.workflows.lesions import add_sink, init_lesions_wf
+from qsm_nipype.workflows.lesions import init_lesions_wf
 from qsm_nipype.workflows.masking import init_masking_wf
 from qsm_nipype.workflows.nodes import Resources
-from qsm_nipype.workflows.outputs import ALWAYS, init_outputs_wf
+from qsm_nipype.workflows.outputs import init_outputs_wf, written_fields
 from qsm_nipype.workflows.phase import init_phase_wf
 from qsm_nipype.workflows.relaxometry import init_relaxometry_wf
 from qsm_nipype.workflows.report import init_report_wf
 from qsm_nipype.workflows.segmentation import init_segmentation_wf
+
+#: The physics: what one part of the pipeline hands to another, FIELD or FIELD:FIELD there.
+FLOW = {
+    ("phase", "fieldmap"): "phase magnitude",
+    ("phase", "masking"): "magnitude",
+    ("phase", "inversion"): "magnitude",
+    ("phase", "relaxometry"): "magnitude",
+    ("phase", "segmentation"): "magnitude",
+    ("phase", "lesions"): "magnitude",
+    ("fieldmap", "masking"): "quality reliability total_field",
+    ("fieldmap", "background"): "total_field field_noise",
+    ("fieldmap", "inversion"): "total_field field_noise",
+    ("masking", "background"): "trimmed:mask",
+    ("masking", "inversion"): "trimmed",
+    ("masking", "relaxometry"): "mask",
+    ("masking", "segmentation"): "mask",
+    ("background", "inversion"): "local_field mask",
+    ("background", "segmentation"): "mask:mask_chi",
+    ("background", "lesions"): "mask",
+    ("inversion", "segmentation"): "chi",
+    ("inversion", "lesions"): "chi",
+    ("relaxometry", "segmentation"): "r2star t2star",
+}
+#: What the record and the pictures take besides the maps that are written.
+SHOWN = {
+    "raw_phase": "phase.raw_phase",
+    "magnitude": "phase.magnitude",
+    "unwrapped": "fieldmap.unwrapped",
+    "residual": "fieldmap.residual",
+}
 
 
 def init_qsm_nipype_wf(
@@ -76,7 +109,10 @@ def init_acquisition_wf(
 
         phase ─► fieldmap ─► background ─► inversion ─► outputs ─► report
           └► masking ───────────┘              ├► segmentation ─┤
-          └► relaxometry ─────────────────────┴───────────┘
+          └► relaxometry ─────────────────────┴► lesions ──────┘
+
+    Which part hands what to which is the table `FLOW`; what is written, and where it comes from,
+    is data/derivatives.yml.
 
     Inputs
     ------
@@ -88,205 +124,147 @@ def init_acquisition_wf(
         of the acquisition with its figures (JSON)
     """
     size = Resources(acquisition.voxels, len(acquisition.echo_times), threads, gpu)
-    common = {"parameters": settings.parameters}
-    decays = len(acquisition.echo_times) > 1
-    kinds = _kinds(settings, acquisition)
-    own = acquisition.own
-    lesions = own.lesions
+    parts = _parts(settings, acquisition, size)
+    kinds = written_kinds(settings, acquisition)
     static = plan.static_part(settings, acquisition)
-    workflow = pe.Workflow(name=acquisition.name)
-    outputnode = pe.Node(niu.IdentityInterface(fields=["record"]), name="outputnode")
-
-    parts = ("phase", "magnitude", "real", "imaginary")
-    phase = init_phase_wf(
-        {part: getattr(acquisition, part) for part in parts},
-        acquisition.metadata,
-        acquisition.echo_times,
-        size,
-        offset=settings.offset,
-        reading={"coils": acquisition.coils, "sign": settings.phase_sign},
-        **common,
-    )
-    fieldmap = init_fieldmap_wf(
-        acquisition.echo_times,
-        acquisition.b0,
-        size,
-        unwrapping=settings.unwrapping,
-        fit=settings.fit,
-        **common,
-    )
-    masking = init_masking_wf(
-        size,
-        mask=settings.mask,
-        trim=settings.trim,
-        mask_file=_path(own.mask),
-        operations=settings.mask_operations,
-        weights=_path(settings.mask_weights),
-        **common,
-    )
-    background = init_background_wf(size, background=settings.background, **common)
-    echo_time = sum(acquisition.echo_times) / len(acquisition.echo_times)
-    inversion = init_inversion_wf(
-        acquisition.b0,
-        echo_time,
-        size,
-        inversions=settings.inversion,
-        reference=settings.reference,
-        region=_path(own.region),
-        weights=_path(settings.inversion_weights),
-        two_stage=settings.two_stage,
-        background=settings.background,
-        **common,
-    )
+    steps = plan.steps(settings, decays="relaxometry" in parts, lesions="lesions" in parts)
+    out_dir = settings.output_dir.absolute()
     outputs = init_outputs_wf(
         static,
-        plan.steps(settings, decays=decays, lesions=lesions is not None),
-        settings.output_dir.absolute(),
+        plan.with_own_mask(steps, static["own_mask"]),
+        out_dir,
         size,
         kinds=kinds,
-        inversions=settings.inversion,
-        atlases=[atlas.name for atlas in own.atlases],
+        descriptions=_descriptions(settings, acquisition),
     )
-    report = init_report_wf(settings.output_dir.absolute(), acquisition.label, size)
+    report = init_report_wf(out_dir, acquisition.label, size)
+    outputnode = pe.Node(niu.IdentityInterface(fields=["record"]), name="outputnode")
+    workflow = pe.Workflow(name=acquisition.name)
+    for (source, target), fields in FLOW.items():
+        if source in parts and target in parts:
+            pairs = [(f, f) if ":" not in f else tuple(f.split(":")) for f in fields.split()]
+            ports = [(f"outputnode.{a}", f"inputnode.{b}") for a, b in pairs]
+            workflow.connect([(parts[source], parts[target], ports)])
+    records = {
+        field: f"{name}.{field}"
+        for name, part in parts.items()
+        for field in _fields(part.outputs.outputnode)
+        if field.startswith("record_")
+    }
+    written = written_fields(kinds)
+    for place, sources in (
+        (outputs, {**SHOWN, **written, **records}),
+        (report, {**SHOWN, **written}),
+    ):
+        for field in _fields(place.inputs.inputnode):
+            if field in sources:
+                name, port = sources[field].split(".")
+                workflow.connect(parts[name], f"outputnode.{port}", place, f"inputnode.{field}")
     # fmt: off
     workflow.connect([
-        (phase, fieldmap, [("outputnode.phase", "inputnode.phase"),
-                           ("outputnode.magnitude", "inputnode.magnitude")]),
-        (phase, masking, [("outputnode.magnitude", "inputnode.magnitude")]),
-        (fieldmap, masking, [("outputnode.quality", "inputnode.quality"),
-                             ("outputnode.reliability", "inputnode.reliability"),
-                             ("outputnode.total_field", "inputnode.total_field")]),
-        (fieldmap, background, [("outputnode.total_field", "inputnode.total_field"),
-                                ("outputnode.field_noise", "inputnode.field_noise")]),
-        (masking, background, [("outputnode.trimmed", "inputnode.mask")]),
-        (background, inversion, [("outputnode.local_field", "inputnode.local_field"),
-                                 ("outputnode.mask", "inputnode.mask")]),
-        (fieldmap, inversion, [("outputnode.total_field", "inputnode.total_field"),
-                               ("outputnode.field_noise", "inputnode.field_noise")]),
-        (masking, inversion, [("outputnode.trimmed", "inputnode.trimmed")]),
-        (phase, inversion, [("outputnode.magnitude", "inputnode.magnitude")]),
-        # record, derivatives, figures
-        (phase, outputs, [("outputnode.record", "inputnode.phase_record"),
-                          ("outputnode.phase", "inputnode.phase")]),
-        (fieldmap, outputs, [(f"outputnode.{f}", f"inputnode.{f}") for f in (
-            "unwrapped", "total_field", "field_noise", "residual")]),
-        (masking, outputs, [(f"outputnode.{f}", f"inputnode.{f}") for f in ("mask", "trimmed")]),
-        (background, outputs, [("outputnode.local_field", "inputnode.local_field"),
-                               ("outputnode.mask", "inputnode.mask_chi")]),
-        (inversion, outputs, [(f"outputnode.{f}", f"inputnode.{f}") for f in (
-            "chi", "inverted", "reference")]),
         (outputs, report, [("outputnode.record", "inputnode.record"),
                            ("outputnode.out_files", "inputnode.written")]),
-        (phase, report, [(f"outputnode.{f}", f"inputnode.{f}") for f in (
-            "raw_phase", "magnitude")]),
-        (fieldmap, report, [(f"outputnode.{f}", f"inputnode.{f}") for f in (
-            "total_field", "residual", "unwrapped")]),
-        (masking, report, [("outputnode.mask", "inputnode.mask")]),
-        (background, report, [("outputnode.local_field", "inputnode.local_field"),
-                              ("outputnode.mask", "inputnode.mask_chi")]),
-        (inversion, report, [("outputnode.chi", "inputnode.chi")]),
         (report, outputnode, [("outputnode.record", "record")]),
     ])
     # fmt: on
-    _add_segmentation(workflow, settings, acquisition, size)
-    if "agreement" in kinds:
-        for place in (outputs, report):
-            workflow.connect(inversion, "outputnode.agreement", place, "inputnode.agreement")
-    if decays:
-        _add_relaxometry(workflow, settings, acquisition, size)
-    if lesions is not None:
-        branch = init_lesions_wf(
-            str(lesions.flair),
-            str(lesions.mask),
-            size,
-            weights=_path(settings.rim_weights),
-            method=settings.lesion_instances,
-            min_volume=settings.lesion_volume,
-        )
-        # fmt: off
-        workflow.connect([
-            (phase, branch, [("outputnode.magnitude", "inputnode.magnitude")]),
-            (inversion, branch, [("outputnode.chi", "inputnode.chi")]),
-            (background, branch, [("outputnode.mask", "inputnode.mask")]),
-        ])
-        # fmt: on
-        add_sink(workflow, settings.output_dir.absolute(), static, size)
     return workflow
 
 
-def _add_relaxometry(
-    workflow: pe.Workflow, settings: Settings, acquisition: Acquisition, size: Resources
-) -> None:
-    relaxometry = init_relaxometry_wf(
-        acquisition.echo_times,
-        size,
-        relaxometry=settings.relaxometry,
-        parameters=settings.parameters,
-    )
-    nodes = {
-        part: workflow.get_node(f"{part}_wf")
-        for part in ("phase", "masking", "outputs", "report", "segmentation")
+def _parts(
+    settings: Settings, acquisition: Acquisition, size: Resources
+) -> dict[str, pe.Workflow]:
+    """The parts of an acquisition's pipeline, by the names in `FLOW`."""
+    common = {"parameters": settings.parameters}
+    weights = {name: os.path.abspath(path) for name, path in settings.weights.items()}
+    own, echo_times, b0 = acquisition.own, acquisition.echo_times, acquisition.b0
+    parts = {
+        "phase": init_phase_wf(
+            {name: getattr(acquisition, name) for name in PARTS.values()},
+            acquisition.metadata,
+            echo_times,
+            size,
+            offset=settings.offset,
+            reading={"coils": acquisition.coils, "sign": settings.phase_sign},
+            **common,
+        ),
+        "fieldmap": init_fieldmap_wf(
+            echo_times, b0, size, unwrapping=settings.unwrapping, fit=settings.fit, **common
+        ),
+        "masking": init_masking_wf(
+            size,
+            mask=settings.mask,
+            trim=settings.trim,
+            mask_file=_text(own.mask),
+            operations=settings.mask_operations,
+            weights=weights.get("mask"),
+            **common,
+        ),
+        "background": init_background_wf(size, background=settings.background, **common),
+        "inversion": init_inversion_wf(
+            b0,
+            sum(echo_times) / len(echo_times),
+            size,
+            inversions=settings.inversion,
+            reference=settings.reference,
+            region=_text(own.region),
+            weights=weights.get("qsmgan"),
+            two_stage=settings.two_stage,
+            background=settings.background,
+            **common,
+        ),
+        "segmentation": init_segmentation_wf(
+            acquisition.entities,
+            size,
+            segmentations=settings.segmentation,
+            atlases=own.atlases,
+            inversions=settings.inversion,
+            weights=weights.get("dentate"),
+        ),
     }
-    # fmt: off
-    workflow.connect([
-        (nodes["phase"], relaxometry, [("outputnode.magnitude", "inputnode.magnitude")]),
-        (nodes["masking"], relaxometry, [("outputnode.mask", "inputnode.mask")]),
-        (relaxometry, nodes["outputs"], [("outputnode.r2star", "inputnode.r2star"),
-                                         ("outputnode.t2star", "inputnode.t2star")]),
-        (relaxometry, nodes["report"], [("outputnode.r2star", "inputnode.r2star")]),
-        (relaxometry, nodes["segmentation"], [("outputnode.r2star", "inputnode.r2star"),
-                                              ("outputnode.t2star", "inputnode.t2star")]),
-    ])
-    # fmt: on
+    if len(echo_times) > 1:
+        parts["relaxometry"] = init_relaxometry_wf(
+            echo_times, size, relaxometry=settings.relaxometry, **common
+        )
+    if own.lesions is not None:
+        parts["lesions"] = init_lesions_wf(
+            str(own.lesions.flair),
+            str(own.lesions.mask),
+            size,
+            weights=weights.get("rim"),
+            method=settings.lesion_instances,
+            min_volume=settings.lesion_volume,
+        )
+    return parts
 
 
-def _add_segmentation(
-    workflow: pe.Workflow, settings: Settings, acquisition: Acquisition, size: Resources
-) -> None:
-    segmentation = init_segmentation_wf(
-        acquisition.entities,
-        size,
-        segmentations=settings.segmentation,
-        atlases=acquisition.own.atlases,
-        inversions=settings.inversion,
-        weights=_path(settings.dentate_model),
-    )
-    parts = ("phase", "masking", "background", "inversion", "outputs", "report")
-    nodes = {part: workflow.get_node(f"{part}_wf") for part in parts}
-    written = ["regions"] + ["aligned"] * bool(acquisition.own.atlases)
-    nuclei = ["dentate", "dentate_box"] if settings.segmentation else []
-    written += [*nuclei, "cerebellum"] if nuclei else []
-    # fmt: off
-    workflow.connect([
-        (nodes["phase"], segmentation, [("outputnode.magnitude", "inputnode.magnitude")]),
-        (nodes["masking"], segmentation, [("outputnode.mask", "inputnode.mask")]),
-        (nodes["background"], segmentation, [("outputnode.mask", "inputnode.mask_chi")]),
-        (nodes["inversion"], segmentation, [("outputnode.chi", "inputnode.chi")]),
-        (segmentation, nodes["outputs"], [(f"outputnode.{f}", f"inputnode.{f}") for f in written]),
-    ])
-    # fmt: on
-    if nuclei:
-        ports = [(f"outputnode.{field}", f"inputnode.{field}") for field in nuclei]
-        workflow.connect([(segmentation, nodes["report"], ports)])
-
-
-def _kinds(settings: Settings, acquisition: Acquisition) -> list[str]:
-    """What an acquisition's sink writes."""
-    nuclei = bool(settings.segmentation)
-    decays = len(acquisition.echo_times) > 1
-    extra = {
-        "regions": True,
-        "dentate": nuclei,
-        "cerebellum": nuclei,
-        "dentate_box": nuclei,
-        "aligned": bool(acquisition.own.atlases),
-        "agreement": len(settings.inversion) > 1,
-        "r2star": decays,
-        "t2star": decays,
-        "unwrapped": settings.save_unwrapped,
+def written_kinds(settings: Settings, acquisition: Acquisition) -> list[str]:
+    """The kinds of data/derivatives.yml that a run writes for an acquisition."""
+    holds = {
+        "several_echoes": len(acquisition.echo_times) > 1,
+        "several_inversions": len(settings.inversion) > 1,
+        "segmentation": bool(settings.segmentation),
+        "own_labels": bool(acquisition.own.atlases),
+        "lesions": acquisition.own.lesions is not None,
+        "save_unwrapped": settings.save_unwrapped,
     }
-    return [*ALWAYS, *(kind for kind, wanted in extra.items() if wanted)]
+    rows = {kind: row for kind, row in table().items() if "from" in row}
+    return [kind for kind, row in rows.items() if "when" not in row or holds[row["when"]]]
 
 
-def _path(given: Path | None) -> str | None:
-    return None if given is None else str(given.absolute())
+def _descriptions(settings: Settings, acquisition: Acquisition) -> dict[str, list[str | None]]:
+    """The `desc-` entities of what comes in lists."""
+    found: dict[str, list[str | None]] = {}
+    if acquisition.own.atlases:
+        found["aligned"] = [atlas.name for atlas in acquisition.own.atlases]
+    if len(settings.inversion) > 1:
+        found["chi"] = [None, *settings.inversion[1:]]
+    return found
+
+
+def _fields(node: TraitedSpec) -> list[str]:
+    """The fields of an inputnode or outputnode."""
+    return list(node.copyable_trait_names())
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

@@ -16,8 +16,8 @@ def init_fieldmap_wf(
     b0: float,
     resources: Resources,
     *,
-    unwrapping: str = "romeo",
-    fit: str = "linear",
+    unwrapping: str,
+    fit: str,
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     name: str = "fieldmap_wf",
 ) -> pe.Workflow:
@@ -48,6 +48,8 @@ def init_fieldmap_wf(
         phase of every echo (rad)
     quality
         of the phase, 0 to 1
+    record_unwrapping, record_fit
+        what was decided and found (JSON)
     """
     workflow = pe.Workflow(name=name)
     inputnode = pe.Node(niu.IdentityInterface(fields=["phase", "magnitude"]), name="inputnode")
@@ -60,6 +62,8 @@ def init_fieldmap_wf(
                 "reliability",
                 "unwrapped",
                 "quality",
+                "record_unwrapping",
+                "record_fit",
             ]
         ),
         name="outputnode",
@@ -72,9 +76,11 @@ def init_fieldmap_wf(
         (inputnode, unwrap, [("phase", "in_phase"), ("magnitude", "in_magnitude")]),
         (inputnode, field, [("magnitude", "in_magnitude")]),
         (unwrap, field, [("out_unwrapped", "in_phase")]),
-        (unwrap, outputnode, [("out_unwrapped", "unwrapped"), ("out_quality", "quality")]),
+        (unwrap, outputnode, [("out_unwrapped", "unwrapped"), ("out_quality", "quality"),
+                              ("out_record", "record_unwrapping")]),
         (field, outputnode, [("total_field", "total_field"), ("field_noise", "field_noise"),
-                             ("residual", "residual"), ("reliability", "reliability")]),
+                             ("residual", "residual"), ("reliability", "reliability"),
+                             ("out_record", "record_fit")]),
     ])
     # fmt: on
     return workflow

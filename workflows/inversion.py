@@ -10,7 +10,6 @@ from nipype.pipeline import engine as pe
 
 from qsm_nipype import methods
 from qsm_nipype.interfaces.inversion import Agreement
-from qsm_nipype.interfaces.reference import Reference
 from qsm_nipype.workflows.nodes import Resources, has_port, make, make_method
 from qsm_nipype.workflows.two_stage import init_second_stage_wf
 
@@ -27,12 +26,12 @@ def init_inversion_wf(  # noqa: PLR0913  plain values, each named, so that it wo
     echo_time: float,
     resources: Resources,
     *,
-    inversions: Sequence[str] = ("tv",),
-    reference: str = "brain",
+    inversions: Sequence[str],
+    reference: str,
     region: str | None = None,
     weights: str | None = None,
     two_stage: float = 0.0,
-    background: str = "lbv_tfi",
+    background: str = "",
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     name: str = "inversion_wf",
 ) -> pe.Workflow:
@@ -46,8 +45,8 @@ def init_inversion_wf(  # noqa: PLR0913  plain values, each named, so that it wo
     A method that works on the total field gets that and the trimmed mask instead. `region` is the
     file of the reference region, where `reference` needs one; MEDI asks χ to be uniform in that
     of "csf" (MEDI+0). `weights` is the file of a network.
-    With `two_stage`, χ is made again by `background` and inversion without sources above that many
-    ppm (`init_second_stage_wf`), before the reference is set.
+    With `two_stage`, χ is made again by the method `background` and the inversion without sources
+    above that many ppm (`init_second_stage_wf`), before the reference is set.
 
     Inputs
     ------
@@ -64,29 +63,22 @@ def init_inversion_wf(  # noqa: PLR0913  plain values, each named, so that it wo
     -------
     chi
         referenced susceptibility (ppm), one file for each method
-    reference
-        the reference region's mean and SD (JSON), one for each method
-    inverted
-        susceptibility before referencing, one for each method
     agreement
         standard deviation over the methods (ppm), where there are several
+    record_inversion, record_reference, record_two_stage
+        how each map was reached; the reference region's mean and SD, for each method; of the
+        nodes of the second stage, where there is one (JSON)
     """
     workflow = pe.Workflow(name=name)
     fields = ["local_field", "mask", "total_field", "trimmed", "field_noise", "magnitude"]
     inputnode = pe.Node(niu.IdentityInterface(fields=fields), name="inputnode")
-    outputnode = pe.Node(
-        niu.IdentityInterface(fields=["chi", "reference", "inverted", "agreement"]),
-        name="outputnode",
-    )
-    count = len(inversions)
-    joined = {
-        f: pe.Node(niu.Merge(count), name=f"all_{f}") for f in ("chi", "reference", "inverted")
+    joined = ["chi", "record_inversion", "record_reference", "record_two_stage"]
+    outputnode = pe.Node(niu.IdentityInterface(fields=[*joined, "agreement"]), name="outputnode")
+    merges = {
+        f: pe.Node(niu.Merge(len(inversions)), name=f"all_{f}", run_without_submitting=True)
+        for f in (joined if two_stage else joined[:-1])
     }
-    for merge in joined.values():
-        merge.run_without_submitting = True
-    links: list[Any] = [
-        (joined[f], outputnode, [("out", f)]) for f in ("chi", "reference", "inverted")
-    ]
+    links: list[Any] = [(merge, outputnode, [("out", f)]) for f, merge in merges.items()]
     for number, method in enumerate(inversions, start=1):
         whole = methods.get("inversion", method).from_total_field
         field, mask = ("total_field", "trimmed") if whole else ("local_field", "mask")
@@ -94,9 +86,15 @@ def init_inversion_wf(  # noqa: PLR0913  plain values, each named, so that it wo
         if reference == "csf" and region is not None:
             fixed["in_csf"] = region
         invert = make_method("inversion", method, resources, parameters=parameters, **fixed)
-        refer = make(Reference(kind=reference), f"reference_{invert.name}", resources)
-        if region is not None:
-            refer.inputs.in_region = region
+        refer = make_method(
+            "reference",
+            reference,
+            resources,
+            parameters=parameters,
+            node=f"reference_{invert.name}",
+            kind=reference,
+            **({"in_region": region} if region is not None else {}),
+        )
         data = [(f, port) for port, f in _OPTIONAL.items() if has_port(invert, port)]
         made, out = invert, "out_file"
         if two_stage:
@@ -115,19 +113,20 @@ def init_inversion_wf(  # noqa: PLR0913  plain values, each named, so that it wo
             links += [
                 (inputnode, made, [(mask, "inputnode.mask"), *_SECOND]),
                 (invert, made, [("out_file", "inputnode.chi")]),
+                (made, merges["record_two_stage"], [("outputnode.records", f"in{number}")]),
             ]
         links += [
             (inputnode, invert, [(field, "in_file"), (mask, "in_mask"), *data]),
             (inputnode, refer, [(mask, "in_mask")]),
             (made, refer, [(out, "in_file")]),
-            (made, joined["inverted"], [(out, f"in{number}")]),
-            (refer, joined["chi"], [("out_file", f"in{number}")]),
-            (refer, joined["reference"], [("out_record", f"in{number}")]),
+            (invert, merges["record_inversion"], [("out_record", f"in{number}")]),
+            (refer, merges["chi"], [("out_file", f"in{number}")]),
+            (refer, merges["record_reference"], [("out_record", f"in{number}")]),
         ]
-    if count > 1:
+    if len(inversions) > 1:
         compare = make(Agreement(), "agreement", resources)
         links += [
-            (joined["chi"], compare, [("out", "in_files")]),
+            (merges["chi"], compare, [("out", "in_files")]),
             (inputnode, compare, [("mask", "in_mask")]),
             (compare, outputnode, [("out_file", "agreement")]),
         ]

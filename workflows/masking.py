@@ -25,8 +25,8 @@ _PORTS = (
 def init_masking_wf(
     resources: Resources,
     *,
-    mask: str = "quality",
-    trim: str = "reliable",
+    mask: str,
+    trim: str,
     mask_file: str | None = None,
     operations: str = "",
     weights: str | None = None,
@@ -60,13 +60,18 @@ def init_masking_wf(
         of the brain; the user's as it is, others without dropout at the surface
     trimmed
         those of its voxels in which the field is reliable
+    record_mask, record_trim
+        one for each mask, then of their editing; of the trimming (JSON)
     """
     workflow = pe.Workflow(name=name)
     inputnode = pe.Node(
         niu.IdentityInterface(fields=["magnitude", "quality", "reliability", "total_field"]),
         name="inputnode",
     )
-    outputnode = pe.Node(niu.IdentityInterface(fields=["mask", "trimmed"]), name="outputnode")
+    outputnode = pe.Node(
+        niu.IdentityInterface(fields=["mask", "trimmed", "record_mask", "record_trim"]),
+        name="outputnode",
+    )
     trimmed = make_method("trim", trim, resources, parameters=parameters)
     edit = make(EditMask(operations=operations), "edit", resources)
     edit.run_without_submitting = not operations
@@ -85,6 +90,11 @@ def init_masking_wf(
         free = [(field, port) for field, port in _PORTS if has_port(brain, port)]
         wanted = [(f, p) for f, p in free if not isdefined(getattr(brain.inputs, p))]
         workflow.connect([(inputnode, brain, wanted)])
+    edited_somehow = bool(operations) or len(parts) > 1 or any(p.operations for p in parts)
+    made = [*brains.values(), *([edit] if edited_somehow else [])]
+    records = pe.Node(niu.Merge(len(made)), name="all_records", run_without_submitting=True)
+    for number, node in enumerate(made, start=1):
+        workflow.connect(node, "out_record", records, f"in{number}")
     join = pe.Node(niu.Merge(len(parts)), name="join", run_without_submitting=True)
     for number, part in enumerate(parts, start=1):
         found = brains[part.name]
@@ -101,7 +111,8 @@ def init_masking_wf(
         (edit, trimmed, [("out_mask", "in_mask")]),
         (edit, outputnode, [("out_mask", "mask")]) if mask_file is not None else
         (trimmed, outputnode, [("out_brain", "mask")]),
-        (trimmed, outputnode, [("out_mask", "trimmed")]),
+        (trimmed, outputnode, [("out_mask", "trimmed"), ("out_record", "record_trim")]),
+        (records, outputnode, [("out", "record_mask")]),
     ])
     # fmt: on
     return workflow

@@ -9,25 +9,20 @@ from typing import Any
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
-from qsm_nipype import plan
+from qsm_nipype.dataset.derivatives import table
 from qsm_nipype.interfaces.bids import DerivativesSink
-from qsm_nipype.interfaces.records import AcquisitionRecord
+from qsm_nipype.interfaces.records import JoinRecords
+from qsm_nipype.methods import STEPS
 from qsm_nipype.workflows.nodes import Resources, make
 
-#: Kinds (data/derivatives.yml) that every acquisition has.
-ALWAYS = ("chi", "mask", "mask_chi", "total_field", "local_field", "field_noise")
-#: Step → the map beside which its node left its record.
-_BESIDE = {
-    "read": "phase_record",
-    "offset": "phase",
-    "unwrapping": "unwrapped",
-    "fit": "total_field",
-    "mask": "mask",
-    "trim": "trimmed",
-    "background": "local_field",
-    "inversion": "inverted",
-    "reference": "reference",
-    "lesions": "lesions",
+#: What the record's numbers are measured on: field of `inputnode` → port; where it is written.
+_MEASURED = {
+    "mask": "in_mask",
+    "mask_chi": "in_mask_chi",
+    "field_noise": "in_noise",
+    "residual": "in_residual",
+    "chi": "in_chi",
+    "r2star": "in_r2star",
 }
 
 
@@ -38,8 +33,7 @@ def init_outputs_wf(
     resources: Resources,
     *,
     kinds: Sequence[str],
-    inversions: Sequence[str] = ("tv",),
-    atlases: Sequence[str] = (),
+    descriptions: Mapping[str, Sequence[str | None]] | None = None,
     name: str = "outputs_wf",
 ) -> pe.Workflow:
     """Write down what was done, and the maps of `kinds` under their BIDS names.
@@ -49,41 +43,28 @@ def init_outputs_wf(
         every step ─► record ─► ds_maps
         χ, fields, masks ────────┘
 
+    `descriptions` are the `desc-` entities of kinds that come in lists.
+
     Inputs
     ------
-    phase_record, phase, unwrapped, mask, trimmed, mask_chi
-        how the phase was read; phase (rad); masks of the brain, of reliable voxels, of χ
-    total_field, field_noise, local_field
-        (ppm)
+    KIND, KIND_table, KIND_columns
+        the kinds of data/derivatives.yml, the tables beside them, what their columns mean
     residual
         of the field fit (rad)
-    inverted, reference, chi
-        before referencing (ppm); the reference (JSON); susceptibility (ppm); lists over inversions
-    agreement
-        standard deviation over the inversions (ppm)
-    r2star, t2star
-        (1/s), (s); only where there are several echoes
-    dentate, cerebellum, dentate_box, aligned
-        labels; masks; the user's labels
-    regions
-        statistics of the maps in regions (TSV)
-    lesions
-        their table, where there is a lesion mask
+    record_STEP
+        what the nodes of a step of `methods.STEPS` reported (JSON)
 
     Outputs
     -------
     record
         of the acquisition, without figures (JSON)
     out_files
-        images written
+        images and tables written
     """
     workflow = pe.Workflow(name=name)
-    fields = [*_BESIDE.values(), "mask_chi", "residual", "field_noise", "chi", "agreement"]
-    fields += ["r2star", "t2star", "dentate", "cerebellum", "dentate_box", "aligned", "regions"]
-    inputnode = pe.Node(niu.IdentityInterface(fields=fields), name="inputnode")
+    inputnode = pe.Node(niu.IdentityInterface(fields=fields_of(kinds)), name="inputnode")
     outputnode = pe.Node(niu.IdentityInterface(fields=["record", "out_files"]), name="outputnode")
-    told = plan.with_own_mask(steps, static.get("own_mask", {}))
-    collect = AcquisitionRecord(acquisition=dict(static), steps=told)
+    collect = JoinRecords(acquisition=dict(static), steps=list(steps))
     record = make(collect, "record", resources, bytes_per_voxel=24, threads=1)
     sink = DerivativesSink(
         kinds=kinds,
@@ -91,26 +72,33 @@ def init_outputs_wf(
         entities=dict(static["entities"]),
         datatype=static["datatype"],
     )
-    descriptions = {"aligned": list(atlases)} if atlases else {}
-    if len(inversions) > 1:
-        descriptions["chi"] = [None, *inversions[1:]]
     if descriptions:
-        sink.inputs.descriptions = descriptions
+        sink.inputs.descriptions = {kind: list(names) for kind, names in descriptions.items()}
     ds_maps = make(sink, "ds_maps", resources, bytes_per_voxel=8, threads=1)
-    decays = {"r2star"} & set(kinds)
-    nuclei = {"dentate"} & set(kinds)
-    numbers = ["mask", "mask_chi", "chi", *decays]
+    measured = {f: port for f, port in _MEASURED.items() if f in (*kinds, "residual")}
     # fmt: off
     workflow.connect([
-        (inputnode, record, [(source, f"from_{step}") for step, source in _BESIDE.items()]),
-        (inputnode, record, [(source, f"in_{source}") for source in numbers]),
-        (inputnode, record, [("field_noise", "in_noise"), ("residual", "in_residual")]),
-        (inputnode, record, [(source, "from_relaxometry") for source in decays]),
-        (inputnode, record, [(source, "from_segmentation") for source in nuclei]),
-        (record, ds_maps, [("out_record", "in_record")]),
-        (inputnode, ds_maps, [(kind, kind) for kind in kinds]),
-        (record, outputnode, [("out_record", "record")]),
+        (inputnode, record, [(f"record_{step}", f"from_{step}") for step in STEPS]),
+        (inputnode, record, list(measured.items())),
+        (record, ds_maps, [("out_acquisition", "in_record")]),
+        (inputnode, ds_maps, [(field, field) for field in written_fields(kinds)]),
+        (record, outputnode, [("out_acquisition", "record")]),
         (ds_maps, outputnode, [("out_files", "out_files")]),
     ])
     # fmt: on
     return workflow
+
+
+def written_fields(kinds: Sequence[str]) -> dict[str, str]:
+    """What the sink takes for `kinds`: field of `inputnode` → WORKFLOW.FIELD of its source."""
+    found = {}
+    for kind in kinds:
+        row = table()[kind]
+        found[kind] = row["from"]
+        found |= {f"{kind}_{part}": row[part] for part in ("table", "columns") if part in row}
+    return found
+
+
+def fields_of(kinds: Sequence[str]) -> list[str]:
+    """The fields of `inputnode` for `kinds`."""
+    return [*written_fields(kinds), "residual", *(f"record_{step}" for step in STEPS)]

@@ -8,6 +8,7 @@ from typing import Any
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
+from qsm_nipype import methods
 from qsm_nipype.interfaces.phase import ReadPhase
 from qsm_nipype.workflows.nodes import Resources, make, make_method
 
@@ -18,7 +19,7 @@ def init_phase_wf(
     echo_times: Sequence[float],
     resources: Resources,
     *,
-    offset: str = "mcpc3ds",
+    offset: str,
     reading: Mapping[str, Any] | None = None,
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     name: str = "phase_wf",
@@ -43,14 +44,14 @@ def init_phase_wf(
         as read, wrapped (rad)
     magnitude
         echoes last
-    record
-        how the phase was read (JSON)
-    offset
-        the offset that was removed (rad)
+    record_read, record_offset
+        how the phase was read, how its offset was removed (JSON)
     """
     workflow = pe.Workflow(name=name)
     outputnode = pe.Node(
-        niu.IdentityInterface(fields=["phase", "raw_phase", "magnitude", "record", "offset"]),
+        niu.IdentityInterface(
+            fields=["phase", "raw_phase", "magnitude", "record_read", "record_offset"]
+        ),
         name="outputnode",
     )
     reader = ReadPhase(
@@ -58,7 +59,7 @@ def init_phase_wf(
         metadata=[dict(entry) for entry in metadata],
         **(reading or {}),
     )
-    size = 31 * reader.inputs.coils
+    size = methods.get("read", "stored").memory * reader.inputs.coils
     read = make(reader, "read", resources, bytes_per_voxel=size, per_echo=True)
     remove = make_method(
         "offset", offset, resources, parameters=parameters, echo_times=list(echo_times)
@@ -67,8 +68,8 @@ def init_phase_wf(
     workflow.connect([
         (read, remove, [("out_phase", "in_phase"), ("out_magnitude", "in_magnitude")]),
         (read, outputnode, [("out_magnitude", "magnitude"), ("out_phase", "raw_phase"),
-                            ("out_record", "record")]),
-        (remove, outputnode, [("out_phase", "phase"), ("out_offset", "offset")]),
+                            ("out_record", "record_read")]),
+        (remove, outputnode, [("out_phase", "phase"), ("out_record", "record_offset")]),
     ])
     # fmt: on
     return workflow

@@ -15,7 +15,7 @@ def init_relaxometry_wf(
     echo_times: Sequence[float],
     resources: Resources,
     *,
-    relaxometry: str = "loglinear",
+    relaxometry: str,
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     name: str = "relaxometry_wf",
 ) -> pe.Workflow:
@@ -38,17 +38,22 @@ def init_relaxometry_wf(
         (1/s)
     t2star
         (s)
+    record_relaxometry
+        what the fit cost (JSON)
     """
     workflow = pe.Workflow(name=name)
     inputnode = pe.Node(niu.IdentityInterface(fields=["magnitude", "mask"]), name="inputnode")
-    outputnode = pe.Node(niu.IdentityInterface(fields=["r2star", "t2star"]), name="outputnode")
+    outputnode = pe.Node(
+        niu.IdentityInterface(fields=["r2star", "t2star", "record_relaxometry"]), name="outputnode"
+    )
     decay = make_method(
         "relaxometry", relaxometry, resources, parameters=parameters, echo_times=list(echo_times)
     )
     # fmt: off
     workflow.connect([
         (inputnode, decay, [("magnitude", "in_file"), ("mask", "in_mask")]),
-        (decay, outputnode, [("r2star", "r2star"), ("t2star", "t2star")]),
+        (decay, outputnode, [("r2star", "r2star"), ("t2star", "t2star"),
+                             ("out_record", "record_relaxometry")]),
     ])
     # fmt: on
     return workflow

@@ -7,11 +7,8 @@ from pathlib import Path
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
-from qsm_nipype.interfaces.reportlets import AcquisitionPictures
+from qsm_nipype.interfaces.reportlets import MAPS, AcquisitionPictures
 from qsm_nipype.workflows.nodes import Resources, make
-
-_MAPS = ("raw_phase", "magnitude", "unwrapped", "residual", "total_field", "local_field")
-_MASKS = ("mask", "mask_chi")
 
 
 def init_report_wf(
@@ -41,12 +38,12 @@ def init_report_wf(
         standard deviation over the inversions (ppm)
     r2star
         (1/s)
-    figures
-        further pictures that are already in the dataset (entries of the record)
     mask, mask_chi
         of the brain; where susceptibility was computed
     dentate, dentate_box
         nuclei (1 left, 2 right); box that was searched for them
+    lesions, lesions_table, flair
+        lesions 1, 2 …; one row for each (TSV); FLAIR on their grid
 
     Outputs
     -------
@@ -54,8 +51,7 @@ def init_report_wf(
         of the acquisition with its pictures (JSON)
     """
     workflow = pe.Workflow(name=name)
-    fields = [*_MAPS, *_MASKS, "chi", "agreement", "r2star", "dentate", "dentate_box"]
-    fields.append("figures")
+    fields = [*MAPS, "chi", "lesions_table"]
     inputnode = pe.Node(
         niu.IdentityInterface(fields=["record", "written", *fields]), name="inputnode"
     )
@@ -66,7 +62,7 @@ def init_report_wf(
     workflow.connect([
         (inputnode, pictures, [("record", "in_record"), ("written", "written")]),
         (inputnode, pictures, [(field, f"in_{field}") for field in fields]),
-        (pictures, outputnode, [("out_record", "record")]),
+        (pictures, outputnode, [("out_acquisition", "record")]),
     ])
     # fmt: on
     return workflow

@@ -22,7 +22,7 @@ def init_segmentation_wf(
     *,
     segmentations: Sequence[str] = (),
     atlases: Sequence[Atlas] = (),
-    inversions: Sequence[str] = ("whtv",),
+    inversions: Sequence[str],
     weights: str | None = None,
     name: str = "segmentation_wf",
 ) -> pe.Workflow:
@@ -52,10 +52,13 @@ def init_segmentation_wf(
         the user's labels on the acquisition's grid
     regions, regions_columns
         statistics, a row for each region and map (TSV); what its columns mean (JSON)
+    record_segmentation, record_regions
+        of the nuclei; of the labels' alignment and the statistics (JSON)
     """
     workflow = pe.Workflow(name=name)
     inputnode = pe.Node(niu.IdentityInterface(fields=[*_MAPS, "magnitude"]), name="inputnode")
     fields = ["dentate", "cerebellum", "dentate_box", "aligned", "regions", "regions_columns"]
+    fields += ["record_segmentation", "record_regions"]
     outputnode = pe.Node(niu.IdentityInterface(fields=fields), name="outputnode")
     measure = RegionStatistics(
         entities=dict(entities),
@@ -64,6 +67,8 @@ def init_segmentation_wf(
         tables=["" for _ in segmentations] + [str(atlas.table or "") for atlas in atlases],
     )
     statistics = make(measure, "statistics", resources, bytes_per_voxel=45, threads=1)
+    reports = pe.Node(niu.Merge(len(atlases) + 1), name="all_records")
+    reports.run_without_submitting = True
     join = pe.Node(niu.Merge(max(1, len(segmentations) + len(atlases))), name="labels")
     join.run_without_submitting = True
     # fmt: off
@@ -71,6 +76,8 @@ def init_segmentation_wf(
         (inputnode, statistics, [(field, f"in_{field}") for field in _MAPS]),
         (statistics, outputnode, [("out_table", "regions"),
                                   ("out_dictionary", "regions_columns")]),
+        (statistics, reports, [("out_record", f"in{len(atlases) + 1}")]),
+        (reports, outputnode, [("out", "record_regions")]),
     ])
     if segmentations or atlases:
         workflow.connect(join, "out", statistics, "in_labels")
@@ -80,7 +87,8 @@ def init_segmentation_wf(
             (inputnode, nuclei, [("chi", "in_file"), ("mask_chi", "in_mask")]),
             (nuclei, join, [("out_labels", f"in{place}")]),
             (nuclei, outputnode, [("out_labels", "dentate"), ("out_box", "dentate_box"),
-                                  ("out_cerebellum", "cerebellum")]),
+                                  ("out_cerebellum", "cerebellum"),
+                                  ("out_record", "record_segmentation")]),
         ])
     aligned = pe.Node(niu.Merge(max(1, len(atlases))), name="aligned")
     aligned.run_without_submitting = True
@@ -90,6 +98,7 @@ def init_segmentation_wf(
             (inputnode, align, [("magnitude", "in_reference")]),
             (align, join, [("out_labels", f"in{len(segmentations) + place}")]),
             (align, aligned, [("out_labels", f"in{place}")]),
+            (align, reports, [("out_record", f"in{place}")]),
         ])
     if atlases:
         workflow.connect(aligned, "out", outputnode, "aligned")

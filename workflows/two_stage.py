@@ -9,7 +9,7 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
 from qsm_nipype import methods
-from qsm_nipype.interfaces.two_stage import JoinStages, LeaveOutStrongSources
+from qsm_nipype.interfaces.two_stage import JoinStages
 from qsm_nipype.workflows.nodes import Resources, has_port, make, make_method
 
 
@@ -18,8 +18,8 @@ def init_second_stage_wf(
     inputs: Mapping[str, Any],
     resources: Resources,
     *,
-    background: str = "lbv_tfi",
-    threshold: float = 0.3,
+    background: str,
+    threshold: float,
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     name: str = "second_stage_wf",
 ) -> pe.Workflow:
@@ -47,14 +47,17 @@ def init_second_stage_wf(
     -------
     chi
         susceptibility (ppm)
-    inside
-        where it comes from the second pass
+    records
+        of the nodes (JSON)
     """
     workflow = pe.Workflow(name=name)
     fields = ["chi", "mask", "total_field", "trimmed", "field_noise", "magnitude"]
     inputnode = pe.Node(niu.IdentityInterface(fields=fields), name="inputnode")
-    outputnode = pe.Node(niu.IdentityInterface(fields=["chi", "inside"]), name="outputnode")
-    leave_out = make(LeaveOutStrongSources(threshold=threshold), "leave_out", resources)
+    outputnode = pe.Node(niu.IdentityInterface(fields=["chi", "records"]), name="outputnode")
+    leave_out = make_method(
+        "two_stage", "robust", resources, parameters=parameters, node="leave_out",
+        threshold=threshold,
+    )  # fmt: skip
     invert = make_method("inversion", inversion, resources, parameters=parameters, **inputs)
     join = make(JoinStages(), "join", resources)
     optional = {"field_noise": "in_noise", "magnitude": "in_magnitude"}
@@ -79,10 +82,13 @@ def init_second_stage_wf(
             (leave_out, last, [("out_mask", "in_mask")]),
             (last, invert, [("out_file", "in_file")]),
         ]
+    nodes = [leave_out, *([last] if last is not leave_out else []), invert, join]
+    records = pe.Node(niu.Merge(len(nodes)), name="all_records", run_without_submitting=True)
     links += [
+        *((n, records, [("out_record", f"in{i}")]) for i, n in enumerate(nodes, start=1)),
         (last, invert, [("out_mask", "in_mask")]),
         (last, join, [("out_mask", "in_inside")]),
-        (last, outputnode, [("out_mask", "inside")]),
+        (records, outputnode, [("out", "records")]),
     ]
     workflow.connect(links)
     return workflow

@@ -6,7 +6,7 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import Field
 from pathlib import Path
 from types import MappingProxyType
@@ -169,7 +169,7 @@ def _add(group: Any, option: Field[Any]) -> None:
         keywords["action"] = "count"
     elif isinstance(start, bool):
         keywords["action"] = "store_true"
-    elif option.name in ("parameters", "derivatives"):
+    elif isinstance(start, Mapping):
         keywords.update(nargs="+", action="extend", metavar="NAME=VALUE")
     elif isinstance(start, tuple) and "step" not in meta:
         keywords.update(nargs="+", metavar="LABEL")
@@ -196,8 +196,9 @@ def _value_keywords(option: Field[Any], start: Any) -> dict[str, Any]:
 def _from_flag(option: Field[Any], value: Any) -> Any:
     if option.name == "parameters":
         return MappingProxyType(_parameters(value))
-    if option.name == "derivatives":
-        return MappingProxyType(dict(_pair(item, "--derivatives") for item in value))
+    if isinstance(settings.default(option), Mapping):
+        flag = option.metadata["flags"][-1]
+        return MappingProxyType(dict(_pair(item, flag) for item in value))
     if "step" in option.metadata and isinstance(settings.default(option), tuple):
         value = tuple(name.strip() for name in value.split(",") if name.strip())
         if option.metadata.get("optional") and value == ("none",):
@@ -246,8 +247,10 @@ def list_methods(arguments: Sequence[str]) -> int:
     argparse.ArgumentParser(
         prog="qsm-nipype methods", description="List every method with its parameters."
     ).parse_args(arguments)
-    for step, title in methods.STEPS.items():
-        print(f"{title} (--{step})")
+    for step, kind in methods.STEPS.items():
+        if not methods.names(step):
+            continue
+        print(f"{kind.title} (--{step})" if kind.option else kind.title)
         for method in methods.METHODS:
             if method.step == step:
                 print(f"  {method.name:<12} {method.label}")

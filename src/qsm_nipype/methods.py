@@ -24,6 +24,7 @@ SUPPLIED = frozenset(
         *("field", "mask", "voxel_size", "b0_dir", "noise", "magnitude", "phase", "echo_times"),
         *("b0", "echo_time", "total_field", "quality", "reliability", "residual", "unwrapped"),
         *("csf", "generator", "network", "localiser", "segmenter", "mirrored", "device"),
+        *("coils", "sign", "kind", "region", "threads", "min_volume"),
     }
 )
 
@@ -32,15 +33,14 @@ SUPPLIED = frozenset(
 class Method:
     """One way to do one step.
 
-    `function` and `interface` are `module:name`, imported when needed; `memory` is the peak in
-    bytes per voxel of one echo (per voxel and echo where `per_echo`), beyond the interpreter's
-    and `fixed_gb`, which a network takes at any size; `extra` the optional package that it needs.
+    `interface` is `module:Class`, imported when needed; `memory` is the peak in bytes per voxel of
+    one echo (per voxel and echo where `per_echo`), beyond the interpreter's and `fixed_gb`, which
+    a network takes at any size; `extra` the optional package that it needs.
     """
 
     step: str
     name: str
     label: str
-    function: str
     interface: str
     memory: float
     fixed_gb: float = 0.0
@@ -57,7 +57,13 @@ class Method:
     @property
     def is_network(self) -> bool:
         """Whether a deep network does it."""
-        return self.function.startswith("qsm_nipype.models.")
+        return self.network is not None or self.extra is not None
+
+    @property
+    def function(self) -> str:
+        """`module:name` of what does the work, as the interface names it."""
+        module, name = self.interface.split(":")
+        return getattr(importlib.import_module(module), name).function
 
     def parameters(self) -> dict[str, Any]:
         """The parameters a user can set, with their defaults."""
@@ -81,7 +87,6 @@ def _load() -> tuple[Method, ...]:
                 step=step,
                 name=name,
                 label=row["label"],
-                function=f"qsm_nipype.{row.get('package', 'core')}.{row['function']}",
                 interface=f"qsm_nipype.interfaces.{row['interface']}",
                 memory=float(row["memory"]),
                 fixed_gb=float(row.get("fixed", 0.0)),
@@ -96,17 +101,34 @@ def _load() -> tuple[Method, ...]:
 
 METHODS: tuple[Method, ...] = _load()
 
+
+@dataclass(frozen=True)
+class StepKind:
+    """A step of the pipeline: what it is called, and whether an option of its name chooses it."""
+
+    title: str
+    option: bool = True
+
+
+#: The steps in their order.
 STEPS = {
-    "offset": "phase offset removal",
-    "unwrapping": "phase unwrapping",
-    "fit": "field fit",
-    "mask": "brain mask",
-    "trim": "trimming of the mask",
-    "background": "background field removal",
-    "inversion": "dipole inversion",
-    "relaxometry": "R2* mapping",
-    "segmentation": "segmentation",
+    "read": StepKind("reading of phase and magnitude", option=False),
+    "offset": StepKind("phase offset removal"),
+    "unwrapping": StepKind("phase unwrapping"),
+    "fit": StepKind("field fit"),
+    "mask": StepKind("brain mask"),
+    "trim": StepKind("trimming of the mask"),
+    "background": StepKind("background field removal"),
+    "inversion": StepKind("dipole inversion"),
+    "two_stage": StepKind("two-stage reconstruction", option=False),
+    "reference": StepKind("referencing"),
+    "relaxometry": StepKind("R2* mapping"),
+    "segmentation": StepKind("segmentation"),
+    "regions": StepKind("statistics of regions", option=False),
+    "lesions": StepKind("classification of lesions", option=False),
 }
+#: Steps whose method the user chooses by the option of the step's name.
+CHOSEN = tuple(step for step, kind in STEPS.items() if kind.option)
 
 
 def names(step: str) -> list[str]:
@@ -120,7 +142,7 @@ def get(step: str, name: str) -> Method:
         if method.step == step and method.name == name:
             return method
     raise UsageError(
-        f"{name!r} is no method for {STEPS[step]}; choose from {', '.join(names(step))}"
+        f"{name!r} is no method for {STEPS[step].title}; choose from {', '.join(names(step))}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import platform
 import re
 from collections.abc import Mapping, Sequence
@@ -47,55 +48,46 @@ def steps(
     `decays`: whether there are several echoes; `lesions`: whether a lesion mask and a FLAIR were
     found (None: if a mask was promised).
     """
+    left_out = {"read"} | ({"relaxometry"} if not decays else set())
+    left_out |= {"lesions"} if lesions is False else set()
     found: list[dict[str, Any]] = []
     for method in settings.chosen():
-        if method.step == "relaxometry" and not decays:
+        if method.step in left_out:
             continue
-        if method.step == "mask" and "masks" in settings.derivatives:
-            users = {"step": "mask", "method": "user", "label": "User's mask", "parameters": {}}
-            if users not in found:
-                found.append(users)
-            continue
-        found.append(
-            {
-                "step": method.step,
-                "method": method.name,
-                "label": method.label,
-                "parameters": _parameters(settings, method),
-            }
-        )
-    edits = _edits(settings)
-    if edits:
-        last_mask = max(i for i, step in enumerate(found) if step["step"] == "mask")
-        found.insert(last_mask + 1, edits)
-    place = next(i for i, step in enumerate(found) if step["step"] == "inversion")
-    last = place + len(settings.inversion)
-    if settings.two_stage:
-        stage = {"step": "two_stage", "method": "two-stage", "label": "Two-stage reconstruction"}
-        found.insert(last, {**stage, "parameters": {"threshold": settings.two_stage}})
-        last += 1
-    reference = {"step": "reference", "method": settings.reference, "label": "Reference"}
-    found.insert(last, {**reference, "parameters": {}})
-    if "lesions" in settings.derivatives if lesions is None else lesions:
-        chosen: dict[str, Any] = {
-            "method": settings.lesion_instances,
-            "min_volume": settings.lesion_volume,
+        if method.step == "trim" and (edits := _edits(settings)):
+            found.append(edits)
+        entry = {
+            "step": method.step,
+            "method": method.name,
+            "label": method.label,
+            "parameters": _parameters(settings, method),
         }
-        if settings.rim_weights:
-            chosen["weights"] = settings.rim_weights.name
-        rims = {"step": "lesions", "method": "rimnet", "label": "QSMRim-Net"}
-        found.append({**rims, "parameters": chosen})
+        if method.step == "mask" and "masks" in settings.derivatives:
+            entry = {"step": "mask", "method": "user", "label": "User's mask", "parameters": {}}
+        if entry not in found:
+            found.append(entry)
     return found
 
 
 def _parameters(settings: Settings, method: Method) -> dict[str, Any]:
     """A method's parameters in this run, those that are unset left out."""
     found = {**method.parameters(), **settings.parameters_of(method)}
-    if method.network and (weights := settings.weights_of(method)):
+    if weights := settings.weights_of(method):
         found["weights"] = weights.name
-    if method.key == "inversion.medi" and settings.reference == "csf":
-        found["uniform"] = "cerebrospinal fluid"
-    return {k: v for k, v in found.items() if v is not None}
+    found |= _supplied(settings).get(method.key, {})
+    return {k: v for k, v in found.items() if v is not None and v is not inspect.Parameter.empty}
+
+
+def _supplied(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Parameters that follow from other options, by method."""
+    rims = {"method": settings.lesion_instances, "min_volume": settings.lesion_volume}
+    found: dict[str, dict[str, Any]] = {
+        "two_stage.robust": {"threshold": settings.two_stage},
+        "lesions.rimnet": rims,
+    }
+    if settings.reference == "csf":
+        found["inversion.medi"] = {"uniform": "cerebrospinal fluid"}
+    return found
 
 
 def _edits(settings: Settings) -> dict[str, Any]:
@@ -107,8 +99,8 @@ def _edits(settings: Settings) -> dict[str, Any]:
         chosen = {"step": "mask", "method": "edited", "label": "Edited mask"}
     else:
         return {}
-    told = {"rule": rule, "operations": settings.mask_operations}
-    return {**chosen, "parameters": {k: v for k, v in told.items() if v}}
+    given = {"rule": rule, "operations": settings.mask_operations}
+    return {**chosen, "parameters": {k: v for k, v in given.items() if v}}
 
 
 def static_part(settings: Settings, acquisition: Acquisition) -> dict[str, Any]:
@@ -142,8 +134,8 @@ def with_own_mask(
     steps: Sequence[Mapping[str, Any]], own: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """`steps` (see `steps`), with the file among the parameters where the user's mask is taken."""
-    told = {"parameters": {"file": own["file"]}} if own else {}
-    return [{**s, **(told if s["method"] == "user" else {})} for s in steps]
+    file = {"parameters": {"file": own["file"]}} if own else {}
+    return [{**s, **(file if s["method"] == "user" else {})} for s in steps]
 
 
 def links(settings: Settings) -> dict[str, str]:

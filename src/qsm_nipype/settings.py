@@ -18,6 +18,9 @@ from qsm_nipype.core.mask_language import parse_masks, parse_operations
 from qsm_nipype.dataset.own_files import KINDS
 from qsm_nipype.errors import UsageError
 
+#: Networks whose weights the user may replace.
+NETWORKS = tuple(dict.fromkeys(m.network for m in methods.METHODS if m.network is not None))
+
 
 def _option(default: Any, group: str, help_text: str, *flags: str, **extra: Any) -> Any:
     """A field with what the command line needs to know of it."""
@@ -115,7 +118,7 @@ class Settings:
         _HOW,
         "region whose mean susceptibility is zero",
         "--reference",
-        choices=("brain", "csf", "region", "none"),
+        choices=tuple(methods.names("reference")),
     )
     two_stage: float = _option(
         0.0,
@@ -131,17 +134,12 @@ class Settings:
     parameters: Mapping[str, Mapping[str, Any]] = _option(
         {}, _HOW, "a method's parameter, STEP.METHOD.NAME=VALUE; may be repeated", "--set"
     )
-    inversion_weights: Path | None = _option(
-        None,
+    weights: Mapping[str, str] = _option(
+        {},
         _HOW,
-        "weights for --inversion qsmgan: a file or a published folder",
-        "--inversion-weights",
-    )
-    mask_weights: Path | None = _option(
-        None, _HOW, "weights for --mask net: a file", "--mask-weights"
-    )
-    dentate_model: Path | None = _option(
-        None, _HOW, "another nnU-Net v2 model of the dentate: folder or zip", "--dentate-model"
+        "other weights, NETWORK=PATH: qsmgan or mask (file or published folder), rim (file), "
+        "dentate (nnU-Net v2 folder or zip)",
+        "--weights",
     )
     lesion_instances: str = _option(
         "split",
@@ -152,9 +150,6 @@ class Settings:
     )
     lesion_volume: float = _option(
         10.0, _HOW, "smallest lesion whose rim is judged, mm³", "--lesion-volume", unit="MM3"
-    )
-    rim_weights: Path | None = _option(
-        None, _HOW, "weights of the lesions' rim network: a file", "--rim-weights"
     )
     save_unwrapped: bool = _option(
         False, _HOW, "also write the unwrapped phase", "--save-unwrapped"
@@ -229,25 +224,22 @@ class Settings:
     )
     verbose: int = _option(0, _SHOW, "say more; twice: everything", "-v", "--verbose", count=True)
 
-    def method(self, step: str) -> methods.Method:
-        """The method chosen for a step that takes one."""
-        return methods.get(step, getattr(self, step))
-
     def chosen(self) -> list[methods.Method]:
         """Every method that this run uses, in the order of the steps."""
-        found = []
-        for step in methods.STEPS:
+        names: dict[str, tuple[str, ...]] = {"read": ("stored",)}
+        for step in methods.CHOSEN:
             value = getattr(self, step)
-            if step == "mask":
-                value = tuple(dict.fromkeys(part.name for part in parse_masks(value)))
-            for name in value if isinstance(value, tuple) else (value,):
-                found.append(methods.get(step, name))
-        return found
+            names[step] = value if isinstance(value, tuple) else (value,)
+        names["mask"] = tuple(dict.fromkeys(part.name for part in parse_masks(self.mask)))
+        names["two_stage"] = ("robust",) if self.two_stage else ()
+        names["reference"] = (self.reference,)
+        names["lesions"] = ("rimnet",) if "lesions" in self.derivatives else ()
+        return [methods.get(step, n) for step in methods.STEPS for n in names.get(step, ())]
 
     def weights_of(self, method: methods.Method) -> Path | None:
-        """The user's weight file for a network; None: the shipped one."""
-        given = {"mask": self.mask_weights, "segmentation": self.dentate_model}
-        return given.get(method.step, self.inversion_weights)
+        """The user's weights for a method's network; None: the shipped ones, or no network."""
+        given = self.weights.get(method.network or "")
+        return None if given is None else Path(os.path.abspath(given))
 
     def parameters_of(self, method: methods.Method) -> dict[str, Any]:
         """What the user set for a method."""
@@ -356,6 +348,13 @@ def check(settings: Settings) -> None:
     if settings.two_stage < 0:
         raise UsageError(f"--two-stage {settings.two_stage:g}: give a susceptibility above 0 ppm")
     methods.check_parameters(settings.parameters)
+    if "threshold" in settings.parameters.get("two_stage.robust", {}):
+        raise UsageError("two_stage.robust.threshold: give it by --two-stage PPM")
+    for network in settings.weights:
+        if network not in NETWORKS:
+            raise UsageError(
+                f"--weights {network}: there is no such network; choose from {', '.join(NETWORKS)}"
+            )
     _check_numbers(settings)
     _check_twice(settings)
     _check_jobs(settings)
@@ -379,7 +378,7 @@ def _check_numbers(settings: Settings) -> None:
 
 def _check_twice(settings: Settings) -> None:
     """Refuse a method that is named twice for one step. Raises UsageError."""
-    for step in methods.STEPS:
+    for step in methods.CHOSEN:
         value = getattr(settings, step)
         names = value if isinstance(value, tuple) else ()
         for name in names:
@@ -418,15 +417,17 @@ def with_absolute_paths(settings: Settings) -> Settings:
         for f in fields(Settings)
         if isinstance(getattr(settings, f.name), Path)
     }
-    own = {kind: os.path.abspath(path) for kind, path in settings.derivatives.items()}
-    return replace(settings, derivatives=MappingProxyType(own), **changes)
+    for name in ("derivatives", "weights"):
+        given = getattr(settings, name)
+        changes[name] = MappingProxyType({k: os.path.abspath(p) for k, p in given.items()})
+    return replace(settings, **changes)
 
 
 def named_paths(settings: Settings) -> list[Path]:
     """Every file and folder that the settings name."""
     values = [getattr(settings, f.name) for f in fields(Settings)]
     return [v for v in values if isinstance(v, Path)] + [
-        Path(path) for path in settings.derivatives.values()
+        Path(path) for path in (*settings.derivatives.values(), *settings.weights.values())
     ]
 
 

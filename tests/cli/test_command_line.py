@@ -24,7 +24,7 @@ def test_no_option_gives_the_defaults():
 
 def test_defaults_are_methods_of_the_registry():
     chosen = Settings(Path(), Path())
-    wanted = [step for step in methods.STEPS if getattr(chosen, step)]
+    wanted = ["read", *(step for step in methods.CHOSEN if getattr(chosen, step))]
     assert [m.step for m in chosen.chosen()] == wanted
 
 
@@ -149,7 +149,7 @@ def test_a_network_without_weights_is_refused_before_anything_runs(capsys, tmp_p
         assert cli.main([str(tmp_path), str(tmp_path / "out"), "participant", *flags]) == 2
         error = capsys.readouterr().err
         assert f"{name}: this version ships no weights; train them" in error
-    flags = ["--inversion", "qsmgan", "--inversion-weights", str(tmp_path / "none.safetensors")]
+    flags = ["--inversion", "qsmgan", "--weights", f"qsmgan={tmp_path}/none.safetensors"]
     assert cli.main([str(tmp_path), str(tmp_path / "out"), "participant", *flags]) == 2
     assert "none.safetensors" in capsys.readouterr().err
 

@@ -148,7 +148,12 @@ def test_coil_files_are_one_acquisition_in_order(tmp_path):
     assert "coil-2_" in found.phase[1] and "coil-10_" in found.phase[2]
     parts = {"phase": found.phase, "magnitude": found.magnitude}
     graph = init_phase_wf(
-        parts, found.metadata, found.echo_times, Resources(120, 2), reading={"coils": found.coils}
+        parts,
+        found.metadata,
+        found.echo_times,
+        Resources(120, 2),
+        offset="mcpc3ds",
+        reading={"coils": found.coils},
     )
     assert graph.get_node("read").inputs.coils == 3
     missing = Path(found.phase[4])

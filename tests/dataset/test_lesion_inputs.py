@@ -114,7 +114,7 @@ def test_nobody_asked_for_lesions(settings):
 @pytest.mark.skipif(not radiomics.available(), reason="PyRadiomics is not installed")
 def test_weights_that_do_not_exist_are_refused_early(settings, tmp_path):
     with pytest.raises(WeightsError, match="no such weight file"):
-        check_programs(replace(settings, rim_weights=tmp_path / "none.safetensors"))
+        check_programs(replace(settings, weights={"rim": str(tmp_path / "none.safetensors")}))
 
 
 def test_missing_pyradiomics_is_refused_early(settings, monkeypatch):

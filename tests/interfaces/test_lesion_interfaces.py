@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from qsm_nipype.interfaces.lesions import FindLesions, LesionSink, QSMRimNet
+from qsm_nipype.interfaces.bids import DerivativesSink
+from qsm_nipype.interfaces.lesions import FindLesions, QSMRimNet
 from qsm_nipype.models import radiomics, rim, weights
+from qsm_nipype.report.lesions import draw_rims
 
 needed = pytest.mark.skipif(not radiomics.available(), reason="PyRadiomics is not installed")
 NAMES = ("original_firstorder_Mean", "original_firstorder_Maximum")
@@ -113,7 +115,6 @@ def test_rims_table_and_picture_reach_the_dataset(scans, tmp_path):
             in_mask=mask,
             in_instances=found.out_instances,
             in_flair=found.out_flair,
-            in_record=found.out_record,
             min_volume=20.0,
         )
     )
@@ -122,27 +123,36 @@ def test_rims_table_and_picture_reach_the_dataset(scans, tmp_path):
     assert record["numbers"]["rim_lesions"]["value"] == 1
     assert "smaller than 20 mm³" in Path(rated.out_table).read_text()
     steps = [{"step": "lesions", "method": "rimnet", "parameters": {"min_volume": 20.0}}]
-    (tmp_path / "acquisition.json").write_text(json.dumps({"steps": steps}))
-    sink = LesionSink(
+    record = {"entities": {"sub": "01"}, "steps": steps}
+    (tmp_path / "acquisition.json").write_text(json.dumps(record))
+    sink = DerivativesSink(
+        kinds=["lesions", "flair"],
         base_directory=str(tmp_path / "out"),
         entities={"sub": "01"},
         in_record=str(tmp_path / "acquisition.json"),
-        in_instances=found.out_instances,
-        in_flair=found.out_flair,
-        in_table=rated.out_table,
-        in_chi=maps,
+        lesions=found.out_instances,
+        lesions_table=rated.out_table,
+        lesions_columns=rated.out_columns,
+        flair=found.out_flair,
     )
-    (figure,) = outputs(sink).out_figures
+    outputs(sink)
     anat = tmp_path / "out" / "sub-01" / "anat"
     names = sorted(p.name for p in anat.iterdir())
     assert names == [
         "sub-01_desc-lesions_dseg.json",
         "sub-01_desc-lesions_dseg.nii.gz",
         "sub-01_desc-lesions_dseg.tsv",
+        "sub-01_desc-qc_metrics.json",
+        "sub-01_desc-qc_metrics.tsv",
         "sub-01_desc-registered_FLAIR.json",
         "sub-01_desc-registered_FLAIR.nii.gz",
     ]
     labels = nib.load(anat / "sub-01_desc-lesions_dseg.nii.gz")
     assert np.issubdtype(labels.get_data_dtype(), np.integer)
-    assert (tmp_path / "out" / figure["path"]).read_bytes()[:4] == b"\x89PNG"
-    assert figure["caption"].startswith("1 of 1 classified lesions")
+    columns = json.loads((anat / "sub-01_desc-lesions_dseg.json").read_text())
+    assert columns["rim_probability"]["Description"] and columns["Type"] == "Lesion"
+    volumes = (
+        nib.load(path).get_fdata() for path in (maps[0], found.out_flair, found.out_instances)
+    )
+    png, caption = draw_rims(*volumes, Path(rated.out_table).read_text(), labels.affine)
+    assert png[:4] == b"\x89PNG" and caption.startswith("1 of 1 classified lesions")

@@ -65,9 +65,9 @@ def test_qsmgan_takes_its_parameters_to_the_function(case):
 
 def test_without_weights_it_says_how_to_get_some(case, monkeypatch):
     monkeypatch.setattr(registry, "shipped", lambda name: False)
-    with pytest.raises(WeightsError, match=r"train qsmgan OUT.*--inversion-weights"):
+    with pytest.raises(WeightsError, match=r"train qsmgan OUT.*--weights qsmgan=PATH"):
         QSMGAN(in_file=case["field"], in_mask=case["mask"]).run()
-    with pytest.raises(WeightsError, match=r"train mask OUT.*--mask-weights"):
+    with pytest.raises(WeightsError, match=r"train mask OUT.*--weights mask=PATH"):
         QSMMaskNet(in_magnitude=case["field"]).run()
 
 

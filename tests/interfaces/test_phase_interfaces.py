@@ -71,7 +71,7 @@ def test_echoes_in_files_or_in_one_file_are_the_same(tmp_path, monkeypatch):
     )
     assert one.shape == (*SHAPE, 2) and apart(one, np.angle(s)) < 2e-3
     np.testing.assert_allclose(mag, np.abs(s), rtol=1e-5)
-    assert outputs.echo_times == [0.004, 0.008] and "Siemens" in record["decision"]
+    assert "Siemens" in record["decision"]
     stack = np.stack([nib.load(p).get_fdata() for p in phase], axis=-1).astype(np.int16)
     whole = write(tmp_path / "all.nii", stack)
     mags = write(tmp_path / "mags.nii", np.abs(s).astype(np.float32))
@@ -94,7 +94,6 @@ def test_the_sidecar_of_a_file_holds_for_all_echoes_in_it(tmp_path, monkeypatch)
         sign="positive",
     )
     assert record["decision"] == "radians" and record["units_in_sidecar"] == ["rad"]
-    assert list(outputs.echo_times) == [0.004, 0.008]
     np.testing.assert_allclose(found, phase, atol=1e-5)
 
 
@@ -139,7 +138,6 @@ def test_coils_are_combined(tmp_path, monkeypatch):
         metadata=[{"EchoTime": t} for t in (4e-3,) * 3 + (8e-3,) * 3],
     )  # fmt: skip
     assert got.shape == (*SHAPE, 2) and record["coils"] == 3
-    assert outputs.echo_times == [4e-3, 8e-3]
     inside = (slice(4, -4),) * 3
     step = got[inside][..., 1] - got[inside][..., 0]
     assert apart(step, np.angle(s[inside][..., 1] * s[inside][..., 0].conj())) < 0.05
@@ -207,7 +205,6 @@ def test_siemens_phase_difference(tmp_path, monkeypatch):
     )  # fmt: skip
     assert "phase difference" in record["kind"] and "Siemens" in record["decision"]
     assert phase.shape == magnitude.shape
-    np.testing.assert_allclose(outputs.echo_times, [0.00246], atol=1e-9)
 
 
 def bad_shape(tmp_path, phase, magnitude):

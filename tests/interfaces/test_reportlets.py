@@ -55,7 +55,7 @@ def inputs(tmp_path, monkeypatch):
 
 def test_pictures_lie_in_the_dataset_and_the_page_shows_them(inputs, tmp_path):
     node = AcquisitionPictures(**inputs)
-    found = node.run().outputs.out_record
+    found = node.run().outputs.out_acquisition
     assert [str(t) for t in node.targets()] == [found]
     record = json.loads((tmp_path / "out/logs/records/sub-01_run-2.json").read_text())
     assert [f["name"] for f in record["figures"]] == ["phase", "magnitude", "chi"]
@@ -68,6 +68,16 @@ def test_pictures_lie_in_the_dataset_and_the_page_shows_them(inputs, tmp_path):
     assert (tmp_path / "out/sub-01/figures/sub-01_run-2_viewer/viewer-axial-chi.jpg").is_file()
 
 
+def test_pictures_of_earlier_settings_go(inputs, tmp_path):
+    figures = tmp_path / "out" / "sub-01" / "figures"
+    figures.mkdir(parents=True)
+    for name in ("sub-01_run-2_desc-rims_figure.png", "sub-01_run-3_desc-rims_figure.png"):
+        (figures / name).touch()
+    AcquisitionPictures(**inputs).run()
+    left = {path.name for path in figures.glob("*rims*")}
+    assert left == {"sub-01_run-3_desc-rims_figure.png"}  # another acquisition's
+
+
 def test_every_inversion_has_its_picture_and_its_layer(inputs, tmp_path):
     record = json.loads((tmp_path / "record.json").read_text())
     names = {"whtv": "Weak-harmonic total variation", "tkd": "TKD"}
@@ -77,7 +87,7 @@ def test_every_inversion_has_its_picture_and_its_layer(inputs, tmp_path):
     other = str(tmp_path / "other.nii.gz")
     nib.save(nib.Nifti1Image(-chi.get_fdata(dtype=np.float32), chi.affine), other)
     node = AcquisitionPictures(**{**inputs, "in_chi": [*inputs["in_chi"], other]})
-    record = json.loads(Path(node.run().outputs.out_record).read_text())
+    record = json.loads(Path(node.run().outputs.out_acquisition).read_text())
     titles = {f["name"]: f["title"].split(" (")[0] for f in record["figures"]}
     assert titles["chi"] == "χ: Weak-harmonic total variation"
     assert titles["chi_tkd"] == "χ: TKD"
@@ -92,7 +102,7 @@ def test_the_page_lists_the_results_as_links(inputs, tmp_path):
     anat = tmp_path / "out" / "sub-01" / "anat"
     written = ["sub-01_run-2_Chimap.nii.gz", "sub-01_run-2_desc-brain_mask.nii.gz"]
     node = AcquisitionPictures(**inputs, written=[str(anat / name) for name in written])
-    found = node.run().outputs.out_record
+    found = node.run().outputs.out_acquisition
     maps = json.loads(Path(found).read_text())["maps"]
     assert maps["desc-brain_mask"] == f"sub-01/anat/{written[1]}"
     assert maps["Chimap"] == f"sub-01/anat/{written[0]}"

@@ -31,13 +31,14 @@ def write(tmp_path, monkeypatch):
 
     def run(*methods, entities=ENTITIES, **more):
         sink = DerivativesSink(
-            kinds=["chi", "regions", *more],
+            kinds=["chi", "regions", *(kind for kind in more if "_" not in kind)],
             base_directory=str(tmp_path / "out"),
             entities=entities,
             in_record=str(record),
             chi=[image for _ in methods],
             descriptions={"chi": [None, *methods[1:]]},
             regions=str(tmp_path / "regions.tsv"),
+            regions_columns=str(tmp_path / "columns.json"),
             **more,
         )
         written = sink.run().outputs.out_files
@@ -57,6 +58,17 @@ def test_maps_of_other_settings_go_with_what_belongs_to_them(write, tmp_path):
         *(f"sub-01_run-2_desc-dentate_dseg.{end}" for end in ("nii.gz", "json", "tsv")),
     }
     assert "sub-01_run-2_desc-regions_stats.tsv" in after
+
+
+def test_lesions_after_no_lesions_leave_nothing_behind(write, tmp_path):
+    beside = {"lesions_table": str(tmp_path / "regions.tsv")}
+    beside["lesions_columns"] = str(tmp_path / "columns.json")
+    before = write("tv", lesions=write.image, flair=write.image, **beside)
+    after = write("tv")
+    assert set(before) - set(after) == {
+        *(f"sub-01_run-2_desc-lesions_dseg.{end}" for end in ("nii.gz", "json", "tsv")),
+        *(f"sub-01_run-2_desc-registered_FLAIR.{end}" for end in ("nii.gz", "json")),
+    }
 
 
 def test_other_acquisitions_and_foreign_files_stay(write, tmp_path):

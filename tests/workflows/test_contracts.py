@@ -11,7 +11,8 @@ from nipype.interfaces.utility import IdentityInterface
 
 from qsm_nipype import methods
 from qsm_nipype.dataset.acquisitions import Acquisition
-from qsm_nipype.dataset.own_files import OwnFiles
+from qsm_nipype.dataset.derivatives import table
+from qsm_nipype.dataset.own_files import LesionFiles, OwnFiles
 from qsm_nipype.interfaces.base import code_version
 from qsm_nipype.settings import Settings
 from qsm_nipype.workflows import (
@@ -33,21 +34,26 @@ from qsm_nipype.workflows.nodes import INTERPRETER_GB, Resources
 SIZE = Resources(1_000_000, 3)
 TE = (0.004, 0.012, 0.02)
 STATIC = {"entities": {"sub": "01"}, "datatype": "anat"}
-KINDS = [*outputs.ALWAYS, "agreement", "r2star", "t2star", "unwrapped"]
-KINDS += ["regions", "aligned", "dentate", "cerebellum", "dentate_box"]
+KINDS = [kind for kind, row in table().items() if "from" in row]
 
 FACTORIES = {
-    phase.init_phase_wf: ({"phase": [], "magnitude": []}, [], TE, SIZE),
-    fieldmap.init_fieldmap_wf: (TE, 3.0, SIZE),
-    masking.init_masking_wf: (SIZE,),
-    background.init_background_wf: (SIZE,),
-    inversion.init_inversion_wf: (3.0, 0.012, SIZE),
-    relaxometry.init_relaxometry_wf: (TE, SIZE),
-    outputs.init_outputs_wf: (STATIC, [], Path("out"), SIZE),
-    lesions.init_lesions_wf: (__file__, __file__, SIZE),
-    report.init_report_wf: (Path("out"), "sub-01", SIZE),
-    segmentation.init_segmentation_wf: ({"sub": "01"}, SIZE),
-    two_stage.init_second_stage_wf: ("tv", {}, SIZE),
+    phase.init_phase_wf: (({"phase": [], "magnitude": []}, [], TE, SIZE), {"offset": "mcpc3ds"}),
+    fieldmap.init_fieldmap_wf: ((TE, 3.0, SIZE), {"unwrapping": "romeo", "fit": "linear"}),
+    masking.init_masking_wf: ((SIZE,), {"mask": "quality", "trim": "reliable"}),
+    background.init_background_wf: ((SIZE,), {"background": "lbv"}),
+    inversion.init_inversion_wf: (
+        (3.0, 0.012, SIZE),
+        {"inversions": ("tv", "tkd"), "reference": "brain"},
+    ),
+    relaxometry.init_relaxometry_wf: ((TE, SIZE), {"relaxometry": "arlo"}),
+    outputs.init_outputs_wf: ((STATIC, [], Path("out"), SIZE), {"kinds": KINDS}),
+    lesions.init_lesions_wf: (
+        (__file__, __file__, SIZE),
+        {"method": "split", "min_volume": 10.0},
+    ),
+    report.init_report_wf: ((Path("out"), "sub-01", SIZE), {}),
+    segmentation.init_segmentation_wf: (({"sub": "01"}, SIZE), {"inversions": ("tv",)}),
+    two_stage.init_second_stage_wf: (("tv", {}, SIZE), {"background": "lbv", "threshold": 0.3}),
 }
 
 
@@ -70,11 +76,15 @@ def ports(workflow, name: str) -> set[str]:
 
 @pytest.mark.parametrize("factory", FACTORIES, ids=lambda f: f.__name__)
 def test_ports_are_those_of_the_docstring(factory):
-    more = {"kinds": KINDS} if factory is outputs.init_outputs_wf else {}
-    if factory is inversion.init_inversion_wf:
-        more = {"inversions": ("tv", "tkd")}
-    workflow = factory(*FACTORIES[factory], **more)
-    assert ports(workflow, "inputnode") == promised(factory.__doc__, "Inputs")
+    positional, named = FACTORIES[factory]
+    workflow = factory(*positional, **named)
+    expected = promised(factory.__doc__, "Inputs")
+    if factory is outputs.init_outputs_wf:  # whose ports follow from two tables
+        families = {"KIND", "KIND_table", "KIND_columns", "record_STEP"}
+        assert families < expected
+        expected -= families
+        expected |= {*outputs.written_fields(KINDS), *(f"record_{step}" for step in methods.STEPS)}
+    assert ports(workflow, "inputnode") == expected
     assert ports(workflow, "outputnode") == promised(factory.__doc__, "Outputs")
 
 
@@ -115,7 +125,9 @@ VARIANTS = [{}, {"inversion": ("tv", "tkd")}, {"save_unwrapped": True}, {"refere
 VARIANTS += [
     {m.step: (m.name,) if m.step in ("inversion", "segmentation") else m.name}
     for m in methods.METHODS
-]  # fmt: skip
+    if m.step in methods.CHOSEN
+]
+VARIANTS += [{"two_stage": 0.3, "inversion": ("tv", "tgv")}]  # fmt: skip
 
 
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)
@@ -185,3 +197,33 @@ def test_the_users_masks_reach_their_nodes(tmp_path):
     assert step["parameters"] == {"file": "sub-01_run-2_mask.nii.gz"}
     own = nodes["record"].inputs.acquisition["own_mask"]
     assert own["uri"] == "bids:masks:sub-01_run-2_mask.nii.gz"
+
+
+def test_lesions_join_the_graph_and_everything_that_is_written_has_its_source(tmp_path):
+    flair, mask = tmp_path / "flair.nii", tmp_path / "lesions.nii"
+    for file in (flair, mask):
+        file.touch()
+    own = OwnFiles(lesions=LesionFiles(mask=mask, flair=flair))
+    workflow = graph(tmp_path, own=own, save_unwrapped=True, inversion=("tv", "tkd"))
+    (sink,) = (node for node in workflow._get_all_nodes() if node.name == "ds_maps")
+    arriving = {
+        port
+        for source, _, data in workflow._graph.in_edges(sink, data=True)
+        for _, port in data["connect"]
+        if source.name != "inputnode"
+    }
+    wanted = set(outputs.written_fields(sink.interface.kinds))
+    assert wanted == arriving - {"in_record"}
+    assert {"lesions", "lesions_table", "flair", "agreement", "unwrapped"} <= wanted
+
+
+def test_every_step_reports_to_the_record(tmp_path):
+    workflow = graph(tmp_path, two_stage=0.3)
+    (record,) = (node for node in workflow._get_all_nodes() if node.name == "record")
+    reported = {
+        port.removeprefix("from_")
+        for source, _, data in workflow._graph.in_edges(record, data=True)
+        for _, port in data["connect"]
+        if port.startswith("from_") and source.name != "inputnode"
+    }
+    assert reported == set(methods.STEPS) - {"lesions"}

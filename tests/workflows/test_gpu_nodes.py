@@ -11,7 +11,8 @@ from qsm_nipype.workflows.segmentation import init_segmentation_wf
 @pytest.mark.parametrize("gpu", [True, False])
 def test_the_dentate_node_asks_for_a_gpu_where_there_is_one(gpu):
     resources = Resources(7_000_000, echoes=4, threads=2, gpu=gpu)
-    workflow = init_segmentation_wf({"sub": "01"}, resources, segmentations=["dentate"])
+    chosen = {"segmentations": ["dentate"], "inversions": ["tv"]}
+    workflow = init_segmentation_wf({"sub": "01"}, resources, **chosen)
     node = workflow.get_node("dentate")
     options = scheduler.resource_arguments(node, {"gpu_partition": "a100", "partition": "cpu"})
     assert node.is_gpu_node() is gpu
@@ -46,6 +47,8 @@ def test_the_rims_network_computes_on_the_gpu(tmp_path):
     files = [tmp_path / "flair.nii", tmp_path / "lesions.nii"]
     for file in files:
         file.touch()
-    workflow = init_lesions_wf(*map(str, files), Resources(1000, gpu=True))
+    workflow = init_lesions_wf(
+        *map(str, files), Resources(1000, gpu=True), method="split", min_volume=10.0
+    )
     marked = {node.name for node in workflow._get_all_nodes() if node.is_gpu_node()}
     assert marked == {"rimnet"}

@@ -15,7 +15,7 @@ SIZE = Resources(32**3, 3)
 
 
 def test_joined_masks_are_intersected():
-    workflow = init_masking_wf(SIZE, mask="brain&quality")
+    workflow = init_masking_wf(SIZE, trim="reliable", mask="brain&quality")
     join, edit = workflow.get_node("join"), workflow.get_node("edit")
     ports = dict(workflow._graph.get_edge_data(join, edit)["connect"])
     assert ports == {"out": "in_masks"}
@@ -24,7 +24,9 @@ def test_joined_masks_are_intersected():
 
 
 def test_a_part_is_edited_before_the_intersection():
-    workflow = init_masking_wf(SIZE, mask="brain&quality:dilate:3", operations="fill")
+    workflow = init_masking_wf(
+        SIZE, trim="reliable", mask="brain&quality:dilate:3", operations="fill"
+    )
     join = workflow.get_node("join")
     edited = workflow.get_node("edit2")
     assert edited.inputs.operations == "dilate:3"
@@ -53,7 +55,7 @@ def test_edits_are_in_the_record(tmp_path):
 
 def test_unknown_parts_are_refused():
     with pytest.raises(UsageError, match="choose from"):
-        init_masking_wf(SIZE, mask="brain&nothing")
+        init_masking_wf(SIZE, trim="reliable", mask="brain&nothing")
 
 
 def test_joined_masks_are_all_in_the_record(tmp_path):

@@ -18,7 +18,15 @@ SIZE = Resources(32**3, 3)
 
 @pytest.mark.parametrize("method", ["tv", "tgv"])
 def test_the_reference_takes_the_joined_map(method):
-    workflow = init_inversion_wf(3.0, 0.01, SIZE, inversions=[method], two_stage=0.4)
+    workflow = init_inversion_wf(
+        3.0,
+        0.01,
+        SIZE,
+        inversions=[method],
+        reference="brain",
+        two_stage=0.4,
+        background="lbv_tfi",
+    )
     second = workflow.get_node(f"second_{method}")
     assert second.get_node("leave_out").inputs.threshold == 0.4
     assert second.get_node(method).inputs.b0 == 3.0
@@ -37,7 +45,8 @@ def test_the_option_takes_a_positive_number(tmp_path):
 
 
 def test_one_stage_has_no_second():
-    assert init_inversion_wf(3.0, 0.01, SIZE).get_node("second_tv") is None
+    workflow = init_inversion_wf(3.0, 0.01, SIZE, inversions=["tv"], reference="brain")
+    assert workflow.get_node("second_tv") is None
 
 
 def test_record_and_methods_tell_it(tmp_path):
@@ -46,6 +55,6 @@ def test_record_and_methods_tell_it(tmp_path):
     place = names.index("two_stage")
     assert names[place - 1] == "inversion" and names[place + 1] == "reference"
     text = write_methods(
-        [Step("two_stage", "two-stage", parameters={"threshold": 0.25})], version="1"
+        [Step("two_stage", "robust", parameters={"threshold": 0.25})], version="1"
     )
     assert "above 0.25 ppm" in text.paragraph and "Stewart" in str(text)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from qsm_nipype.report.figures import echoes, mosaic, png, three_planes
+from qsm_nipype.report.lesions import draw_rims
 from qsm_nipype.report.sprites import Layer, Viewer, render_viewer
 from qsm_nipype.report.styles import MapStyle, style_of
 
@@ -132,6 +133,42 @@ def draw_dentate(
         else "No dentate nucleus was found; see the warnings."
     )
     return "dentate", "Dentate nuclei", caption, png(figure)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the page: its file's `desc-` is the name without underscores."""
+
+    name: str
+    title: str
+    caption: str
+    png: bytes
+
+
+def draw_acquisition(
+    maps: Mapping[str, np.ndarray],
+    affine: np.ndarray,
+    chis: Mapping[str, str],
+    echo_times: Sequence[float],
+    lesions_table: str | None = None,
+) -> list[Picture]:
+    """Every picture that `maps` allows, in the order of the page.
+
+    Beside what `draw` knows, `maps` may hold raw_phase and unwrapped (echoes last, rad), dentate
+    and dentate_box, lesions and flair (with the text of the lesions' table); `chis` as for `draw`.
+    """
+    drawn: list[tuple[str, str, str, bytes]] = [
+        draw_phase(maps["raw_phase"], maps["unwrapped"], maps["mask"], affine, echo_times),
+        *draw(maps, affine, chis),
+    ]
+    if "dentate" in maps:
+        drawn.append(draw_dentate(maps["dentate"], maps["dentate_box"], maps["chi"], affine))
+    if "lesions" in maps and lesions_table is not None:
+        image, caption = draw_rims(
+            maps["chi"], maps["flair"], maps["lesions"].astype(np.int32), lesions_table, affine
+        )
+        drawn.append(("rims", "Lesions with a paramagnetic rim", caption, image))
+    return [Picture(*entry) for entry in drawn]
 
 
 def viewer(maps: Mapping[str, np.ndarray], affine: np.ndarray, chis: Mapping[str, str]) -> Viewer:

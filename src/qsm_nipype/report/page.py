@@ -38,13 +38,7 @@ HEADLINES: dict[str, tuple[str, tuple[float, float, str] | None]] = {
     "chi_p99": ("χ, 99th percentile", None),
     "r2star": ("R2*, median", None),
 }
-STEP_TITLES = {
-    **STEPS,
-    "read": "reading",
-    "trim": "mask trimming",
-    "reference": "referencing",
-    "lesions": "lesion classification",
-}
+STEP_TITLES = {step: kind.title for step, kind in STEPS.items()}
 UNTOLD = ("parameters", "warnings", "decisions", "step", "method", "label")
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 

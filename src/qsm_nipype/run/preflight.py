@@ -64,7 +64,6 @@ def check_programs(settings: Settings) -> None:
             raise UsageError(f"-d {kind}={path}: no such file or folder")
     for method in settings.chosen():
         _check_method(settings, method)
-    _check_rims(settings)
 
 
 def _check_method(settings: Settings, method: Method) -> None:
@@ -74,21 +73,14 @@ def _check_method(settings: Settings, method: Method) -> None:
             f"{method.key} needs the package {method.extra}; "
             f"pip install 'qsm-nipype[{method.extra}]'"
         )
+    if method.network == "rim":
+        from qsm_nipype.models.radiomics import require
+
+        require()
     if method.network is not None:
         from qsm_nipype.models import registry
 
         registry.check(method.network, settings.weights_of(method))
-
-
-def _check_rims(settings: Settings) -> None:
-    """Refuse lesions without what their classification needs. Raises QSMError."""
-    if "lesions" not in settings.derivatives:
-        return
-    from qsm_nipype.models.radiomics import require
-    from qsm_nipype.models.registry import read_weights
-
-    require()
-    read_weights("rim", settings.rim_weights)
 
 
 def find(settings: Settings) -> tuple[list[Acquisition], list[Refusal]]:

@@ -12,14 +12,16 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-#: Words for the workflows' names.
-_STAGES = {
+#: Words for the workflows of `workflows.base`.
+STAGES = {
     "phase_wf": "reading phase",
     "fieldmap_wf": "field mapping",
     "masking_wf": "masking",
     "background_wf": "background removal",
     "inversion_wf": "dipole inversion",
     "relaxometry_wf": "R2* mapping",
+    "segmentation_wf": "segmentation",
+    "lesions_wf": "lesions",
     "outputs_wf": "writing maps",
     "report_wf": "figures",
 }
@@ -121,10 +123,8 @@ def stage_of(fullname: str) -> str:
     """`wf.sub_01.inversion_wf.tv` → `dipole inversion (tv)`."""
     parts = fullname.split(".")
     for place, part in enumerate(parts):
-        if part in _STAGES:
+        if part in STAGES:
             return (
-                f"{_STAGES[part]} ({parts[place + 1]})"
-                if place + 1 < len(parts)
-                else _STAGES[part]
+                f"{STAGES[part]} ({parts[place + 1]})" if place + 1 < len(parts) else STAGES[part]
             )
     return parts[-1].replace("_", " ")
