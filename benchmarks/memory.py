@@ -26,11 +26,11 @@ from typing import Any
 from nipype.pipeline import engine as pe
 
 from qsm_nipype import methods
-from qsm_nipype import settings as configuration
 from qsm_nipype.dataset.acquisitions import Acquisition, Selection, find_acquisitions
 from qsm_nipype.errors import QSMError
 from qsm_nipype.execution.multiproc import MultiProcPlugin
 from qsm_nipype.run.engine import configure_nipype
+from qsm_nipype.settings import Settings
 from qsm_nipype.workflows.background import init_background_wf
 from qsm_nipype.workflows.base import init_acquisition_wf
 from qsm_nipype.workflows.fieldmap import init_fieldmap_wf
@@ -80,7 +80,7 @@ def peaks(out: Path, voxel_size: float, only: list[str] | None) -> Iterator[tupl
         command = [sys.executable, "-m", "qsm_nipype", "simulate", str(bids)]
         subprocess.run([*command, "--voxel-size", str(voxel_size), "--seed", "1"], check=True)
     (acquisition,), _ = find_acquisitions(bids, Selection())
-    settings = configuration.Settings(
+    settings = Settings(
         bids, out / "out", work_dir=out / "work", parameters=brief(), save_unwrapped=True
     )
     configure_nipype(settings)
@@ -108,7 +108,7 @@ def brief() -> dict[str, dict[str, Any]]:
     }
 
 
-def usable(step: str, settings: configuration.Settings, only: list[str] | None) -> list[str]:
+def usable(step: str, settings: Settings, only: list[str] | None) -> list[str]:
     """Methods of a step beside the chosen ones; networks where there are weights."""
     chosen = {method.name for method in settings.chosen()}
     found = []
@@ -128,7 +128,7 @@ def usable(step: str, settings: configuration.Settings, only: list[str] | None) 
 
 
 def every_method(
-    settings: configuration.Settings, acquisition: Acquisition, only: list[str] | None
+    settings: Settings, acquisition: Acquisition, only: list[str] | None
 ) -> pe.Workflow:
     """The default chain, and beside it each other method on the chain's own data."""
     chain = init_acquisition_wf(settings, acquisition)
@@ -138,17 +138,15 @@ def every_method(
     times, b0, same = acquisition.echo_times, acquisition.b0, {"parameters": settings.parameters}
     factories: dict[str, Callable[..., pe.Workflow]] = {
         "unwrapping": lambda m, **k: init_fieldmap_wf(
-            times, b0, size, unwrapping=m, fit=configuration.Settings.fit, **k
+            times, b0, size, unwrapping=m, fit=Settings.fit, **k
         ),
         "fit": lambda m, **k: init_fieldmap_wf(
-            times, b0, size, unwrapping=configuration.Settings.unwrapping, fit=m, **k
+            times, b0, size, unwrapping=Settings.unwrapping, fit=m, **k
         ),
-        "mask": lambda m, **k: init_masking_wf(
-            size, mask=m, trim=configuration.Settings.trim, **k
-        ),
+        "mask": lambda m, **k: init_masking_wf(size, mask=m, trim=Settings.trim, **k),
         "background": lambda m, **k: init_background_wf(size, background=m, **k),
         "inversion": lambda m, **k: init_inversion_wf(
-            b0, times[1], size, inversions=(m,), reference=configuration.Settings.reference, **k
+            b0, times[1], size, inversions=(m,), reference=Settings.reference, **k
         ),
         "relaxometry": lambda m, **k: init_relaxometry_wf(times, size, relaxometry=m, **k),
     }
