@@ -129,7 +129,7 @@ class TrimMask(QSMInterface):
             *(x.cpu().numpy() for x in (whole, kept, reliability))
         )
         share = numbers["mask_reliable"]["value"]
-        if share < quality.TOO_LITTLE:
+        if share < quality.REFUSED_SHARE:
             amount = f"only {share:.1f} %" if share else "no voxel"
             raise DataError(
                 f"{self.inputs.in_mask}: {amount} of the mask has a reliable field; "

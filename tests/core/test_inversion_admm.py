@@ -16,7 +16,7 @@ from qsm_nipype.core.inversion.admm import (
 )
 from qsm_nipype.core.inversion.dataterm import FieldTerm, absolute, least_squares
 from qsm_nipype.core.inversion.harmonic import whtv
-from qsm_nipype.core.inversion.ilsqr import least_squares as conjugate_gradients
+from qsm_nipype.core.inversion.ilsqr import fit_least_squares
 from qsm_nipype.core.inversion.nonlinear import nltgv, nltv
 from qsm_nipype.core.inversion.priors import GeneralisedVariation, Variation
 from qsm_nipype.core.inversion.problem import Signal, field_problem, phase_problem
@@ -148,7 +148,7 @@ def test_methods_are_the_solvers_on_one_region():
 def test_conjugate_gradients_keep_to_the_source_region():
     _, field, mask, region = source_at_the_rim()
     problem = field_problem(field, mask, VOXEL, B0, region=region)
-    x, _ = conjugate_gradients(problem, 1e-2, 10)
+    x, _ = fit_least_squares(problem, 1e-2, 10)
     chi = problem.restore(x)
     assert x[~problem.S].abs().max() == 0 and chi[region & ~mask].abs().max() > 0
 

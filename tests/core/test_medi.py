@@ -7,7 +7,7 @@ import torch
 
 from qsm_nipype.core import GYROMAGNETIC_RATIO
 from qsm_nipype.core.dipole import dipole_field
-from qsm_nipype.core.inversion.medi import EDGES, medi, smooth_faces
+from qsm_nipype.core.inversion.medi import EDGE_SHARE, medi, smooth_faces
 from qsm_nipype.core.inversion.problem import Signal, phase_problem
 
 VOXEL = (1.0, 0.8, 1.5)
@@ -124,4 +124,6 @@ def test_edges_are_the_stated_share():
     torch.manual_seed(0)
     faces = smooth_faces(data, torch.rand(data.grid.shape))
     for axis in range(3):
-        assert float(faces[axis].sum() / rim[axis].sum()) == pytest.approx(1 - EDGES, abs=0.01)
+        assert float(faces[axis].sum() / rim[axis].sum()) == pytest.approx(
+            1 - EDGE_SHARE, abs=0.01
+        )

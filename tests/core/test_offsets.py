@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from qsm_nipype.core.offsets import (
-    alternation,
     bipolar_phase,
     combine_coils,
     continues_core,
     mcpc3ds,
+    measure_alternation,
     smooth_phase,
 )
 from qsm_nipype.core.phase import wrap
@@ -223,7 +223,7 @@ def test_three_even_echoes_are_not_enough_to_correct_but_to_warn(times):
 @pytest.mark.parametrize("times", [TIMES[:2], (0.004, 0.010, 0.018, 0.025)])
 def test_uneven_echoes_tell_nothing_of_the_readout(times):
     phase, magnitude, mask, _ = with_readout(grid()[0], times)
-    assert alternation(phase, magnitude, times, VOXEL, mask=mask) == (0.0, None)
+    assert measure_alternation(phase, magnitude, times, VOXEL, mask=mask) == (0.0, None)
 
 
 @pytest.mark.parametrize(("radius", "steepness"), [(0.5, 2.0), (0.5, 4.0), (0.7, 5.0)])

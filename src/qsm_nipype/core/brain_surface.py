@@ -13,8 +13,8 @@ from torch import Tensor
 
 from qsm_nipype.core.morphology import fill_holes
 
-_PATH = 20  # mm searched inwards for the darkest voxel; half of it for the brightest
-_TIGHT, _WIDE = 3.33, 10.0  # mm, radii of curvature between which smoothing sets in
+_SEARCH_DEPTH = 20  # mm searched inwards for the darkest voxel; half of it for the brightest
+_TIGHT_RADIUS, _WIDE_RADIUS = 3.33, 10.0  # mm, radii of curvature between which smoothing sets in
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ def _grow(image, size, levels, vertices, faces, neighbours, iterations):
     `levels`: dark, limit and typical intensity, and the fraction of Smith's Eq. 5.
     """
     dark, limit, typical, fraction = levels
-    middle = (1 / _TIGHT + 1 / _WIDE) / 2
-    steepness = 6 / (1 / _TIGHT - 1 / _WIDE)
+    middle = (1 / _TIGHT_RADIUS + 1 / _WIDE_RADIUS) / 2
+    steepness = 6 / (1 / _TIGHT_RADIUS - 1 / _WIDE_RADIUS)
     normals = np.zeros_like(vertices)
     moved = np.zeros_like(vertices)
     spacing = 0.0
@@ -124,7 +124,7 @@ def _grow(image, size, levels, vertices, faces, neighbours, iterations):
 def _along(image, size, point, normal):
     """Darkest voxel within 20 mm inwards of `point`, brightest within 10 mm."""
     lowest, highest = math.inf, 0.0
-    for step in range(_PATH + 1):
+    for step in range(_SEARCH_DEPTH + 1):
         i = round((point[0] - step * normal[0]) / size[0])
         j = round((point[1] - step * normal[1]) / size[1])
         k = round((point[2] - step * normal[2]) / size[2])
@@ -132,7 +132,7 @@ def _along(image, size, point, normal):
         if 0 <= i < image.shape[0] and 0 <= j < image.shape[1] and 0 <= k < image.shape[2]:
             value = image[i, j, k]
         lowest = min(lowest, value)
-        if step <= _PATH // 2:
+        if step <= _SEARCH_DEPTH // 2:
             highest = max(highest, value)
     return lowest, highest
 

@@ -1,4 +1,4 @@
-"""How noisy a local field is, told from the field itself, and weights from a noise map."""
+"""How noisy a local field is, estimated from the field itself, and weights from a noise map."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qsm_nipype.core.dipole import dipole_kernel
 from qsm_nipype.core.fourier import WorkingGrid, distances, frequencies, irfft, rfft, working_grid
 
 #: Half width |D| of the magic cone in which a local field holds hardly anything but noise.
-CONE = 0.03
+CONE_HALF_WIDTH = 0.03
 
 
 def field_noise(
@@ -73,7 +73,7 @@ def _cone(
         for k, v in zip(frequencies(grid.shape, voxel_size, like), voxel_size, strict=True)
     ]
     radius = sum((k.square() for k in relative), like.new_zeros(()))
-    for width in (CONE, 2 * CONE, 4 * CONE, 1.0):
+    for width in (CONE_HALF_WIDTH, 2 * CONE_HALF_WIDTH, 4 * CONE_HALF_WIDTH, 1.0):
         cone = (kernel.abs() < width) & (radius > 0.5) & (radius < 2.5)
         if int(cone.sum()) >= 100 or width == 1.0:
             break

@@ -12,9 +12,9 @@ import numpy as np
 from scipy import ndimage
 
 #: depth (mm) of the shell that counts as a lesion's rim
-SHELL = 1.5
+RIM_THICKNESS = 1.5
 #: A neck narrower than this fraction of the smaller of two bodies parts them.
-NECK = 0.75
+NARROWEST_NECK = 0.75
 _TOUCHING = np.ones((3, 3, 3), bool)
 METHODS = ("split", "components")
 
@@ -23,8 +23,9 @@ METHODS = ("split", "components")
 class Lesion:
     """One instance: centre (voxel, fractional), volume (mm³), susceptibility (ppm).
 
-    `core` and `rim` are mean and SD of the inner part and of the outer `SHELL`; None where there
-    is no such part with a known susceptibility. `inside` is the fraction with a known one.
+    `core` and `rim` are mean and SD of the inner part and of the outer `RIM_THICKNESS`; None
+    where there is no such part with a known susceptibility. `inside` is the fraction with a
+    known one.
     """
 
     index: int
@@ -103,7 +104,7 @@ def _centers(depth: np.ndarray, step: np.ndarray) -> np.ndarray:
         reach = float(depth[tuple(point)])
         if reach < 1.9 * step.min():  # a corner, not a body
             continue
-        if all(_narrowest(depth, point, other) < NECK * reach for other in kept):
+        if all(_narrowest(depth, point, other) < NARROWEST_NECK * reach for other in kept):
             kept.append(point)
     return np.asarray(kept)
 
@@ -139,8 +140,8 @@ def describe(
                 tuple(center.tolist()),
                 voxels,
                 voxels * float(np.prod(voxel_size)),
-                _mean_sd(values[trusted & (depth > SHELL)]),
-                _mean_sd(values[trusted & (depth <= SHELL)]),
+                _mean_sd(values[trusted & (depth > RIM_THICKNESS)]),
+                _mean_sd(values[trusted & (depth <= RIM_THICKNESS)]),
                 float(trusted.sum() / voxels),
             )
         )

@@ -1,7 +1,7 @@
 """Phase offsets φ0(x) of gradient echoes: MCPC-3D-S, bipolar readouts, uncombined coils.
 
 The model is φ_e(x) = φ0(x) + 2π f(x) t_e, with φ0 smooth in space (receive coil, reconstruction).
-A single echo cannot tell φ0 from the field: there the offset is assumed to be zero up to whole
+A single echo cannot separate φ0 from the field: there the offset is assumed to be zero up to whole
 turns, and whatever smooth rest remains is left to background field removal, which takes out
 every part without sources inside the brain.
 """
@@ -31,7 +31,7 @@ from qsm_nipype.core.unwrapping import (
 #: So far (mm) below the outline of a head there is no scalp, marrow or other fat.
 CORE_DEPTH = 18.0
 #: Bend of the phase over echoes (rad) from which on an alternating readout is believed.
-ALTERNATES = 0.1
+ALTERNATION_LIMIT = 0.1
 
 
 @dataclass(frozen=True)
@@ -66,18 +66,18 @@ def mcpc3ds(
     offset. It is smoothed with magnitude weights by a Gaussian of `smoothing` mm, then refined
     from the intercept of a straight line through all echoes. `phase`, `magnitude`
     `(X, Y, Z, E)`; `echo_times` in s. `bipolar` says whether the readout direction alternates
-    between echoes; None leaves that to the data (`alternation`). Raises ValueError for bipolar
-    data of fewer than three echoes.
+    between echoes; None leaves that to the data (`measure_alternation`). Raises ValueError
+    for bipolar data of fewer than three echoes.
     """
     if phase.shape[3] == 1:
         return Offsets(wrap(phase), torch.zeros_like(phase[..., 0]))
     keep = signal_mask(magnitude) if mask is None else mask.bool()
     alternating, warnings = None, tuple[str, ...]()
     if bipolar is None:
-        size, opposite = alternation(
+        size, opposite = measure_alternation(
             phase, magnitude, echo_times, voxel_size, mask=keep, smoothing=smoothing
         )
-        bipolar, warnings = _judged(size, opposite)
+        bipolar, warnings = _judge_readout(size, opposite)
     if bipolar:
         alternating = bipolar_phase(
             phase, magnitude, echo_times, voxel_size, mask=keep, smoothing=smoothing
@@ -100,7 +100,7 @@ def mcpc3ds(
     return Offsets(corrected, wrap(offset), alternating, warnings)
 
 
-def alternation(
+def measure_alternation(
     phase: Tensor,
     magnitude: Tensor,
     echo_times: Sequence[float],
@@ -136,16 +136,16 @@ def alternation(
     return size, float(wrap(bends[0] + bends[1])[where].abs().median()) < 0.4 * size
 
 
-def _judged(size: float, opposite: bool | None) -> tuple[bool, tuple[str, ...]]:
+def _judge_readout(size: float, opposite: bool | None) -> tuple[bool, tuple[str, ...]]:
     """Whether to take a readout for bipolar, and the warning that goes with it."""
     option = "--set offset.mcpc3ds.bipolar"
-    if opposite and size > ALTERNATES:
+    if opposite and size > ALTERNATION_LIMIT:
         text = (
             f"the readout alternates between echoes (φ1 + φ3 − 2φ2 is {size:.2f} rad in the "
             f"median, φ2 + φ4 − 2φ3 its opposite): corrected; {option}=false leaves it"
         )
         return True, (text,)
-    if opposite is None and size > 2 * ALTERNATES:
+    if opposite is None and size > 2 * ALTERNATION_LIMIT:
         text = (
             f"the phase is not linear over the first three echoes (φ1 + φ3 − 2φ2 is {size:.2f} "
             f"rad in the median): if the readout alternates between echoes, {option}=true "

@@ -162,7 +162,7 @@ def _decide(echoes: Sequence[StoredEcho], raw: Spans, scaled: Spans, signal: np.
         and low < 0
         and all(np.issubdtype(e.raw.dtype, np.floating) for e in echoes)
     ):
-        warning = f"no unit is told and the values span only [{low:.4g}, {high:.4g}]"
+        warning = f"no unit is given and the values span only [{low:.4g}, {high:.4g}]"
         reason = "floating-point numbers of both signs within ±π"
         return _Rule("radians", reason, warnings=(*warnings, warning))
     return _by_maker(echoes, low, high, warnings) or _jointly(low, high, warnings)

@@ -15,7 +15,7 @@ from qsm_nipype.core.phase import wrap
 from qsm_nipype.core.unwrapping import romeo, signal_mask
 
 #: Susceptibility of tissue against air in ppm, for the sign of the field at the head's surface.
-_TISSUE = -9.4
+_TISSUE_CHI = -9.4
 
 
 def alternating_axis(phase: Tensor, magnitude: Tensor) -> int | None:
@@ -31,7 +31,7 @@ def alternating_axis(phase: Tensor, magnitude: Tensor) -> int | None:
         if n < 4:
             continue
         every = [slice(None) if a == axis else slice(None, None, 2) for a in range(3)]
-        angle, signal = phase[tuple(every)], magnitude[tuple(every)]  # a quarter tells as well
+        angle, signal = phase[tuple(every)], magnitude[tuple(every)]  # a quarter is enough
         cosine = torch.diff(angle, dim=axis).cos_()
         pair = signal.narrow(axis, 0, n - 1) * signal.narrow(axis, 1, n - 1)
         others = [a for a in range(3) if a != axis]
@@ -116,7 +116,7 @@ def sign_agreement(
         return 0.0
     # bone has no signal either: gaps of up to a centimetre count as tissue
     tissue = _eroded(_dilated(small, step, 5.0), step, 5.0) | small
-    model = dipole_field(tissue.to(phase.dtype) * _TISSUE, step, b0_dir)
+    model = dipole_field(tissue.to(phase.dtype) * _TISSUE_CHI, step, b0_dir)
     inner = small & _eroded(tissue, step, 6.0) & (signal > 0.3 * signal[small].median())
     wrapped = torch.atan2(imaginary, real).unsqueeze(-1)
     measured = romeo(wrapped, [1.0], magnitude=signal.unsqueeze(-1), mask=small).phase[..., 0]

@@ -1,4 +1,4 @@
-"""Numbers that tell how an acquisition turned out."""
+"""Quality measures of an acquisition: how much of it can be trusted."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 #: Residual (rad) from which a voxel's field is unreliable [Bilgic2024]_.
-UNRELIABLE = 0.3
-#: Share of the mask (%) below which what trimming left is told, and below which it is refused.
-LITTLE, TOO_LITTLE = 50.0, 5.0
+UNRELIABLE_RESIDUAL = 0.3
+#: Share of the mask (%) below which what trimming left is reported, and below which it is refused.
+WARNED_SHARE, REFUSED_SHARE = 50.0, 5.0
 #: Why the field of most of a brain may not be reliable.
 CAUSES = (
     "the echo times may be wrong, the readout may alternate between echoes (bipolar), or the "
@@ -55,12 +55,13 @@ def trimming(
     count = max(1, int(whole.sum()))
     share = 100 * float((kept & whole).sum()) / count
     bad = 100 * float((whole & (reliability < 0.5)).sum()) / count
-    text = f"share of the untrimmed brain mask whose residual or noise is above {UNRELIABLE} rad"
+    limit = f"{UNRELIABLE_RESIDUAL} rad"
+    text = f"share of the untrimmed brain mask whose residual or noise is above {limit}"
     numbers = {
         "mask_reliable": _number(share, "%", "share of the brain mask that trimming left"),
         "unreliable_fraction": _number(bad, "%", text),
     }
-    if share >= LITTLE:
+    if share >= WARNED_SHARE:
         return numbers, ()
     return numbers, (f"trimming left only {share:.0f} % of the brain mask: {CAUSES}",)
 
@@ -82,10 +83,10 @@ def _noise(maps: Mapping[str, np.ndarray], brain: np.ndarray) -> dict[str, Any]:
 
 def _residual(maps: Mapping[str, np.ndarray], brain: np.ndarray) -> dict[str, Any]:
     residual = maps["residual"][brain]
-    text = f"share of the brain whose residual is above {UNRELIABLE} rad"
+    text = f"share of the brain whose residual is above {UNRELIABLE_RESIDUAL} rad"
     return {
         "residual": _number(np.median(residual), "rad", "median residual of the field fit"),
-        "unreliable_fraction": _number(100 * (residual > UNRELIABLE).mean(), "%", text),
+        "unreliable_fraction": _number(100 * (residual > UNRELIABLE_RESIDUAL).mean(), "%", text),
     }
 
 

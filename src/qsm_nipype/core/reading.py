@@ -16,7 +16,7 @@ from qsm_nipype.core.polarity import shows_sign, sign_agreement, undo_alternatio
 from qsm_nipype.errors import DataError
 
 #: Correlation below which an inverted sign is believed (see `sign_agreement`).
-INVERTED = -0.3
+INVERTED_SCORE = -0.3
 
 
 @dataclass(frozen=True)
@@ -169,20 +169,20 @@ def _signed(
     sign: str,
     record: dict[str, Any],
 ) -> Tensor:
-    """Positive phase for a positive field shift, as asked or as the head's shape tells."""
+    """Positive phase for a positive field shift, as asked or as estimated from the head."""
     score = sign_agreement(phase, magnitude, voxel_size, b0_dir)
     record["sign_agreement"] = round(score, 3)
     decidable = sign == "auto" and shows_sign(magnitude, voxel_size, b0_dir)
-    invert = sign == "negative" or (decidable and score < INVERTED)
+    invert = sign == "negative" or (decidable and score < INVERTED_SCORE)
     record["sign_inverted"] = invert
-    if sign == "auto" and (not decidable or score < -INVERTED):
+    if sign == "auto" and (not decidable or score < -INVERTED_SCORE):
         record["warnings"].append(_sign_warning(score, decidable))
     return -phase if invert else phase
 
 
 def _sign_warning(score: float, decidable: bool) -> str:
     """What a reader should know about a sign that was not simply confirmed."""
-    if decidable and score < INVERTED:
+    if decidable and score < INVERTED_SCORE:
         return f"the phase was stored with inverted sign (agreement {score:.2f}): turned around"
     why = (
         "the field of view may cut the head, the phase be high-pass filtered as for SWI, or the "

@@ -11,7 +11,7 @@ import numpy as np
 
 BRAIN = "brain"
 _NOTHING = float("nan")
-#: How names tell the side; the first group is what they share with the other side's name.
+#: How names give the side; the first group is what they share with the other side's name.
 _SIDES = (
     re.compile(r"^(?P<side>left|right|lh|rh|l|r)(?P<rest>[-_ .].+)$", re.I),
     re.compile(r"^(?P<rest>.+[-_ .])(?P<side>left|right|lh|rh|l|r)$", re.I),

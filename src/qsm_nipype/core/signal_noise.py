@@ -1,4 +1,4 @@
-"""How noisy a measured signal is, told from the differences of neighbouring voxels."""
+"""How noisy a measured signal is, estimated from the differences of neighbouring voxels."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 #: Median of |second difference| of white noise of SD 1.
-_MEDIAN = 0.6745 * math.sqrt(6.0)
+_MEDIAN_SECOND_DIFFERENCE = 0.6745 * math.sqrt(6.0)
 #: Power beyond an edge of k-space, relative to that before it, below which it is zero-filled.
-_EMPTY = 0.03
+_ZERO_FILLED_POWER = 0.03
 
 
 def noise_level(image: Tensor, mask: Tensor, filled: Sequence[float] = (1.0, 1.0, 1.0)) -> float:
@@ -32,9 +32,9 @@ def noise_level(image: Tensor, mask: Tensor, filled: Sequence[float] = (1.0, 1.0
 def single_echo_noise(unwrapped: Tensor, magnitude: Tensor, mask: Tensor) -> float:
     """Noise SD of a signal of one echo, in units of its `magnitude` `(X, Y, Z)`.
 
-    There are no residuals to tell it, and where voxels are large, second differences hold more
-    structure than noise. So the smaller of what magnitude and `unwrapped` phase (rad) say, and
-    in each the lower quartile of the medians of cubes of eight voxels: the quiet parts.
+    There are no residuals to estimate it from, and where voxels are large, second differences
+    hold more structure than noise. So the smaller of what magnitude and `unwrapped` phase (rad)
+    say, and in each the lower quartile of the medians of cubes of eight voxels: the quiet parts.
     """
     filled = filled_share(unwrapped, magnitude)
     found = []
@@ -67,7 +67,7 @@ def _filled(signal: Tensor, axis: int) -> float:
     half = n // 2
     power = power[1:half] + power[1:].flip(0)[: half - 1]
     k = 2 * torch.arange(1, half, device=power.device) / n
-    best, share = _EMPTY, 1.0
+    best, share = _ZERO_FILLED_POWER, 1.0
     for step in range(30, 90, 2):
         edge = step / 100
         before, beyond = (
@@ -97,7 +97,7 @@ def _second_differences(
         if weight is not None:
             second *= weight.narrow(axis, 1, n - 2)
         one, two = (math.sin(x) / x for x in (math.pi * filled[axis], 2 * math.pi * filled[axis]))
-        scale = _MEDIAN * math.sqrt((6 - 8 * one + 2 * two) / 6)
+        scale = _MEDIAN_SECOND_DIFFERENCE * math.sqrt((6 - 8 * one + 2 * two) / 6)
         yield second, inside[0] & inside[1] & inside[2], scale
 
 

@@ -16,7 +16,7 @@ from qsm_nipype.core.magnitude import combined_magnitude
 from qsm_nipype.core.phase import TWO_PI, wrap
 
 #: Regions of fewer voxels than this are shifted by their mean alone.
-SMALL = 50
+SMALLEST_REGION = 50
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ def _align_regions(
     """Shift each region by whole turns, in place.
 
     With a second echo: to the turns at which it agrees best with the field of the first, which
-    tells regions apart for good. With one echo: to a median within half a turn of 0 for the
+    settles the turns between regions. With one echo: to a median within half a turn of 0 for the
     largest region, and within half a turn of that one for the others.
     """
     if not label.any():
@@ -234,7 +234,7 @@ def _align_regions(
         level = float(np.median(first[members]))
         nearest = -round((level - centre) / TWO_PI)
         turns = nearest
-        if second.size > 0 and members.size >= SMALL:
+        if second.size > 0 and members.size >= SMALLEST_REGION:
             sample = members[:: max(1, members.size // 5000)]
             turns = _agreeing_turns(first[sample], second[sample], float(ratio), nearest)
         if turns:
@@ -245,10 +245,10 @@ def _align_regions(
 
 
 def _parts(label: np.ndarray) -> tuple[np.ndarray, dict[int, np.ndarray]]:
-    """Size of each region (by label), and the voxels of the largest and of all not `SMALL`."""
+    """Size of each region (by label), and the voxels of the largest and of all not small."""
     inside = np.flatnonzero(label)
     sizes = np.bincount(label[inside])
-    wanted = sizes >= SMALL
+    wanted = sizes >= SMALLEST_REGION
     wanted[np.argmax(sizes)] = True
     inside = inside[wanted[label[inside]]]
     inside = inside[np.argsort(label[inside], kind="stable")]
@@ -259,7 +259,7 @@ def _parts(label: np.ndarray) -> tuple[np.ndarray, dict[int, np.ndarray]]:
 
 def _shift_crumbs(x: np.ndarray, label: np.ndarray, sizes: np.ndarray, goal: np.ndarray) -> None:
     """Shift the regions too small for a vote by the turns that bring their mean next to `goal`."""
-    small = sizes < SMALL
+    small = sizes < SMALLEST_REGION
     small[np.argmax(sizes)] = False
     where = np.flatnonzero(small[label] & (label > 0))
     if where.size == 0:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LocalField:
-    """`field` `(X, Y, Z)` in ppm, zero outside `mask`: the voxels where the method could tell."""
+    """`field` `(X, Y, Z)` in ppm, zero outside `mask`: where the method has one."""
 
     field: Tensor
     mask: Tensor

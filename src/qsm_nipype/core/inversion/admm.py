@@ -31,7 +31,7 @@ RELAXATION = 1.7
 #: Penalty ν of z₂ = Dχ, against the linear data term's 1.
 DATA_PENALTY = 0.5
 #: λ/μ in units of the field's RMS: of the order of χ's gradients.
-GRADIENTS = 1.5
+GRADIENT_SCALE = 1.5
 #: Penalties ν and π of z₂ and z₄ with the data term in the complex signal.
 PHASE_PENALTY, PHASE_LAPLACIAN_PENALTY = 1.0, 1.0
 
@@ -239,8 +239,8 @@ def solve_linear(
 ) -> Solution:
     """Total variation of `weight` λ (ppm) with a data term linear in the field; `start` is χ."""
     if problem.scale == 0:
-        return nothing(problem, chosen)
-    radius, a = GRADIENTS * problem.scale, RELAXATION
+        return zero_solution(problem, chosen)
+    radius, a = GRADIENT_SCALE * problem.scale, RELAXATION
     return solve(
         problem,
         Variation(problem, radius, a=a),
@@ -265,7 +265,7 @@ def solve_phase(
     chosen = {"regularization": weight}
     radius = problem.spread
     if radius == 0:
-        return nothing(problem, chosen)
+        return zero_solution(problem, chosen)
     mu, nu = weight * problem.radians / radius, PHASE_PENALTY
     solver: Solver = Dipole(problem, mu, nu)
     if harmonic is not None:
@@ -274,7 +274,7 @@ def solve_phase(
     return solve(problem, split, PhaseTerm(problem, nu), solver, limits, chosen=chosen)
 
 
-def nothing(problem: Problem, chosen: Mapping[str, float]) -> Solution:
+def zero_solution(problem: Problem, chosen: Mapping[str, float]) -> Solution:
     """χ = 0, where there is no field."""
     chi = problem.restore(problem.zeros())
     return Solution(chi, parameters=MappingProxyType(dict(chosen)))

@@ -12,8 +12,8 @@ from qsm_nipype.core.inversion.admm import (
     DATA_PENALTY,
     DipoleAndHarmonic,
     Limits,
-    nothing,
     solve,
+    zero_solution,
 )
 from qsm_nipype.core.inversion.dataterm import FieldTerm, least_squares
 from qsm_nipype.core.inversion.priors import Variation
@@ -23,7 +23,7 @@ from qsm_nipype.core.inversion.weights import harmonic_weight
 #: Penalty of the splitting z₄ = −Δh; between 0.05 and 1 the convergence is the same.
 LAPLACIAN_PENALTY = 0.2
 #: λ/μ in units of the field's RMS: four times that of plain TV converges faster beside h.
-GRADIENTS_BESIDE_H = 6.0
+GRADIENT_SCALE_BESIDE_H = 6.0
 
 
 def whtv(  # noqa: PLR0913  the common signature
@@ -53,8 +53,8 @@ def whtv(  # noqa: PLR0913  the common signature
         regularization = harmonic_weight(sigma, problem.scale)
     chosen["regularization"] = regularization
     if problem.scale == 0:
-        return nothing(problem, chosen)
-    radius = GRADIENTS_BESIDE_H * problem.scale
+        return zero_solution(problem, chosen)
+    radius = GRADIENT_SCALE_BESIDE_H * problem.scale
     mu, nu = regularization / radius, DATA_PENALTY
     return solve(
         problem,

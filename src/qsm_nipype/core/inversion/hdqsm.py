@@ -16,7 +16,7 @@ from qsm_nipype.core.inversion.problem import field_problem
 from qsm_nipype.core.inversion.weights import ROBUST_WEIGHT, tv_weight
 
 #: Iterations of the ℓ1 stage: enough for its residual to show which voxels are wrong.
-FIRST_STAGE = 15
+FIRST_STAGE_ITERATIONS = 15
 
 
 def hdqsm(
@@ -48,7 +48,7 @@ def hdqsm(
         problem,
         absolute(problem, DATA_PENALTY, unit),
         ROBUST_WEIGHT * unit,
-        Limits(tolerance, min(FIRST_STAGE, max_iterations)),
+        Limits(tolerance, min(FIRST_STAGE_ITERATIONS, max_iterations)),
         chosen=chosen,
     )
     if sigma == 0:

@@ -38,9 +38,11 @@ def ilsqr(
     problem = field_problem(field, mask, voxel_size, b0_dir, noise=noise)
     if problem.scale == 0:
         return Solution(problem.restore(problem.zeros()))
-    x, iterations = least_squares(problem, tolerance, max_iterations)
+    x, iterations = fit_least_squares(problem, tolerance, max_iterations)
     guide = problem.cut(tkd(field, mask, voxel_size, b0_dir, threshold=0.2).chi)
-    streaks, more = _streaks(problem, x, _flat(problem, guide), threshold, max_iterations)
+    streaks, more = _streaks(
+        problem, x, _mark_flat_faces(problem, guide), threshold, max_iterations
+    )
     return Solution(
         problem.restore(x - streaks),
         iterations + more,
@@ -49,7 +51,7 @@ def ilsqr(
     )
 
 
-def least_squares(
+def fit_least_squares(
     problem: FieldProblem, tolerance: float, steps: int, *, start: Tensor | None = None
 ) -> tuple[Tensor, int]:
     """χ (box) of min ‖W(Dχ − f)‖² over χ = 0 outside S, after at most `steps` CG steps."""
@@ -63,7 +65,7 @@ def least_squares(
     )
 
 
-def _flat(problem: FieldProblem, guide: Tensor) -> Tensor:
+def _mark_flat_faces(problem: FieldProblem, guide: Tensor) -> Tensor:
     """1 on the 70 % of the differences of `guide` within S that are smallest, else 0."""
     both = problem.faces()
     steps = gradient(guide, problem.voxel_size).abs_()

@@ -16,13 +16,13 @@ from qsm_nipype.core.phase import wrap
 from qsm_nipype.core.solvers import conjugate_gradient
 
 #: Share of the mask's voxels taken as edges along each axis, as in the MEDI toolbox.
-EDGES = 0.3
+EDGE_SHARE = 0.3
 #: Weight of the CSF's homogeneity relative to the data term (λ_CSF/λ of the MEDI toolbox).
-HOMOGENEITY = 0.1
+CSF_WEIGHT = 0.1
 #: Rounding of |∇χ| at zero, in typical phases of the field.
-ROUNDING = 0.1
+GRADIENT_ROUNDING = 0.1
 #: Residuals above so many standard deviations lose weight with `merit`.
-OUTLIER = 6.0
+OUTLIER_LIMIT = 6.0
 
 
 def medi(  # noqa: PLR0913  the common signature, with all the data this method can use
@@ -45,7 +45,7 @@ def medi(  # noqa: PLR0913  the common signature, with all the data this method 
 
     Minimises ½‖W(e^{iDχ} − e^{iφ})‖² + λ Σ|M_G ∇χ| over the χ that vanish outside `mask` by
     Gauss-Newton steps, each solved by conjugate gradients. M_G is zero on the edges of
-    `magnitude`: the `EDGES` share of voxels where it changes most along an axis. Without a
+    `magnitude`: the share `EDGE_SHARE` of voxels where it changes most along an axis. Without a
     magnitude there are no edges but the mask's. φ = 2π·γ·`b0`·`echo_time`·field (T, s); weights W
     come from `noise` (SD in ppm), else from `magnitude`.
 
@@ -79,7 +79,7 @@ def smooth_faces(data: PhaseProblem, magnitude: Tensor | None) -> Tensor:
     for axis in range(3):
         values = slope[axis][faces[axis] > 0]
         if values.numel():
-            rank = max(1, round((1 - EDGES) * values.numel()))
+            rank = max(1, round((1 - EDGE_SHARE) * values.numel()))
             faces[axis] *= slope[axis] <= values.kthvalue(rank).values
     return faces
 
@@ -96,7 +96,7 @@ def _gauss_newton(
     """χ (rad) over the voxels of S, Gauss-Newton steps taken, whether it settled."""
     x, Dx = torch.zeros_like(data.phase), torch.zeros_like(data.phase)
     W2 = data.weights.square()
-    rounding = ROUNDING * data.spread
+    rounding = GRADIENT_ROUNDING * data.spread
     if rounding == 0:
         return x, 0, True
     for step in range(1, max_iterations + 1):
@@ -104,7 +104,7 @@ def _gauss_newton(
         apply, precondition = _normal_equations(data, W2, P, pool)
         slope = _dipole(data, W2 * torch.sin(Dx - data.phase)) + _rough(data, P, x)
         if pool is not None:
-            slope.add_(_deviation(x, pool), alpha=HOMOGENEITY)
+            slope.add_(_deviation(x, pool), alpha=CSF_WEIGHT)
         dx, _ = conjugate_gradient(
             apply, slope.neg_(), tolerance=0.1, max_iterations=20, preconditioner=precondition
         )
@@ -124,7 +124,7 @@ def _normal_equations(
 
     def apply(p: Tensor) -> Tensor:
         out = _dipole(data, W2 * _dipole(data, p)).add_(_rough(data, P, p))
-        return out if pool is None else out.add_(_deviation(p, pool), alpha=HOMOGENEITY)
+        return out if pool is None else out.add_(_deviation(p, pool), alpha=CSF_WEIGHT)
 
     diagonal = data.gather(sum_faces(P, data.voxel_size))
     diagonal = diagonal.add_(W2, alpha=float(data.D.square().mean())).clamp_min_(1e-6)
@@ -168,7 +168,7 @@ def _deviation(x: Tensor, pool: Tensor) -> Tensor:
 
 
 def _trust(W2: Tensor, residual: Tensor, known: Tensor) -> Tensor:
-    """W² with less weight where the residual is beyond `OUTLIER` SD of the `known`."""
+    """W² with less weight where the residual is beyond `OUTLIER_LIMIT` SD of the `known`."""
     size = W2.sqrt() * residual.abs()
-    excess = size / (OUTLIER * size[known].square().mean().sqrt()).clamp_min(1e-12)
+    excess = size / (OUTLIER_LIMIT * size[known].square().mean().sqrt()).clamp_min(1e-12)
     return W2 / excess.clamp_min(1).pow(4)

@@ -10,23 +10,23 @@ from torch import Tensor
 from qsm_nipype.core.field_noise import field_noise
 from qsm_nipype.core.inversion import Solution
 from qsm_nipype.core.inversion.admm import (
-    GRADIENTS,
+    GRADIENT_SCALE,
     RELAXATION,
     Limits,
     NoData,
     WeightedDivision,
-    nothing,
     solve,
+    zero_solution,
 )
 from qsm_nipype.core.inversion.direct import tkd
-from qsm_nipype.core.inversion.ilsqr import least_squares
+from qsm_nipype.core.inversion.ilsqr import fit_least_squares
 from qsm_nipype.core.inversion.priors import Variation
 from qsm_nipype.core.inversion.problem import field_problem
 from qsm_nipype.core.inversion.weights import rts_weight
 
 #: Conjugate gradient steps of the first stage: few, because stopping early is what keeps the
 #: ill-conditioned part of k-space from being fitted to noise.
-FIRST_STAGE = 12
+FIRST_STAGE_ITERATIONS = 12
 
 
 def rts(  # noqa: PLR0913  (the eight of every inversion and the paper's δ)
@@ -56,11 +56,11 @@ def rts(  # noqa: PLR0913  (the eight of every inversion and the paper's δ)
         regularization = rts_weight(sigma, problem.scale)
     chosen["regularization"] = regularization
     if problem.scale == 0:
-        return nothing(problem, chosen)
+        return zero_solution(problem, chosen)
     divided = problem.cut(tkd(field, mask, voxel_size, b0_dir, threshold=threshold).chi)
-    first, steps = least_squares(problem, 1e-6, FIRST_STAGE, start=divided)
+    first, steps = fit_least_squares(problem, 1e-6, FIRST_STAGE_ITERATIONS, start=divided)
     H = (problem.D.abs() / threshold).clamp_(max=1.0).square_()
-    radius = GRADIENTS * problem.scale
+    radius = GRADIENT_SCALE * problem.scale
     second = solve(
         problem,
         Variation(problem, radius, a=RELAXATION, shrink_first=True),
