@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from qsm_nipype.errors import WeightsError
+from qsm_nipype.system.files import write_bytes
 
 FOLDER = Path(__file__).parent / "weights"
 
@@ -47,9 +48,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) ->
         for name, t in tensors.items()
     }
     data = pack(small, metadata=dict(about))
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    partial.write_bytes(data)
-    os.replace(partial, path)
+    write_bytes(path, data)
     return hashlib.sha256(data).hexdigest()
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 
 from qsm_nipype.errors import DataError
+from qsm_nipype.system.files import atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -156,11 +157,9 @@ def save(path: str | os.PathLike[str], data: Any, like: Volume) -> str:
     image.header.set_xyzt_units("mm", "sec")
     image.set_sform(like.affine, code=1)
     image.set_qform(like.affine, code=1)
-    target = Path(path)
-    partial = target.with_name(f".partial-{os.getpid()}-{target.name}")
-    nib.save(image, partial)
-    os.replace(partial, target)
-    return str(target)
+    with atomic(path) as partial:
+        nib.save(image, partial)
+    return str(path)
 
 
 def same_grid(a: Volume, b: Volume, *, tolerance: float = 1e-3) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 import shutil
 from collections.abc import Mapping
 from functools import lru_cache
@@ -14,6 +13,7 @@ from typing import Any
 import yaml
 
 from qsm_nipype.dataset.names import parse_name, stem
+from qsm_nipype.system.files import atomic
 
 
 @lru_cache(maxsize=1)
@@ -80,16 +80,14 @@ def qc_table(record: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def compress(source: Path, target: Path) -> None:
     """Copy a .nii or .nii.gz file to .nii.gz; the same bytes in give the same bytes out."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".partial-{os.getpid()}-{target.name}")
     opener = gzip.open if source.suffix == ".gz" else open
     with (
+        atomic(target) as partial,
         opener(source, "rb") as plain,
         partial.open("wb") as raw,
         gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=1, mtime=0) as packed,
     ):
         shutil.copyfileobj(plain, packed, 1 << 20)
-    os.replace(partial, target)
 
 
 def sidecar_of(kind: str, record: Mapping[str, Any], *, inversion: int = 0) -> dict[str, Any]:

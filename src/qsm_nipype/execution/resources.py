@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from qsm_nipype.errors import UsageError
+from qsm_nipype.system.files import copy_file
 
 MEMORY_SHARE = 0.9  # of the machine's memory, when nothing else limits it
 GIB = 2**30
@@ -187,10 +188,7 @@ def _copy_missing(source: Path, target: Path) -> None:
     for file in files:
         copy = target / file.relative_to(source)
         if not copy.exists():
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            partial = copy.with_name(f".partial-{os.getpid()}-{copy.name}")
-            shutil.copyfile(file, partial)
-            os.replace(partial, copy)
+            copy_file(file, copy)
 
 
 def _writable(folder: Path) -> bool:

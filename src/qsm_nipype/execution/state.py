@@ -22,7 +22,6 @@ import hashlib
 import json
 import os
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -32,6 +31,7 @@ from types import FrameType
 from typing import Any
 
 from qsm_nipype.execution.process import Owner
+from qsm_nipype.system.files import atomic
 
 SCHEMA = 1
 STATUSES = ("submitted", "running", "done", "failed")
@@ -194,15 +194,7 @@ def _file(out_dir: Path | str, label: str) -> Path:
 
 
 def _replace(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.stem}.")
-    try:
-        with os.fdopen(handle, "w") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with atomic(file) as partial, partial.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())  # a state is read after the machine went down

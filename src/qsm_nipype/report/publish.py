@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +11,7 @@ from urllib.parse import quote
 
 from qsm_nipype.record import AcquisitionRecord
 from qsm_nipype.report.page import subject_html, subject_report
+from qsm_nipype.system.files import copy_file, write_text
 
 
 def publish_subject(
@@ -53,10 +51,7 @@ def _label(record: AcquisitionRecord) -> str:
 
 def write_page(path: Path, html: str) -> Path:
     """Write a page so that it appears only when complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{uuid.uuid4().hex}-{path.name}")
-    partial.write_text(html, encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, html)
     return path
 
 
@@ -106,8 +101,5 @@ def _inside(source: Path, root: Path, target: Path) -> str:
     here, base = source.resolve(), root.resolve()
     if here.is_relative_to(base):
         return here.relative_to(base).as_posix()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".partial-{uuid.uuid4().hex}-{target.name}")
-    shutil.copyfile(source, partial)
-    os.replace(partial, target)
+    copy_file(source, target)
     return target.resolve().relative_to(base).as_posix()

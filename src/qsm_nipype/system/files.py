@@ -4,18 +4,41 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
+@contextmanager
+def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield the path to write to; what is there becomes `path` when the block ends well.
+
+    Makes the folder of `path`. The name to write to lies in the same folder, differs for every
+    writer, and ends as `path` does, for libraries that go by the ending. A block that raises
+    leaves `path` as it was and nothing beside it. What is written may be a file or a folder (a
+    folder replaces only an empty one).
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".partial-{uuid.uuid4().hex}-{target.name}")
+    try:
+        yield partial
+        os.replace(partial, target)
+    except BaseException:
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)
+        raise
+
+
 def write_bytes(path: Path, content: bytes) -> str:
     """Write a file in one step, making its folder; returns the path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{uuid.uuid4().hex}-{path.name}")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    with atomic(path) as partial:
+        partial.write_bytes(content)
     return str(path)
 
 
@@ -27,3 +50,9 @@ def write_text(path: Path, content: str) -> str:
 def write_json(path: Path, content: Mapping[str, Any]) -> str:
     """Write `content` as JSON in one step; returns the path."""
     return write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy the content of a file in one step, making the folder of `target`."""
+    with atomic(target) as partial:
+        shutil.copyfile(source, partial)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import numpy as np
 import torch
 
 from qsm_nipype.errors import UsageError
+from qsm_nipype.system.files import atomic
 
 #: Makes the arrays of the case with this number.
 Maker = Callable[[int], Mapping[str, np.ndarray]]
@@ -50,7 +49,7 @@ def fill(
         return paths
     fork = multiprocessing.get_context("fork")  # what the maker holds is not copied
     with ProcessPoolExecutor(workers, fork, initializer=_adopt, initargs=(make,)) as pool:
-        jobs = [pool.submit(partial(_make, number, path, save)) for number, path in missing]
+        jobs = [pool.submit(_make, number, path, save) for number, path in missing]
         for job in jobs:
             job.result()
     return paths
@@ -82,8 +81,6 @@ def _make(number: int, path: Path, save: Callable[..., None]) -> None:
 def write(
     path: Path, arrays: Mapping[str, np.ndarray], save: Callable[..., None] = np.savez
 ) -> None:
-    """One npz file, under a temporary name, then renamed."""
-    unfinished = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    with unfinished.open("wb") as stream:
+    """One npz file, under its name only when complete."""
+    with atomic(path) as partial, partial.open("wb") as stream:
         save(stream, **arrays)
-    unfinished.replace(path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import csv
 import math
-import os
 import pickle
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from qsm_nipype.errors import UsageError
+from qsm_nipype.system.files import atomic, write_text
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,9 @@ def cosine_rate(step: int, plan: Plan) -> float:
 
 
 def save_atomically(state: Any, path: Path) -> None:
-    """`torch.save` under a temporary name, then renamed: never half a checkpoint."""
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    torch.save(state, partial)
-    os.replace(partial, path)
+    """`torch.save`, under the final name only when complete: never half a checkpoint."""
+    with atomic(path) as partial:
+        torch.save(state, partial)
 
 
 def run(task: Task, out: Path, plan: Plan, *, report: Callable[[str], None] = print) -> Path:
@@ -207,9 +206,7 @@ def _forget_after(path: Path, step: int) -> None:
         return
     lines = path.read_text().splitlines(keepends=True)
     kept = [line for line in lines[1:] if int(line.split(",")[0]) <= step]
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    partial.write_text("".join([*lines[:1], *kept]))
-    os.replace(partial, path)
+    write_text(path, "".join([*lines[:1], *kept]))
 
 
 def draw_curve(log: Path, picture: Path) -> None:

@@ -21,6 +21,7 @@ import torch
 
 from qsm_nipype.errors import UsageError
 from qsm_nipype.models.torchvision import importable
+from qsm_nipype.system.files import atomic
 
 importable()
 from batchgenerators.utilities.file_and_folder_operations import load_json, save_json  # noqa: E402
@@ -243,9 +244,8 @@ class SmallTrainer(nnUNetTrainer):
             "current_epoch": self.current_epoch + 1,
             "course": self.course(),
         }
-        partial = f"{filename}.partial-{os.getpid()}"
-        torch.save(content, partial)
-        os.replace(partial, filename)
+        with atomic(filename) as partial:
+            torch.save(content, partial)
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint of `save_checkpoint`."""

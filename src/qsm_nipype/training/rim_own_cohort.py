@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from qsm_nipype.core.lesions import unit_grid
 from qsm_nipype.core.registration import resample
 from qsm_nipype.errors import DataError
+from qsm_nipype.system.files import atomic
 from qsm_nipype.training.rim_cohort import Patient, arrays_of
 from qsm_nipype.volume import load
 
@@ -27,14 +27,12 @@ def read_cohort(derivatives: Path, labels: Path, cache: Path) -> None:
         if not used.exists() or used.read_bytes() != text:
             raise DataError(f"{cache}: holds another cohort than {labels}; give another OUT")
         return
-    unfinished = cache.with_name(f".partial-{cache.name}")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    for number, (acquisition, rims) in enumerate(sorted(table.items())):
-        patient = _patient(derivatives, acquisition, rims)
-        np.savez(unfinished / f"patient-{number:04d}.npz", **arrays_of(patient))
-    (unfinished / used.name).write_bytes(text)
-    unfinished.replace(cache)
+    with atomic(cache) as folder:
+        folder.mkdir()
+        for number, (acquisition, rims) in enumerate(sorted(table.items())):
+            patient = _patient(derivatives, acquisition, rims)
+            np.savez(folder / f"patient-{number:04d}.npz", **arrays_of(patient))
+        (folder / used.name).write_bytes(text)
 
 
 def _read_labels(path: Path) -> dict[str, dict[int, bool]]:
