@@ -9,7 +9,7 @@ from nipype.interfaces.base import File, isdefined, traits
 
 from qsm_nipype.errors import DataError
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec, accepted, resolve
-from qsm_nipype.volume import Volume, load, same_grid, save
+from qsm_nipype.volume import load, load_like, save
 
 _CORE = "qsm_nipype.core.background"
 
@@ -34,13 +34,13 @@ class BackgroundRemoval(QSMInterface):
 
     def _run(self, cwd: Path) -> dict[str, Any]:
         total = load(self.inputs.in_file)
-        mask = _on_grid_of(total, self.inputs.in_mask).mask(self.device)
+        mask = load_like(total, self.inputs.in_mask).mask(self.device)
         if not mask.any():
             raise DataError(f"{self.inputs.in_mask}: the mask is empty; give one of the brain")
         method = resolve(self.function)
         optional = {}
         if isdefined(self.inputs.in_noise):
-            optional["noise"] = _on_grid_of(total, self.inputs.in_noise).tensor(self.device)
+            optional["noise"] = load_like(total, self.inputs.in_noise).tensor(self.device)
         local = method(
             total.tensor(self.device),
             mask,
@@ -54,15 +54,6 @@ class BackgroundRemoval(QSMInterface):
             "out_mask": save(cwd / "mask.nii", local.mask, total),
             "record": {"iterations": local.iterations},
         }
-
-
-def _on_grid_of(total: Volume, path: str) -> Volume:
-    volume = load(path)
-    if not same_grid(total, volume):
-        raise DataError(
-            f"{path}: its grid differs from that of {total.path}; give both on the same voxels"
-        )
-    return volume
 
 
 class _SHARPInputSpec(_BackgroundInputSpec):

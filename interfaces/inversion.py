@@ -7,9 +7,8 @@ from typing import Any
 
 from nipype.interfaces.base import File, InputMultiObject, isdefined, traits
 
-from qsm_nipype.errors import DataError
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec, accepted, resolve
-from qsm_nipype.volume import Volume, load, same_grid, save
+from qsm_nipype.volume import Volume, load, load_like, save
 
 
 class _InversionInputSpec(QSMInputSpec):
@@ -42,7 +41,7 @@ class DipoleInversion(QSMInterface):
         direction = self.inputs.b0_dir if isdefined(self.inputs.b0_dir) else field.b0_dir
         solution = invert(
             field.tensor(self.device),
-            self._volume("in_mask", field).mask(self.device),
+            load_like(field, self.inputs.in_mask).mask(self.device),
             field.voxel_size,
             direction,
             **accepted(invert, **self._optional(field)),
@@ -65,22 +64,14 @@ class DipoleInversion(QSMInterface):
 
         found: dict[str, Any] = {}
         if isdefined(self.inputs.in_noise):
-            found["noise"] = self._volume("in_noise", field).tensor(self.device)
+            found["noise"] = load_like(field, self.inputs.in_noise).tensor(self.device)
         if isdefined(self.inputs.in_magnitude):
-            magnitude = self._volume("in_magnitude", field).tensor(self.device)
+            magnitude = load_like(field, self.inputs.in_magnitude).tensor(self.device)
             found["magnitude"] = combined_magnitude(magnitude)
         for name in ("b0", "echo_time"):
             if isdefined(getattr(self.inputs, name)):
                 found[name] = getattr(self.inputs, name)
         return found
-
-    def _volume(self, port: str, field: Volume) -> Volume:
-        volume = load(getattr(self.inputs, port))
-        if not same_grid(volume, field):
-            raise DataError(
-                f"{volume.path}: its grid is not that of {field.path}; resample it to that grid"
-            )
-        return volume
 
 
 class _TKDInputSpec(_InversionInputSpec):
@@ -197,7 +188,7 @@ class MEDI(DipoleInversion):
     def _optional(self, field: Volume) -> dict[str, Any]:
         found = super()._optional(field)
         if isdefined(self.inputs.in_csf):
-            found["csf"] = self._volume("in_csf", field).mask(self.device)
+            found["csf"] = load_like(field, self.inputs.in_csf).mask(self.device)
         return found
 
 
@@ -231,13 +222,8 @@ class Agreement(QSMInterface):
     def _run(self, cwd: Path) -> dict[str, Any]:
         from qsm_nipype.core.inversion.agreement import agreement
 
-        maps = [load(path) for path in self.inputs.in_files]
         mask = load(self.inputs.in_mask)
-        for volume in maps:
-            if not same_grid(volume, mask):
-                raise DataError(
-                    f"{volume.path}: its grid is not that of {mask.path}; resample it to that grid"
-                )
+        maps = [load_like(mask, path) for path in self.inputs.in_files]
         mean, spread = agreement(
             [volume.tensor(self.device) for volume in maps], mask.mask(self.device)
         )

@@ -9,7 +9,7 @@ from nipype.interfaces.base import File, InputMultiPath, isdefined, traits
 
 from qsm_nipype.errors import DataError
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec, resolve
-from qsm_nipype.volume import Volume, load, same_grid, save
+from qsm_nipype.volume import Volume, load, load_like, save
 
 _CORE = "qsm_nipype.core.masking"
 
@@ -66,7 +66,7 @@ class QualityMask(QSMInterface):
 
     def _run(self, cwd: Path) -> dict[str, Any]:
         magnitude = load(self.inputs.in_file)
-        quality = _load_like(magnitude, self.inputs.in_quality).tensor(self.device)
+        quality = load_like(magnitude, self.inputs.in_quality).tensor(self.device)
         mask = resolve(self.function)(
             magnitude.tensor(self.device),
             magnitude.voxel_size,
@@ -100,12 +100,12 @@ class TrimMask(QSMInterface):
     def _run(self, cwd: Path) -> dict[str, Any]:
         volume = load(self.inputs.in_mask)
         whole = volume.mask(self.device)
-        reliability = _load_like(volume, self.inputs.in_reliability).tensor(self.device)
+        reliability = load_like(volume, self.inputs.in_reliability).tensor(self.device)
         mask = resolve(self.function)(
             whole,
             volume.voxel_size,
             reliability=reliability,
-            field=_load_like(volume, self.inputs.in_field).tensor(self.device),
+            field=load_like(volume, self.inputs.in_field).tensor(self.device),
             **self.parameters(),
         )
         numbers, warnings = self._judge(whole, mask, reliability)
@@ -113,7 +113,7 @@ class TrimMask(QSMInterface):
             whole,
             volume.voxel_size,
             reliability=reliability,
-            quality=_load_like(volume, self.inputs.in_quality).tensor(self.device),
+            quality=load_like(volume, self.inputs.in_quality).tensor(self.device),
         )
         return {
             "out_mask": _save(cwd, mask, volume),
@@ -150,7 +150,7 @@ class UserMask(QSMInterface):
     output_spec = _MaskOutputSpec
 
     def _run(self, cwd: Path) -> dict[str, Any]:
-        mask = _load_like(load(self.inputs.in_reference), self.inputs.in_file)
+        mask = load_like(load(self.inputs.in_reference), self.inputs.in_file)
         if not (mask.data > 0.5).any():
             raise DataError(f"{self.inputs.in_file}: the mask is empty; give one of the brain")
         return {"out_mask": _save(cwd, mask.data > 0.5, mask)}
@@ -172,7 +172,7 @@ class EditMask(QSMInterface):
         volume = load(first)
         mask = volume.mask(self.device)
         for path in others:
-            mask &= _load_like(volume, path).mask(self.device)
+            mask &= load_like(volume, path).mask(self.device)
         text = self.inputs.operations if isdefined(self.inputs.operations) else ""
         mask = resolve(f"{_CORE}:apply_operations")(mask, volume.voxel_size, text)
         if not mask.any():
@@ -182,12 +182,3 @@ class EditMask(QSMInterface):
 
 def _save(cwd: Path, mask: Any, like: Volume) -> str:
     return save(cwd / "mask.nii", mask, like)
-
-
-def _load_like(reference: Volume, path: str) -> Volume:
-    volume = load(path)
-    if volume.data.shape[:3] != reference.data.shape[:3] or not same_grid(reference, volume):
-        raise DataError(
-            f"{path}: its grid differs from that of {reference.path}; resample it to the data"
-        )
-    return volume

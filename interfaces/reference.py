@@ -9,7 +9,7 @@ from nipype.interfaces.base import File, isdefined, traits
 
 from qsm_nipype.errors import DataError
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec, resolve
-from qsm_nipype.volume import load, same_grid, save
+from qsm_nipype.volume import load, load_like, save
 
 
 class _ReferenceInputSpec(QSMInputSpec):
@@ -68,11 +68,7 @@ class Reference(QSMInterface):
             return None
         import torch
 
-        volume = load(self.inputs.in_region)
-        if not same_grid(volume, chi):
-            raise DataError(
-                f"{volume.path}: its grid is not that of {chi.path}; resample it to that grid"
-            )
+        volume = load_like(chi, self.inputs.in_region)
         if not isdefined(self.inputs.labels):
             return volume.mask(self.device)
         labels = torch.tensor(self.inputs.labels, device=self.device)

@@ -10,7 +10,7 @@ from nipype.interfaces.base import File, Str, isdefined, traits
 
 from qsm_nipype.errors import DataError
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec, resolve
-from qsm_nipype.volume import canonical, load, same_grid, save
+from qsm_nipype.volume import canonical, load, load_like, same_grid, save
 
 #: Index and name of the dentate nuclei, as in their look-up table.
 DENTATE = {1: "left dentate nucleus", 2: "right dentate nucleus"}
@@ -45,9 +45,7 @@ class Dentate(QSMInterface):
 
         path = self.inputs.in_file if isinstance(self.inputs.in_file, str) else None
         chi = load(path or self.inputs.in_file[0])
-        mask = load(self.inputs.in_mask)
-        if not same_grid(chi, mask):
-            raise DataError(f"{mask.path}: not on the grid of {chi.path}; resample it")
+        mask = load_like(chi, self.inputs.in_mask)
         turned, back = canonical(chi)
         inside, _ = canonical(mask)
         own = self.inputs.weights if isdefined(self.inputs.weights) else None

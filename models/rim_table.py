@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qsm_nipype.core.geometry import voxel_size
 from qsm_nipype.core.lesions import Lesion, describe
 from qsm_nipype.models.rim import Classifier, rate
 
@@ -106,8 +107,7 @@ def classify(
     A lesion smaller than `min_volume` (mm³), or of which less than half lies where the
     susceptibility is known, keeps its row and is not classified.
     """
-    size = np.linalg.norm(affine[:3, :3], axis=0)
-    lesions = describe(instances, chi, known, size.tolist())
+    lesions = describe(instances, chi, known, voxel_size(affine))
     notes = {x.index: _obstacle(x, min_volume) for x in lesions}
     wanted = [index for index, note in notes.items() if not note]
     kept = np.where(np.isin(instances, wanted), instances, 0)

@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 
+from qsm_nipype.core.geometry import b0_direction, voxel_axes, voxel_size
 from qsm_nipype.errors import DataError
 from qsm_nipype.system.files import atomic
 
@@ -30,11 +31,11 @@ class Volume:
     @property
     def voxel_size(self) -> tuple[float, float, float]:
         """Edge lengths of a voxel in mm."""
-        return tuple(np.linalg.norm(self.affine[:3, :3], axis=0).tolist())  # type: ignore[return-value]
+        return voxel_size(self.affine)
 
     @property
     def b0_dir(self) -> tuple[float, float, float]:
-        """Unit direction of B0 along the voxel axes: see `b0_direction`."""
+        """Unit direction of B0 along the voxel axes: see `core.geometry.b0_direction`."""
         return b0_direction(self.affine)
 
     def tensor(self, device: str = "cpu") -> Tensor:
@@ -64,17 +65,6 @@ def canonical(volume: Volume) -> tuple[Volume, Callable[[np.ndarray], np.ndarray
     return Volume(turned, affine, volume.path), lambda a: turn.apply_orientation(a, home)
 
 
-def b0_direction(affine: np.ndarray) -> tuple[float, float, float]:
-    """Direction of the scanner's z axis along the voxel axes, from unit-normalised columns.
-
-    Normalising the columns first is what makes it right for anisotropic oblique voxels; the
-    inverse of the scaled affine is not.
-    """
-    axes = _axes(affine)
-    direction = np.linalg.solve(axes, (0.0, 0.0, 1.0))
-    return tuple((direction / np.linalg.norm(direction)).tolist())  # type: ignore[return-value]
-
-
 def check_orientation(image: Any, name: str) -> list[str]:
     """What the header of the NIfTI `image` leaves unclear about the direction of B0, in sentences.
 
@@ -87,7 +77,7 @@ def check_orientation(image: Any, name: str) -> list[str]:
             f"{s_code or q_code}), which hides the direction of B0; give the image in the "
             "scanner's coordinates, or convert it again"
         )
-    axes = _axes(image.affine)
+    axes = voxel_axes(image.affine)
     skew = np.degrees(np.arcsin(np.clip(np.abs(axes.T @ axes - np.eye(3)).max(), 0, 1)))
     if not skew <= 0.5:
         raise DataError(
@@ -105,9 +95,9 @@ def check_orientation(image: Any, name: str) -> list[str]:
 
 def _disagreement(name: str, sform: np.ndarray, qform: np.ndarray) -> list[str]:
     """One sentence where `qform` turns the voxels by over 1° or scales them by over 1 %."""
-    cosines = (_axes(sform) * _axes(qform)).sum(axis=0).clip(-1, 1)
+    cosines = (voxel_axes(sform) * voxel_axes(qform)).sum(axis=0).clip(-1, 1)
     turn = float(np.degrees(np.arccos(cosines)).max())
-    ours, theirs = (np.linalg.norm(a[:3, :3], axis=0) for a in (sform, qform))
+    ours, theirs = (np.array(voxel_size(a)) for a in (sform, qform))
     if turn <= 1 and np.all(np.abs(ours / theirs - 1) <= 0.01):
         return []
     sizes = [" × ".join(f"{v:.3g}" for v in size) + " mm" for size in (ours, theirs)]
@@ -115,11 +105,6 @@ def _disagreement(name: str, sform: np.ndarray, qform: np.ndarray) -> list[str]:
         f"{name}: sform ({sizes[0]}) and qform ({sizes[1]}) of the header differ, by {turn:.1f}° "
         "in direction: the sform is used; if the qform is the scanner's, copy it to the sform"
     ]
-
-
-def _axes(affine: np.ndarray) -> np.ndarray:
-    """Unit columns of an affine."""
-    return affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
 
 
 def load(path: str | os.PathLike[str], *, dtype: Any = np.float32) -> Volume:
@@ -130,6 +115,22 @@ def load(path: str | os.PathLike[str], *, dtype: Any = np.float32) -> Volume:
     except (OSError, EOFError, ValueError) as exc:
         raise DataError(f"{path}: the image data are cut short; copy the file again") from exc
     return Volume(data, np.asarray(image.affine, dtype=float), str(path))
+
+
+def load_like(
+    reference: Volume, path: str | os.PathLike[str], *, dtype: Any = np.float32
+) -> Volume:
+    """Read an image that must lie on the grid of `reference`, one or several volumes of it.
+
+    Raises DataError naming both files where shape or affine differ.
+    """
+    volume = load(path, dtype=dtype)
+    if not same_grid(volume, reference):
+        raise DataError(
+            f"{volume.path}: its grid (shape or affine) differs from that of "
+            f"{reference.path or 'the data'}; resample it to that grid"
+        )
+    return volume
 
 
 def open_image(path: str | os.PathLike[str]) -> Any:

@@ -72,7 +72,7 @@ def test_noise_reaches_the_methods_that_use_it(inputs, tmp_path, monkeypatch):
 def test_another_grid_is_refused_by_name(port, inputs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     inputs[port] = write(tmp_path / "other.nii", np.ones((22, 22, 20)))
-    with pytest.raises(DataError, match="other.nii.*grid differs"):
+    with pytest.raises(DataError, match="other.nii.*its grid .* differs from that of"):
         background.PDF(**inputs).run()
 
 

@@ -131,7 +131,7 @@ def test_a_users_mask_must_be_on_the_grid_of_the_data_and_not_empty(head, tmp_pa
     assert np.array_equal(load(node.run()), brain)
     for affine, shape in ((np.diag([4, 4, 4.1, 1.0]), (44, 44, 44)), (AFFINE, (44, 44, 40))):
         other = write(tmp_path / "other.nii", np.ones(shape), affine)
-        with pytest.raises(DataError, match="other.nii.*grid differs"):
+        with pytest.raises(DataError, match="other.nii.*its grid .* differs from that of"):
             masking.UserMask(in_file=other, in_reference=files["residual"]).run()
     empty = write(tmp_path / "empty.nii", np.zeros((44, 44, 44)))
     with pytest.raises(DataError, match="empty.nii: the mask is empty"):

@@ -86,7 +86,7 @@ def test_a_folder_of_weights_counts_by_its_files(tmp_path):
 
 def test_a_mask_on_another_grid_is_refused(case):
     other = _write(case["tmp"] / "other.nii.gz", np.ones((24, 20, 28), np.uint8))
-    with pytest.raises(DataError, match="its grid is not that of"):
+    with pytest.raises(DataError, match="other.nii.gz: its grid .* differs from that of"):
         QSMGAN(in_file=case["field"], in_mask=other, weights=case["weights"]).run()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from qsm_nipype.core.geometry import voxel_size
 from qsm_nipype.errors import DataError
 from qsm_nipype.volume import check_orientation, open_image
 
@@ -39,8 +40,8 @@ def check_grids(
                 f"export all echoes on one grid"
             )
     assert first is not None
-    voxel_size = tuple(float(v) for v in np.linalg.norm(first[2][:3, :3], axis=0))
-    return first[1][:3], voxel_size, echoes  # type: ignore[return-value]
+    x, y, z = first[1][:3]
+    return (x, y, z), voxel_size(first[2]), echoes
 
 
 def shape_of(path: Path) -> tuple[int, ...]:

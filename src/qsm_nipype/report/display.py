@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
+from qsm_nipype.core.geometry import voxel_size
+
 PLANES = ("axial", "coronal", "sagittal")
 _NORMAL = {"axial": 2, "coronal": 1, "sagittal": 0}
 _EDGES = {
@@ -31,7 +33,7 @@ class Upright:
     @property
     def voxel_size(self) -> tuple[float, float, float]:
         """Edge lengths in mm."""
-        return tuple(np.linalg.norm(self.affine[:3, :3], axis=0).tolist())  # type: ignore[return-value]
+        return voxel_size(self.affine)
 
     def slice(self, plane: str, index: int) -> np.ndarray:
         """One picture, row 0 on top, as the reader sees it."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qsm_nipype.core.geometry import b0_direction, voxel_size
+
 
 @dataclass(frozen=True)
 class Head:
@@ -26,14 +28,12 @@ class Head:
     @property
     def voxel_size(self) -> tuple[float, float, float]:
         """Edge lengths of a voxel in mm."""
-        return tuple(np.linalg.norm(self.affine[:3, :3], axis=0).tolist())
+        return voxel_size(self.affine)
 
     @property
     def b0_dir(self) -> tuple[float, float, float]:
         """Unit direction of the scanner's z axis along the voxel axes."""
-        axes = self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)
-        direction = np.linalg.solve(axes, (0.0, 0.0, 1.0))
-        return tuple((direction / np.linalg.norm(direction)).tolist())
+        return b0_direction(self.affine)
 
 
 def grid_affine(
