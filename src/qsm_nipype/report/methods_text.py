@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from qsm_nipype.errors import DataError
 from qsm_nipype.record import Step
 
 _CITATION = re.compile(r"\[@([^\]]+)\]")
@@ -73,14 +74,14 @@ class MethodsText:
 def write_methods(steps: Iterable[Step], *, version: str) -> MethodsText:
     """The paragraph for `steps` in their order, opened by the program and its `version`.
 
-    A method without a sentence in the table is named with its step; parameters that the sentence
-    does not mention are listed after it, so that nothing is left unreported.
+    Parameters that a method's sentence does not mention are listed after it, so that nothing is
+    left unreported. Raises DataError for a method without a sentence.
     """
-    table = sentences()
+    table = load_sentences()
     texts = [_fill(table["opening"], {"version": version})]
     seen: set[str] = set()
     for step in steps:
-        text = _sentence(step, table["methods"])
+        text = _sentence(step)
         if text not in seen:
             seen.add(text)
             texts.append(text)
@@ -88,55 +89,59 @@ def write_methods(steps: Iterable[Step], *, version: str) -> MethodsText:
     return _numbered(" ".join(texts))
 
 
-@lru_cache(maxsize=1)
-def sentences() -> dict[str, Any]:
-    """The table of sentences, its methods found by any of their spellings."""
-    table = yaml.safe_load(_data("methods_text.yml"))
-    methods: dict[str, Any] = {}
-    for name, entry in table["methods"].items():
-        for spelling in (name, *entry.get("aliases", ())):
-            methods[_normal(spelling)] = entry
-    return {**table, "methods": methods}
+def check_sentences(steps: Iterable[Step], *, name: str = "steps") -> None:
+    """Raise DataError with `name` for a step whose method has no sentence."""
+    known = load_sentences()["methods"]
+    for key in map(_key, steps):
+        if key not in known:
+            raise DataError(f"{name}: {key} has no sentence in data/methods_text.yml")
 
 
 @lru_cache(maxsize=1)
-def bibliography() -> dict[str, Reference]:
+def load_sentences() -> dict[str, Any]:
+    """data/methods_text.yml: `opening`, `closing`, and `methods` by `step.method`."""
+    return yaml.safe_load(_read_data("methods_text.yml"))
+
+
+@lru_cache(maxsize=1)
+def load_bibliography() -> dict[str, Reference]:
     """All references by key."""
     found = {}
-    for match in _ENTRY.finditer(_data("boilerplate.bib")):
+    for match in _ENTRY.finditer(_read_data("boilerplate.bib")):
         fields = {k.lower(): v for k, v in _FIELD.findall(match[3])}
         found[match[2]] = Reference(match[2], fields, match[0])
     return found
 
 
-def citation_keys(text: str) -> list[str]:
+def find_citations(text: str) -> list[str]:
     """Keys cited in `text` by `[@Key; @Other]`, each once, in order."""
     groups = _CITATION.findall(text)
     keys = [k.strip().lstrip("@") for group in groups for k in group.split(";")]
     return list(dict.fromkeys(keys))
 
 
-def _sentence(step: Step, methods: Mapping[str, Any]) -> str:
-    entry = methods.get(_normal(f"{step.step}:{step.method}")) or methods.get(_normal(step.method))
-    parameters = {k: v for k, v in step.parameters.items() if _tellable(v)}
-    if entry is None:
-        named = step.label or step.method
-        done = f"{(step.step or 'one step').replace('_', ' ').capitalize()} used {named}."
-        entry = {"sentence": done}
-    return _with_details(entry, parameters)
+def _key(step: Step) -> str:
+    """`inversion.tv`, as the registry has it."""
+    return f"{step.step}.{step.method}"
+
+
+def _sentence(step: Step) -> str:
+    check_sentences([step], name="Methods text")
+    entry = load_sentences()["methods"][_key(step)]
+    return _with_details(entry, {k: v for k, v in step.parameters.items() if _is_stated(v)})
 
 
 def _with_details(entry: Mapping[str, Any], parameters: Mapping[str, Any]) -> str:
     """Put the parameters in brackets before the full stop: known ones in words, the rest named."""
-    told = [d for d in entry.get("details", ()) if set(_PLACE.findall(d)) <= parameters.keys()]
+    stated = [d for d in entry.get("details", ()) if set(_PLACE.findall(d)) <= parameters.keys()]
     unset = [text for k, text in entry.get("unset", {}).items() if k not in parameters]
-    mentioned = {name for text in (entry["sentence"], *told) for name in _PLACE.findall(text)}
+    mentioned = {name for text in (entry["sentence"], *stated) for name in _PLACE.findall(text)}
     rest = [
         f"{name.replace('_', ' ')} {_value(value)}"
         for name, value in parameters.items()
         if name not in mentioned
     ]
-    brackets = "; ".join([_fill(d, parameters) for d in told] + unset + rest)
+    brackets = "; ".join([_fill(d, parameters) for d in stated] + unset + rest)
     filled = _fill(entry["sentence"], parameters)
     return f"{filled.removesuffix('.')} ({brackets})." if brackets else filled
 
@@ -163,23 +168,23 @@ def _value(value: Any) -> str:
     return str(value)
 
 
-def _tellable(value: Any) -> bool:
+def _is_stated(value: Any) -> bool:
     """Whether a parameter belongs in the text: a value, not a file and not "unset"."""
     if isinstance(value, str):
         return bool(value) and "/" not in value and not value.endswith((".nii", ".nii.gz"))
     if isinstance(value, (list, tuple)):
-        return bool(value) and all(_tellable(v) for v in value)
+        return bool(value) and all(_is_stated(v) for v in value)
     return isinstance(value, (bool, int, float))
 
 
 def _numbered(text: str) -> MethodsText:
     """Turn `[@Key]` into numbers in order of appearance."""
-    known = bibliography()
-    keys = [k for k in citation_keys(text) if k in known]
+    known = load_bibliography()
+    keys = [k for k in find_citations(text) if k in known]
     place = {key: number for number, key in enumerate(keys, 1)}
 
     def numbers(match: re.Match[str]) -> str:
-        cited = sorted(place[k] for k in citation_keys(match[0]) if k in place)
+        cited = sorted(place[k] for k in find_citations(match[0]) if k in place)
         return f"[{', '.join(str(n) for n in cited)}]"
 
     return MethodsText(_CITATION.sub(numbers, text), tuple(known[k] for k in keys))
@@ -210,9 +215,5 @@ def _plain(text: str) -> str:
     return text.replace("{", "").replace("}", "")
 
 
-def _normal(name: str) -> str:
-    return re.sub(r"[^a-z0-9:+]", "", name.lower())
-
-
-def _data(name: str) -> str:
+def _read_data(name: str) -> str:
     return files("qsm_nipype.data").joinpath(name).read_text(encoding="utf-8")
