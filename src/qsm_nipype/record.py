@@ -1,56 +1,76 @@
-"""What a run tells the report: one JSON record per acquisition.
+"""The record of an acquisition: the schema of what a run stores, and of what the report shows.
 
-Every part may be missing; a part of the wrong kind counts as missing. `AcquisitionRecord` names
-the parts. Only fields of the allow-list `ACQUISITION_FIELDS` are taken from `acquisition`, so
-that names, dates and serial numbers of a sidecar never reach a page that gets passed around.
+`AcquisitionRecord` and its parts are the JSON object that `interfaces.records` joins,
+`interfaces.reportlets` completes with pictures and `report` reads. The fields of a class are the
+keys of its JSON object and their types the kinds of the values: `from_json` refuses what is not
+declared here, so that names, dates and serial numbers of a sidecar never reach a page that gets
+passed around.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-# field of the record → its label, unit and factor; what is not here is not shown
-ACQUISITION_FIELDS: dict[str, tuple[str, str, float]] = {
-    "manufacturer": ("Scanner", "", 1.0),
-    "model": ("Model", "", 1.0),
-    "field_strength": ("Field strength", "T", 1.0),
-    "sequence": ("Sequence", "", 1.0),
-    "echo_times": ("Echo times", "ms", 1e3),
-    "repetition_time": ("Repetition time", "ms", 1e3),
-    "flip_angle": ("Flip angle", "°", 1.0),
-    "voxel_size": ("Voxel size", "mm", 1.0),
-    "shape": ("Matrix", "", 1.0),
-    "b0_dir": ("B0 along voxel axes", "", 1.0),
-    "orientation": ("Storage orientation", "", 1.0),
-    "obliquity": ("Obliquity", "°", 1.0),
-    "bipolar": ("Bipolar read-out", "", 1.0),
-    "coils": ("Uncombined coils", "", 1.0),
-}
-#: entities of an acquisition in BIDS order
-ENTITIES = ("sub", "ses", "sample", "task", "acq", "ce", "rec", "dir", "run", "flip", "inv", "mt")
+from qsm_nipype.dataset.names import stem
+from qsm_nipype.errors import DataError
+
+Part = TypeVar("Part")
+#: What a sidecar states, whose kind nobody guarantees.
+Stated = float | str | tuple[float | str, ...]
 
 
 @dataclass(frozen=True)
-class Number:
-    """One quality measure: `value` in `unit`, with its spread where it has one."""
+class Scan:
+    """Scanner, timing (s) and geometry (mm, degrees) of the acquisition; field strength in T.
 
-    name: str
-    value: float | str
-    unit: str = ""
-    description: str = ""
-    label: str = ""
-    sd: float | None = None
+    These fields are the allow-list of what may be shown of a sidecar.
+    """
+
+    manufacturer: Stated | None = None
+    model: Stated | None = None
+    field_strength: float | None = None
+    sequence: Stated | None = None
+    echo_times: tuple[float, ...] = ()
+    repetition_time: Stated | None = None
+    flip_angle: Stated | None = None
+    voxel_size: tuple[float, ...] = ()
+    shape: tuple[int, ...] = ()
+    b0_dir: tuple[float, ...] = ()
+    orientation: str = ""
+    obliquity: float | None = None
+
+
+@dataclass(frozen=True)
+class PhaseReading:
+    """How the phase was read: what `core.phase` and `core.reading` found, decided and why."""
+
+    decision: str
+    reason: str
+    warnings: tuple[str, ...] = ()
+    kind: str = ""
+    units_in_sidecar: tuple[str, ...] = ()
+    slope: tuple[float, ...] = ()
+    intercept: tuple[float, ...] = ()
+    stored_range: tuple[tuple[float, ...], ...] = ()
+    scaled_range: tuple[tuple[float, ...], ...] = ()
+    fill_value: float | None = None
+    voxels_without_signal: int = 0
+    coils: int = 1
+    alternating_slices_axis: tuple[int, ...] = ()
+    sign_agreement: float | None = None
+    sign_inverted: bool = False
+    echo_times: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Step:
-    """One processing step as it was run: the method's registry key and its parameters."""
+    """One processing step as it was run: `step.method` is the registry's key.
+
+    `record` is what the step's node reported, free in its keys.
+    """
 
     step: str
     method: str
@@ -58,27 +78,47 @@ class Step:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     record: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def from_json(cls, content: Any, *, name: str = "step") -> Step:
+        """Raises DataError, see `AcquisitionRecord.from_json`."""
+        return _read_part(cls, content, f"{name}: ")
+
 
 @dataclass(frozen=True)
-class Decision:
-    """What was decided on reading the phase, and why."""
+class Number:
+    """One quality measure: `value` in `unit`, with its spread where it has one."""
 
-    what: str
-    why: str = ""
+    value: float | str
+    unit: str = ""
+    description: str = ""
+    sd: float | None = None
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture of the page; `path` is relative to the page."""
+    """A picture of the page; `path` is relative to the output folder."""
 
     name: str
+    title: str
     path: str
-    title: str = ""
     caption: str = ""
 
 
 @dataclass(frozen=True)
-class Failure:
+class Viewer:
+    """The manifest of `report.sprites.render_viewer`, and the folder of its sheets."""
+
+    planes: Mapping[str, Mapping[str, Any]]
+    layers: tuple[Mapping[str, Any], ...]
+    folder: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON material."""
+        return _write(self)
+
+
+@dataclass(frozen=True)
+class FailureRecord:
     """Why an acquisition ended early."""
 
     message: str
@@ -88,217 +128,145 @@ class Failure:
 
 @dataclass(frozen=True)
 class AcquisitionRecord:
-    """One acquisition of one subject. See the module's docstring and docs/report.md."""
+    """One acquisition of one subject; docs/report.md lists its keys.
 
-    entities: Mapping[str, str] = field(default_factory=dict)
+    `entities` are those of the source image, `runtimes` seconds by step, `maps` and the paths in
+    `figures` and `viewer` relative to the output folder. `references` (one for each inversion)
+    and `segmentation` hold fields for the sidecars of maps.
+    """
+
+    entities: Mapping[str, str]
     source_files: tuple[str, ...] = ()
-    acquisition: Mapping[str, Any] = field(default_factory=dict)
-    decisions: tuple[Decision, ...] = ()
+    source_uris: tuple[str, ...] = ()
+    datatype: str = "anat"
+    own_mask: Mapping[str, str] = field(default_factory=dict)
+    acquisition: Scan = field(default_factory=Scan)
+    phase_reading: PhaseReading | None = None
     steps: tuple[Step, ...] = ()
-    numbers: tuple[Number, ...] = ()
+    numbers: Mapping[str, Number] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     runtimes: Mapping[str, float] = field(default_factory=dict)
-    error: Failure | None = None
-    maps: Mapping[str, str] = field(default_factory=dict)
+    references: tuple[Mapping[str, Any], ...] = ()
+    segmentation: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
     figures: tuple[Figure, ...] = ()
-    viewer: Mapping[str, Any] = field(default_factory=dict)
+    viewer: Viewer | None = None
+    maps: Mapping[str, str] = field(default_factory=dict)
+    error: FailureRecord | None = None
 
     @classmethod
-    def from_json(
-        cls, source: str | Path | Mapping[str, Any] | AcquisitionRecord
-    ) -> AcquisitionRecord:
-        """Read a record from a file or a dictionary.
+    def from_json(cls, content: Any, *, name: str = "record") -> AcquisitionRecord:
+        """The record in `content`, which `json.loads` returned.
 
-        A file that cannot be read becomes a record that says so: the page of the other
-        acquisitions must still appear.
+        Raises DataError with the record's `name` and the field for keys that are not declared,
+        values of another kind, and mandatory keys that are missing.
         """
-        if isinstance(source, AcquisitionRecord):
-            return source
-        content: Any = source
-        if isinstance(source, (str, Path)):
-            try:
-                content = json.loads(Path(source).read_text(encoding="utf-8"))
-            except (OSError, ValueError) as exc:
-                kind = type(exc).__name__
-                message = f"{Path(source).name}: this record could not be read ({kind})"
-                return cls(error=Failure(message))
-        parts = _mapping(content)
-        phase = _mapping(parts.get("phase_reading"))
-        return cls(
-            entities=_entities(_mapping(parts.get("entities"))),
-            source_files=tuple(Path(str(f)).name for f in _list(parts.get("source_files"))),
-            acquisition=_allowed(_mapping(parts.get("acquisition"))),
-            decisions=(*(_decision(d) for d in _list(phase.get("decisions"))), *_reading(phase)),
-            steps=tuple(_step(s) for s in _list(parts.get("steps")) if isinstance(s, Mapping)),
-            numbers=_numbers(_mapping(parts.get("numbers"))),
-            warnings=_warnings(phase.get("warnings"), parts.get("warnings")),
-            runtimes=_runtimes(_mapping(parts.get("runtimes"))),
-            error=_failure(parts.get("error")),
-            maps={str(k): str(v) for k, v in _mapping(parts.get("maps")).items()},
-            figures=tuple(_figure(f) for f in _list(parts.get("figures")) if _has_path(f)),
-            viewer=_mapping(parts.get("viewer")),
-        )
+        record = _read_part(cls, content, f"{name}: ")
+        if not record.entities.get("sub"):
+            raise DataError(f"{name}: entities.sub is missing")
+        return record
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON material, from which `from_json` makes the same record; None is left out."""
+        return _write(self)
 
     @property
-    def subject(self) -> str:
-        """The subject's label without `sub-`."""
-        return self.entities.get("sub", "")
-
-    @property
-    def label(self) -> str:
-        """The acquisition's name within its subject: "ses-1, run-2", or "Gradient echoes"."""
-        own = [f"{k}-{v}" for k, v in self.entities.items() if k != "sub"]
-        return ", ".join(own) or "Gradient echoes"
-
-    @property
-    def order(self) -> list[Any]:
-        """Sorts acquisitions as their files' names, but run-10 after run-2."""
-        name = "_".join(f"{key}-{value}" for key, value in self.entities.items())
-        return [int(w) if w.isdecimal() else w for w in re.split(r"(\d+)", name)]
+    def name(self) -> str:
+        """`sub-01_run-2`, with its entities in BIDS order."""
+        return stem(self.entities)
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+# ---- JSON by the declared types -------------------------------------------------------------
 
 
-def _list(value: Any) -> Sequence[Any]:
-    if isinstance(value, str):
-        return [value]
-    return value if isinstance(value, Sequence) else []
+def _write(value: Any) -> Any:
+    """`value` as dictionaries and lists, without fields that are None."""
+    if is_dataclass(value):
+        parts = {f.name: getattr(value, f.name) for f in fields(value)}
+        return {name: _write(part) for name, part in parts.items() if part is not None}
+    if isinstance(value, Mapping):
+        return {name: _write(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_write(part) for part in value]
+    return value
 
 
-def _entities(found: Mapping[str, Any]) -> dict[str, str]:
-    """Known entities under their short names, in BIDS order; `sub-` prefixes are dropped."""
-    long = {"subject": "sub", "session": "ses", "acquisition": "acq", "reconstruction": "rec"}
-    short = {long.get(str(k), str(k)): v for k, v in found.items() if v not in (None, "")}
-    return {k: str(short[k]).removeprefix(f"{k}-") for k in ENTITIES if k in short}
+def _read_part(cls: type[Part], content: Any, where: str) -> Part:
+    """The object of `content` as the dataclass `cls`; `where` begins every refusal."""
+    if not isinstance(content, Mapping):
+        raise DataError(f"{where.removesuffix(': ')}: {_kind_of(content)} instead of an object")
+    types = get_type_hints(cls)
+    for name in content:
+        if name not in types:
+            raise DataError(f"{_below(where, name)} is no field of this part of a record")
+    for part in fields(cls):  # type: ignore[arg-type]
+        unset = part.default is MISSING and part.default_factory is MISSING
+        if unset and part.name not in content:
+            raise DataError(f"{_below(where, part.name)} is missing")
+    return cls(**{k: _read(types[k], v, _below(where, k)) for k, v in content.items()})
 
 
-def _allowed(found: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: found[k] for k in ACQUISITION_FIELDS if found.get(k) not in (None, "", [])}
+def _read(wanted: Any, value: Any, where: str) -> Any:
+    """`value` of JSON as the declared type `wanted`."""
+    choices = get_args(wanted) if isinstance(wanted, UnionType) else (wanted,)
+    chosen = next((c for c in choices if _fits(c, value)), None)
+    if chosen is None:
+        kinds = " or ".join(_KINDS[_family(c)] for c in choices)
+        raise DataError(f"{where} is {_kind_of(value)} instead of {kinds}")
+    family = _family(chosen)
+    if family is tuple:
+        item = get_args(chosen)[0]
+        return tuple(_read(item, v, f"{where}[{i}]") for i, v in enumerate(value))
+    if family is Mapping:
+        item = get_args(chosen)[1]
+        return {str(k): _read(item, v, _below(where, k)) for k, v in value.items()}
+    if family is object:
+        return _read_part(chosen, value, where)
+    return float(value) if family is float else value
 
 
-def _decision(value: Any) -> Decision:
-    if not isinstance(value, Mapping):
-        return Decision(str(value))
-    what = next((value[k] for k in ("what", "decision", "name") if value.get(k)), "")
-    if value.get("value") not in (None, ""):
-        what = f"{what}: {value['value']}"
-    why = next((value[k] for k in ("why", "reason", "because") if value.get(k)), "")
-    return Decision(str(what), str(why))
+def _family(wanted: Any) -> Any:
+    """The kind of a declared type: a key of `_KINDS`."""
+    if wanted is Any:
+        return Any
+    if is_dataclass(wanted):
+        return object
+    return get_origin(wanted) or wanted
 
 
-def _reading(phase: Mapping[str, Any]) -> list[Decision]:
-    """What `core.phase.read_phase` recorded, in sentences."""
-    said = []
-    if phase.get("decision"):
-        said.append(Decision(f"Unit: {phase['decision']}", str(phase.get("reason") or "")))
-    spans = [s for s in _list(phase.get("stored_range")) if len(_list(s)) == 2]
-    if spans:
-        low, high = min(float(s[0]) for s in spans), max(float(s[1]) for s in spans)
-        header = [
-            f"{word} {', '.join(_plain(v) for v in values)}"
-            for word, key in (
-                ("Units in the sidecar:", "units_in_sidecar"),
-                ("slope", "slope"),
-                ("intercept", "intercept"),
-            )
-            if (values := _list(phase.get(key)))
-        ]
-        said.append(Decision(f"Stored values {_plain(low)} to {_plain(high)}", "; ".join(header)))
-    if phase.get("voxels_without_signal"):
-        fill = _finite(phase.get("fill_value"))
-        why = "" if fill is None else f"they hold the value {_plain(fill)} in every echo"
-        said.append(Decision(f"{phase['voxels_without_signal']} voxels left out", why))
-    axis = phase.get("alternating_slices_axis")
-    axes = [axis] if isinstance(axis, int) else _list(axis)
-    if axes:
-        told = ", ".join(str(a) for a in axes)
-        said.append(Decision("Alternating sign undone", f"slices along axis {told} alternate"))
-    score = _finite(phase.get("sign_agreement"))
-    if score is not None:
-        said.append(
-            Decision(
-                "Sign inverted" if phase.get("sign_inverted") else "Sign as stored",
-                f"agreement of the field with a head in air: {_plain(score)} (−1 to 1)",
-            )
-        )
-    return said
+#: Kinds of JSON values in words, as types are declared here.
+_KINDS: dict[Any, str] = {
+    Any: "anything",
+    object: "an object",
+    Mapping: "an object",
+    tuple: "a list",
+    str: "text",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    NoneType: "null",
+}
+_ACCEPTED: dict[Any, tuple[type, ...]] = {
+    object: (Mapping,),
+    tuple: (list, tuple),
+    float: (float, int),
+}
 
 
-def _plain(value: Any) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return text.replace("-", "−") if isinstance(value, float) else text
+def _fits(wanted: Any, value: Any) -> bool:
+    family = _family(wanted)
+    if family is Any:
+        return True
+    if isinstance(value, bool):  # would pass for 0 or 1
+        return family is bool
+    return isinstance(value, _ACCEPTED.get(family, (family,)))
 
 
-def _step(found: Mapping[str, Any]) -> Step:
-    return Step(
-        step=str(found.get("step", "")),
-        method=str(found.get("method", "")),
-        label=str(found.get("label") or found.get("method") or ""),
-        parameters=dict(_mapping(found.get("parameters"))),
-        record=dict(_mapping(found.get("record"))),
-    )
+def _kind_of(value: Any) -> str:
+    """The kind in words; the value itself may be nobody's business."""
+    family = next(k for k in _KINDS if k not in (Any, object) and _fits(k, value))
+    return _KINDS[family]
 
 
-def _numbers(found: Mapping[str, Any]) -> tuple[Number, ...]:
-    numbers = []
-    for name, entry in found.items():
-        parts = entry if isinstance(entry, Mapping) else {"value": entry}
-        value = parts.get("value")
-        if value is None or isinstance(value, (Mapping, list, tuple)):
-            continue
-        numbers.append(
-            Number(
-                name=str(name),
-                value=value if isinstance(value, str) else float(value),
-                unit=str(parts.get("unit") or ""),
-                description=str(parts.get("description") or ""),
-                label=str(parts.get("label") or ""),
-                sd=_finite(parts.get("sd")),
-            )
-        )
-    return tuple(numbers)
-
-
-def _warnings(*lists: Any) -> tuple[str, ...]:
-    """All warnings, each once, in the order in which they came."""
-    return tuple(dict.fromkeys(str(w) for found in lists for w in _list(found)))
-
-
-def _runtimes(found: Mapping[str, Any]) -> dict[str, float]:
-    seconds = {str(k): _finite(v) for k, v in found.items()}
-    return {k: v for k, v in seconds.items() if v is not None}
-
-
-def _finite(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _failure(value: Any) -> Failure | None:
-    if not value:
-        return None
-    parts = value if isinstance(value, Mapping) else {"message": value}
-    return Failure(
-        message=str(parts.get("message") or "the acquisition failed without saying why"),
-        node=str(parts.get("node") or ""),
-        crashfile=Path(str(parts.get("crashfile") or "")).name,
-    )
-
-
-def _has_path(value: Any) -> bool:
-    return isinstance(value, Mapping) and bool(value.get("path"))
-
-
-def _figure(found: Mapping[str, Any]) -> Figure:
-    name = str(found.get("name") or Path(str(found["path"])).stem)
-    return Figure(
-        name=name,
-        path=str(found["path"]),
-        title=str(found.get("title") or name.replace("_", " ").capitalize()),
-        caption=str(found.get("caption") or ""),
-    )
+def _below(where: str, name: Any) -> str:
+    return f"{where}{name}" if where.endswith(": ") else f"{where}.{name}"

@@ -111,13 +111,6 @@ def test_the_page_lists_the_results_as_links(inputs, tmp_path):
     assert f'href="sub-01/anat/{written[0]}"' in html
 
 
-def test_records_may_be_dictionaries(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    failed = {"entities": {"sub": "02"}, "error": {"message": "no phase; export it"}}
-    SubjectReport(in_records=[failed], out_dir=str(tmp_path), subject="02").run()
-    assert "no phase; export it" in (tmp_path / "sub-02.html").read_text(encoding="utf-8")
-
-
 def test_import_is_light():
     code = (
         "import sys, qsm_nipype.interfaces.reportlets; "

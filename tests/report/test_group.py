@@ -6,26 +6,27 @@ from html.parser import HTMLParser
 
 import numpy as np
 
-from qsm_nipype.report.group import group_html, group_report, outliers
+from qsm_nipype.report.group import find_outliers, group_html, group_report
 
 
 def rows(count=12):
     rng = np.random.default_rng(1)
     return [
         {"participant_id": f"sub-{i:02d}", "session_id": "ses-1", "run": "n/a",
-         "mask_volume": str(rng.normal(1400, 30)), "chi_sd": rng.normal(0.03, 0.001)}
+         "acquisition": f"sub-{i:02d}_ses-1", "mask_volume": str(rng.normal(1400, 30)),
+         "chi_sd": rng.normal(0.03, 0.001)}
         for i in range(count)
     ]  # fmt: skip
 
 
 def test_one_far_value_is_an_outlier_and_only_that():
     values = [1.0, 1.1, 0.9, 1.05, 0.95, 9.0, None]
-    assert outliers(values) == [False] * 5 + [True, False]
+    assert find_outliers(values) == [False] * 5 + [True, False]
 
 
 def test_equal_or_few_values_have_no_outlier():
-    assert not any(outliers([1.0] * 9 + [2.0]))
-    assert not any(outliers([1.0, 1.1, 50.0]))
+    assert not any(find_outliers([1.0] * 9 + [2.0]))
+    assert not any(find_outliers([1.0, 1.1, 50.0]))
 
 
 def test_rows_metrics_and_links():
@@ -39,19 +40,22 @@ def test_rows_metrics_and_links():
     assert len(report.metrics[0].dots) == 11
     assert all(0 <= d.x <= 100 for d in report.metrics[0].dots)
     assert report.rows[3].page == "sub-03.html"
-    assert report.rows[3].name == "sub-03 ses-1"
+    assert report.rows[3].name == "sub-03_ses-1"
+    assert report.rows[3].anchor == "ses-1"
     assert report.rows[4].cells[0].text == "n/a"
 
 
 def test_a_failed_acquisition_is_marked():
-    table = [*rows(5), {"participant_id": "sub-99", "status": "failed"}]
-    report = group_report(table, version="1")
+    failed = {"participant_id": "sub-99", "acquisition": "sub-99", "status": "failed"}
+    failed["error"] = "/home/doe/x.nii: cut short"
+    report = group_report([*rows(5), failed], version="1")
     assert [r.state for r in report.rows] == ["ok"] * 5 + ["failed"]
+    assert report.rows[5].error == "x.nii: cut short"
 
 
 def test_page_is_well_formed_and_escapes():
     table = rows()
-    table[0]["participant_id"] = "sub-<script>alert(1)</script>"
+    table[0]["participant_id"] = table[0]["acquisition"] = "sub-<script>alert(1)</script>"
     html = group_html(group_report(table, version="1"))
     assert "<script>alert" not in html
     stack = []

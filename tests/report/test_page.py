@@ -9,9 +9,18 @@ from urllib.parse import unquote
 
 import pytest
 
-from qsm_nipype.record import AcquisitionRecord
-from qsm_nipype.report.page import duration, plain_number, subject_html, subject_report
+from qsm_nipype.errors import DataError
+from qsm_nipype.record import AcquisitionRecord, Scan
+from qsm_nipype.report.page import (
+    SCAN_FACTS,
+    arrange_subject,
+    format_duration,
+    format_number,
+    render_subject,
+    without_folders,
+)
 from qsm_nipype.report.publish import publish_subject
+from qsm_nipype.report.subject import write_subject_report
 
 VOID = {"meta", "img", "br", "input", "link", "hr"}
 
@@ -68,9 +77,10 @@ def record(tmp_path, **changes):
             "voxel_size": [1, 1, 2],
         },
         "phase_reading": {
-            "decisions": [{"what": "scaled to ±π", "why": "Units is arbitrary"}, "as stored"],
-            "warnings": ["53 % of the voxels are −π"],
+            "decision": "12-bit 0…4095 (Siemens)",
+            "reason": "the values fill this range",
         },
+        "warnings": ["53 % of the voxels are −π"],
         "steps": [{"step": "inversion", "method": "tv", "label": "TV", "parameters": {"a": 1}}],
         "numbers": {
             "mask_volume": {"value": 1400.0, "unit": "cm³"},
@@ -87,7 +97,13 @@ def record(tmp_path, **changes):
     }
 
 
+def made(content):
+    """A path as it is, JSON content as the record that it is of."""
+    return AcquisitionRecord.from_json(content) if isinstance(content, dict) else content
+
+
 def published(tmp_path, *records, subject="01"):
+    records = [made(content) for content in records]
     path = publish_subject(records, tmp_path / "out", subject=subject, version="0.1")
     html = path.read_text(encoding="utf-8")
     return path, html, Page(html)
@@ -116,27 +132,11 @@ def test_nothing_is_loaded_from_elsewhere(tmp_path):
 
 def test_what_a_reader_needs_is_said(tmp_path):
     text = " ".join("".join(published(tmp_path, record(tmp_path))[2].text).split())
-    for expected in ("4, 10.5 ms", "1 × 1 × 2 mm", "3 T", "Siemens", "scaled to ±π",
-                     "Units is arbitrary", "53 % of the voxels", "1400", "−0.002 ± 0.03 ppm",
-                     "dipole inversion", "1 min 22 s", "Copy BibTeX", "@article"):  # fmt: skip
+    for expected in ("4, 10.5 ms", "1 × 1 × 2 mm", "3 T", "Siemens", "12-bit 0…4095",
+                     "the values fill this range", "53 % of the voxels", "1400",
+                     "−0.002 ± 0.03 ppm", "dipole inversion", "1 min 22 s", "Copy BibTeX",
+                     "@article"):  # fmt: skip
         assert expected in text, expected
-
-
-def test_the_record_of_read_phase_is_put_in_sentences(tmp_path):
-    reading = {
-        "decision": "radians", "reason": "the values span one turn", "slope": [1.0],
-        "units_in_sidecar": ["none"], "stored_range": [[0.0, 4094.0], [1.0, 4095.0]],
-        "fill_value": 0.0, "voxels_without_signal": 77, "sign_agreement": -0.5,
-        "sign_inverted": True, "alternating_slices_axis": 2,
-    }  # fmt: skip
-    found = AcquisitionRecord.from_json({"phase_reading": reading}).decisions
-    assert [d.what for d in found] == [
-        "Unit: radians", "Stored values 0 to 4095", "77 voxels left out",
-        "Alternating sign undone", "Sign inverted",
-    ]  # fmt: skip
-    text = "".join(published(tmp_path, record(tmp_path, phase_reading=reading))[2].text)
-    assert "the values span one turn" in text
-    assert "slope 1" in text
 
 
 def test_the_weight_that_was_used_is_among_the_numbers(tmp_path):
@@ -158,6 +158,7 @@ def test_hostile_names_are_escaped(tmp_path):
         maps={evil: evil},
     )
     bad["acquisition"]["model"] = evil
+    bad["phase_reading"] = {"decision": evil, "reason": evil}
     bad["figures"][0] |= {"name": "../../" + evil, "title": evil, "caption": evil}
     bad["viewer"]["layers"][0]["label"] = evil
     path, html, page = published(tmp_path, bad, subject="01")
@@ -187,17 +188,40 @@ PERSONAL = {
 }
 
 
-def test_no_personal_field_reaches_the_page(tmp_path):
-    own = record(tmp_path, **PERSONAL)
-    own["acquisition"] |= PERSONAL
-    own["phase_reading"] |= PERSONAL
-    own["entities"] |= PERSONAL
-    own["source_files"] = ["/data/DoeJane/sub-01_MEGRE.nii.gz"]
-    html = published(tmp_path, own)[1]
+@pytest.mark.parametrize("part", ["record", "acquisition", "phase_reading"])
+def test_a_record_with_a_personal_field_is_refused_and_no_value_shown(tmp_path, part):
+    own = record(tmp_path)
     for name, value in PERSONAL.items():
-        assert name not in html
-        assert value not in html
-    assert "DoeJane" not in html
+        content = (
+            {**own, name: value} if part == "record" else {**own, part: {**own[part], name: value}}
+        )
+        stored = tmp_path / "sub-01_ses-a_run-1.json"
+        stored.write_text(json.dumps(content))
+        text = published(tmp_path, stored)[1]
+        assert "is no field of this part of a record" in text
+        assert value not in text
+
+
+def test_files_are_named_without_their_folders(tmp_path):
+    path = "/data/DoeJane/Jane Doe/sub-01_MEGRE.nii.gz"
+    own = record(
+        tmp_path,
+        source_files=[path],
+        warnings=[f"{path}: its grid differs"],
+        error={"message": f"cannot read '{path}'", "crashfile": "/home/doe/crash-1.pklz"},
+    )
+    html = published(tmp_path, own)[1]
+    assert "sub-01_MEGRE.nii.gz: its grid differs" in html
+    assert "crash-1.pklz" in html
+    assert not re.search(r"jane|doe|/data|/home", html, re.I)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["https://doi.org/10.1002/mrm.1", "R2* (1/s) and/or T2*", "logs/crashes/", "a / b / c", "n/a"],
+)
+def test_what_is_no_path_is_left_alone(text):
+    assert without_folders(text) == text
 
 
 def test_a_failed_acquisition_says_why_and_the_others_stay(tmp_path):
@@ -227,24 +251,52 @@ def test_a_missing_figure_becomes_a_warning(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "broken",
+    "odd",
     [
         {},
-        {"entities": None, "steps": [1, "x"], "numbers": {"a": None, "b": [1], "c": "no"}},
-        {"numbers": {"a": {"value": float("nan")}, "b": 3}, "runtimes": {"x": "fast"}},
-        {"figures": "chi.png", "viewer": [], "acquisition": "Siemens", "warnings": "one"},
-        {"viewer": {"layers": [{}], "planes": {"axial": {}}}, "error": "plain text"},
+        {"numbers": {"a": {"value": float("nan")}, "b": {"value": "no"}}},
+        {"viewer": {"layers": [{}], "planes": {"axial": {}}, "folder": ""}},
+        {"steps": [{"step": "reference", "method": "none", "record": {"mean": None, "x": [1]}}]},
     ],
 )
-def test_missing_and_odd_parts_do_not_break_the_page(tmp_path, broken):
-    published(tmp_path, broken)
+def test_missing_and_odd_parts_do_not_break_the_page(tmp_path, odd):
+    published(tmp_path, {"entities": {"sub": "01"}, **odd})
 
 
-def test_an_unreadable_record_is_shown_as_a_failure(tmp_path):
-    bad = tmp_path / "half.json"
-    bad.write_text('{"entities": {')
-    text = "".join(published(tmp_path, bad, record(tmp_path))[2].text)
-    assert "half.json: this record could not be read" in text
+def test_an_earlier_record_that_cannot_be_read_costs_no_other_acquisition(tmp_path):
+    records = tmp_path / "out" / "logs" / "records"
+    records.mkdir(parents=True)
+    (records / "sub-01_ses-b.json").write_text('{"entities": {')
+    (records / "sub-011_ses-b.json").write_text("another subject")
+    text = "".join(published(tmp_path, record(tmp_path))[2].text)
+    assert "sub-01_ses-b.json: this record could not be read" in text
+    assert "1 failed" in " ".join(text.split())
+    assert "1400" in text
+    assert "sub-011" not in text
+
+
+def test_the_page_of_a_subject_is_written_from_what_is_stored(tmp_path):
+    records = tmp_path / "out" / "logs" / "records"
+    records.mkdir(parents=True)
+    for run in ("2", "10"):
+        own = record(tmp_path, entities={"sub": "01", "run": run})
+        (records / f"sub-01_run-{run}.json").write_text(json.dumps(own))
+    errors = {"sub-01_run-3": {"message": "no echoes", "node": "", "crashfile": ""}}
+    labels = ["sub-01_run-10", "sub-01_run-2", "sub-01_run-3", "sub-01_run-4"]
+    page = Page(write_subject_report(tmp_path / "out", "01", labels, errors).read_text())
+    assert [i for i in page.ids if re.fullmatch(r"run-\d+", i)] == ["run-2", "run-3", "run-10"]
+    assert "no echoes" in "".join(page.text)
+
+
+def test_a_method_without_a_sentence_is_an_error():
+    steps = [{"step": "inversion", "method": "mystery"}]
+    own = AcquisitionRecord.from_json({"entities": {"sub": "01"}, "steps": steps})
+    with pytest.raises(DataError, match="inversion.mystery has no sentence"):
+        arrange_subject([own], subject="01", version="1")
+
+
+def test_every_field_of_a_scan_has_its_label():
+    assert set(SCAN_FACTS) == set(Scan.__dataclass_fields__)
 
 
 def test_a_subject_without_acquisitions_has_a_page(tmp_path):
@@ -255,11 +307,11 @@ def test_methods_appear_once_for_acquisitions_processed_alike(tmp_path):
     one, two = record(tmp_path), record(tmp_path)
     two["steps"] = [{"step": "inversion", "method": "tkd"}]
     records = [AcquisitionRecord.from_json(r) for r in (one, one, two)]
-    report = subject_report(records, subject="01", version="1")
+    report = arrange_subject(records, subject="01", version="1")
     assert len(report.methods) == 2
     assert {r.key for r in report.methods[1].text.references} >= {"Shmueli2009"}
     assert "Bilgic2014TV" not in report.methods[1].text.bibtex
-    Page(subject_html(report))
+    Page(render_subject(report))
 
 
 def test_unusual_numbers_are_marked(tmp_path):
@@ -275,7 +327,9 @@ def test_pictures_inside_the_dataset_stay_where_they_are(tmp_path):
     inside = tmp_path / "out" / "sub-01" / "figures" / "x.png"
     inside.parent.mkdir(parents=True)
     inside.write_bytes(b"png")
-    own = record(tmp_path, viewer={}, figures=[{"name": "x", "path": "sub-01/figures/x.png"}])
+    picture = {"name": "x", "title": "X", "path": "sub-01/figures/x.png"}
+    own = record(tmp_path, figures=[picture])
+    del own["viewer"]
     published(tmp_path, own)
     assert [p.name for p in inside.parent.iterdir()] == ["x.png"]
 
@@ -293,8 +347,8 @@ def test_pictures_inside_the_dataset_stay_where_they_are(tmp_path):
     ],
 )
 def test_numbers_are_written_for_people(value, text):
-    assert plain_number(value) == text
+    assert format_number(value) == text
 
 
 def test_durations_are_written_for_people():
-    assert [duration(s) for s in (3.14, 125, 7300)] == ["3.1 s", "2 min 5 s", "2 h 2 min"]
+    assert [format_duration(s) for s in (3.14, 125, 7300)] == ["3.1 s", "2 min 5 s", "2 h 2 min"]

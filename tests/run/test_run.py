@@ -11,6 +11,7 @@ import torch
 from qsm_nipype.dataset.acquisitions import Refusal
 from qsm_nipype.errors import UsageError
 from qsm_nipype.execution import resources, state
+from qsm_nipype.record import AcquisitionRecord
 from qsm_nipype.report.subject import write_subject_report
 from qsm_nipype.run import output, preflight, states, submit
 from qsm_nipype.run import participant as run
@@ -89,7 +90,7 @@ def test_the_page_keeps_the_sessions_of_earlier_runs(tmp_path):
     for entities in ('"sub": "01", "ses": "1"', '"sub": "01b"'):
         label = entities.replace('"', "").replace(": ", "-").replace(", ", "_")
         (stored / f"{label}.json").write_text(f'{{"entities": {{{entities}}}}}')
-    new = {"entities": {"sub": "01", "ses": "2"}}
+    new = AcquisitionRecord({"sub": "01", "ses": "2"})
     html = Path(publish_subject([new], tmp_path, subject="01", version="1")).read_text()
     assert "ses-1" in html and "ses-2" in html and "01b" not in html
 
@@ -156,7 +157,8 @@ def test_the_page_shows_visits_and_runs_in_the_order_of_their_names(tmp_path):
     from qsm_nipype.report.publish import publish_subject
 
     visits = [("post", "1"), ("post", "2"), ("pre", "1"), ("pre", "2"), ("pre", "10")]
-    records = [{"entities": {"sub": "01", "ses": s, "run": r, "dir": "AP"}} for s, r in visits]
+    every = [{"sub": "01", "ses": s, "run": r, "dir": "AP"} for s, r in visits]
+    records = [AcquisitionRecord(entities) for entities in every]
     html = publish_subject(reversed(records), tmp_path, subject="01", version="1").read_text()
     places = [html.index(f'id="ses-{s}-dir-ap-run-{r}"') for s, r in visits]
     assert places == sorted(places)

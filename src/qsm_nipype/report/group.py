@@ -8,13 +8,22 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from qsm_nipype.record import AcquisitionRecord
-from qsm_nipype.report.page import HEADLINES, anchor_of, environment, plain_number
+from qsm_nipype.report.page import (
+    HEADLINES,
+    format_number,
+    load_templates,
+    make_anchor,
+    title_of,
+    without_folders,
+)
+from qsm_nipype.report.stored import entities_of
 
-IDENTIFIERS = ("participant_id", "subject", "sub", "session_id", "session", "ses", "acq", "rec",
-               "run", "acquisition", "label")  # fmt: skip
-STATES = ("status", "error", "warnings")
-FAR = 3.5  # modified z-score (Iglewicz and Hoaglin) beyond which a value is marked
+#: columns of `run.group` that are no measures
+IDENTIFIERS = ("participant_id", "session_id", "run", "acquisition")
+STATES = ("status", "error")
+FAILED = ("failed", "lost")
+#: modified z-score (Iglewicz and Hoaglin) beyond which a value is marked
+OUTLYING_SCORE = 3.5
 MISSING = ("", "n/a", "nan", "None")
 
 
@@ -97,26 +106,26 @@ def group_report(
 ) -> GroupReport:
     """Arrange the rows of the participants' tables.
 
-    A row has the subject's label (`participant_id`), optionally session and run, and numbers;
-    text such as "n/a" counts as missing. `dictionary` is the data dictionary of the table
-    (name → {LongName, Description, Units}).
+    A row has the columns of `run.group`: `participant_id`, `acquisition`, numbers, optionally
+    session, run, status and error; text such as "n/a" counts as missing. `dictionary` is the data
+    dictionary of the table (name → {LongName, Description, Units}).
     """
     words = dictionary or {}
     names = [name for name in _columns(rows) if _is_metric(name, rows)]
     values = {name: [_number(row.get(name)) for row in rows] for name in names}
-    far = {name: outliers(column) for name, column in values.items()}
-    labels = [_row_name(row) for row in rows]
+    outlying = {name: find_outliers(column) for name, column in values.items()}
+    labels = [str(row["acquisition"]) for row in rows]
     metrics = tuple(
-        _metric(name, values[name], far[name], labels, words.get(name, {})) for name in names
+        _metric(name, values[name], outlying[name], labels, words.get(name, {})) for name in names
     )
     table = tuple(
         Row(
             name=labels[i],
-            page=f"sub-{_subject(row)}.html",
-            anchor=_anchor(row),
+            page=f"{row['participant_id']}.html",
+            anchor=_anchor(labels[i]),
             state=_state(row),
-            error=str(row["error"]) if str(row.get("error", "")) not in MISSING else "",
-            cells=tuple(_cell(values[n][i], far[n][i]) for n in names),
+            error=_error(row),
+            cells=tuple(_cell(values[n][i], outlying[n][i]) for n in names),
         )
         for i, row in enumerate(rows)
     )
@@ -125,10 +134,10 @@ def group_report(
 
 def group_html(report: GroupReport) -> str:
     """The overview as one HTML document."""
-    return environment().get_template("group.html.j2").render(report=report)
+    return load_templates().get_template("group.html.j2").render(report=report)
 
 
-def outliers(values: Sequence[float | None]) -> list[bool]:
+def find_outliers(values: Sequence[float | None]) -> list[bool]:
     """Which values are far from the median in units of the median absolute deviation.
 
     With fewer than five values, or without any spread, nothing stands out.
@@ -140,7 +149,7 @@ def outliers(values: Sequence[float | None]) -> list[bool]:
     spread = median(abs(v - centre) for v in known)
     if spread <= 1e-12 * max(1.0, abs(centre)):
         return [False] * len(values)
-    return [v is not None and 0.6745 * abs(v - centre) / spread > FAR for v in values]
+    return [v is not None and 0.6745 * abs(v - centre) / spread > OUTLYING_SCORE for v in values]
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -164,45 +173,30 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _subject(row: Mapping[str, Any]) -> str:
-    found = next((row[k] for k in IDENTIFIERS[:3] if row.get(k)), "")
-    return str(found).removeprefix("sub-")
+def _anchor(label: str) -> str:
+    """The acquisition's place on its subject's page."""
+    return make_anchor(title_of(entities_of(label)))
 
 
-def _anchor(row: Mapping[str, Any]) -> str:
-    words = (word.partition("-") for word in str(row.get("acquisition", "")).split("_"))
-    entities = {key: value for key, dash, value in words if dash}
-    return anchor_of(AcquisitionRecord.from_json({"entities": entities}).label) if entities else ""
-
-
-def _row_name(row: Mapping[str, Any]) -> str:
-    """The acquisition's label, which names the subject; else what the columns tell."""
-    if str(row.get("acquisition", "")) not in MISSING:
-        return str(row["acquisition"])
-    parts = [f"sub-{_subject(row)}"]
-    for short, long in (("ses", "session"), ("acq", "acq"), ("rec", "rec"), ("run", "run")):
-        found = next((row[k] for k in (f"{long}_id", long, short)
-                      if str(row.get(k, "")) not in MISSING), None)  # fmt: skip
-        if found is not None:
-            parts.append(f"{short}-{str(found).removeprefix(f'{short}-')}")
-    return " ".join(parts)
+def _error(row: Mapping[str, Any]) -> str:
+    error = str(row.get("error", ""))
+    return "" if error in MISSING else without_folders(error)
 
 
 def _state(row: Mapping[str, Any]) -> str:
-    failed = str(row.get("status", "")).lower() in ("failed", "lost", "error")
-    return "failed" if failed or str(row.get("error", "")) not in MISSING else "ok"
+    return "failed" if row.get("status") in FAILED or _error(row) else "ok"
 
 
-def _cell(value: float | None, far: bool) -> Cell:
+def _cell(value: float | None, outlying: bool) -> Cell:
     if value is None:
         return Cell("n/a", "")
-    return Cell(plain_number(value), repr(value), far)
+    return Cell(format_number(value), repr(value), outlying)
 
 
 def _metric(
     name: str,
     values: Sequence[float | None],
-    far: Sequence[bool],
+    outlying: Sequence[bool],
     labels: Sequence[str],
     words: Mapping[str, Any],
 ) -> Metric:
@@ -218,8 +212,8 @@ def _metric(
         x = 50.0 if high == low else 100 * (value - low) / width
         near = sum(abs(dot.x - x) < 2.2 for dot in dots)
         y = (near + 1) // 2 * (1 if near % 2 else -1)
-        text = f"{labels[i]}: {plain_number(value)} {unit}".strip()
-        dots.append(Dot(round(x, 2), float(max(-4, min(4, y))), text, i, far[i]))
+        text = f"{labels[i]}: {format_number(value)} {unit}".strip()
+        dots.append(Dot(round(x, 2), float(max(-4, min(4, y))), text, i, outlying[i]))
     label = HEADLINES.get(name, (name.replace("_", " ").capitalize(), None))[0]
     centre = median(known)
     return Metric(
@@ -227,9 +221,9 @@ def _metric(
         label=str(words.get("LongName") or label),
         unit=unit,
         description=str(words.get("Description") or ""),
-        middle=plain_number(centre),
-        low=plain_number(low),
-        high=plain_number(high),
+        middle=format_number(centre),
+        low=format_number(low),
+        high=format_number(high),
         dots=tuple(dots),
         middle_x=round(50.0 if high == low else 100 * (centre - low) / width, 2),
     )

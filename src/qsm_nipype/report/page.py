@@ -5,26 +5,44 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from qsm_nipype.dataset.names import stem
 from qsm_nipype.methods import STEPS
 from qsm_nipype.record import (
-    ACQUISITION_FIELDS,
     AcquisitionRecord,
-    Decision,
-    Failure,
+    FailureRecord,
     Figure,
     Number,
+    Scan,
     Step,
+    Viewer,
 )
+from qsm_nipype.report.decisions import Decision, describe_reading
 from qsm_nipype.report.methods_text import MethodsText, write_methods
 
-# the key numbers in the order of the strip: name → (label, usual range with its reason)
+#: field of `record.Scan` → its label, unit and factor, in the order of the page
+SCAN_FACTS: dict[str, tuple[str, str, float]] = {
+    "manufacturer": ("Scanner", "", 1.0),
+    "model": ("Model", "", 1.0),
+    "field_strength": ("Field strength", "T", 1.0),
+    "sequence": ("Sequence", "", 1.0),
+    "echo_times": ("Echo times", "ms", 1e3),
+    "repetition_time": ("Repetition time", "ms", 1e3),
+    "flip_angle": ("Flip angle", "°", 1.0),
+    "voxel_size": ("Voxel size", "mm", 1.0),
+    "shape": ("Matrix", "", 1.0),
+    "b0_dir": ("B0 along voxel axes", "", 1.0),
+    "orientation": ("Storage orientation", "", 1.0),
+    "obliquity": ("Obliquity", "°", 1.0),
+}
+#: the key numbers in the order of the strip: name → (label, usual range with its reason)
 HEADLINES: dict[str, tuple[str, tuple[float, float, str] | None]] = {
     "mask_volume": ("Mask volume", (900, 2000, "usual is 900 to 2000 cm³ in an adult")),
     "mask_kept": ("Mask with χ", (75, 100, "much of the brain has no susceptibility")),
@@ -38,8 +56,15 @@ HEADLINES: dict[str, tuple[str, tuple[float, float, str] | None]] = {
     "chi_p99": ("χ, 99th percentile", None),
     "r2star": ("R2*, median", None),
 }
+#: what is done in a step
 STEP_TITLES = {step: kind.title for step, kind in STEPS.items()}
-UNTOLD = ("parameters", "warnings", "decisions", "step", "method", "label")
+#: keys of a step's record that are shown elsewhere or say nothing about the acquisition
+NOT_OUTCOMES = (
+    *("parameters", "warnings", "numbers", "method"),
+    *("seconds", "cpu_seconds", "peak_gb"),
+)
+#: the folders of a path in a sentence: they may name persons and places
+_FOLDERS = re.compile(r"(?<![\w:/.])~?/(?:(?:[^\s/'\":;.]+ )*[^\s/'\":;]+/)+")
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -88,10 +113,10 @@ class AcquisitionReport:
     steps: tuple[StepRow, ...]
     runtimes: tuple[tuple[str, str, float], ...]
     total_time: str
-    failure: Failure | None
+    failure: FailureRecord | None
     maps: tuple[tuple[str, str], ...]
     sources: tuple[str, ...]
-    viewer: Mapping[str, Any]
+    viewer: Viewer | None
 
 
 @dataclass(frozen=True)
@@ -104,7 +129,7 @@ class Methods:
 
 
 @dataclass(frozen=True)
-class SubjectReport:
+class SubjectPage:
     """The whole page."""
 
     subject: str
@@ -118,22 +143,33 @@ class SubjectReport:
         return sum(a.failure is not None for a in self.acquisitions)
 
 
-def subject_report(
+def arrange_subject(
     records: Sequence[AcquisitionRecord], *, subject: str, version: str
-) -> SubjectReport:
+) -> SubjectPage:
     """Arrange `records` of one subject for the page; figures' paths are relative to it."""
     anchors: set[str] = set()
     acquisitions = tuple(_acquisition(r, anchors) for r in records)
-    return SubjectReport(subject, version, acquisitions, _methods(records, version))
+    return SubjectPage(subject, version, acquisitions, _methods(records, version))
 
 
-def subject_html(report: SubjectReport) -> str:
+def render_subject(report: SubjectPage) -> str:
     """The page as one HTML document that loads nothing but its own pictures."""
-    return environment().get_template("subject.html.j2").render(report=report)
+    return load_templates().get_template("subject.html.j2").render(report=report)
+
+
+def title_of(entities: Mapping[str, str]) -> str:
+    """The acquisition's name within its subject: "ses-1, run-2", or "Gradient echoes"."""
+    own = stem({k: v for k, v in entities.items() if k != "sub"})
+    return own.replace("_", ", ") or "Gradient echoes"
+
+
+def without_folders(text: str) -> str:
+    """`text` with the files in it named without the folders in which they lie."""
+    return _FOLDERS.sub("", text)
 
 
 @lru_cache(maxsize=1)
-def environment() -> Environment:
+def load_templates() -> Environment:
     """The templates, with every value escaped."""
     env = Environment(
         loader=PackageLoader("qsm_nipype.report"),
@@ -146,7 +182,7 @@ def environment() -> Environment:
     return env
 
 
-def plain_number(value: float | str) -> str:
+def format_number(value: float | str) -> str:
     """A number for people: three significant digits, powers of ten where they help."""
     if isinstance(value, str):
         return value
@@ -160,7 +196,7 @@ def plain_number(value: float | str) -> str:
     return text.replace("-", "−")
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds as people say them."""
     if seconds < 0.1:
         return "< 0.1 s"
@@ -173,41 +209,50 @@ def duration(seconds: float) -> str:
 
 
 def _acquisition(record: AcquisitionRecord, anchors: set[str]) -> AcquisitionReport:
-    anchor = _anchor(record.label, anchors)
+    title = title_of(record.entities)
+    anchor = _anchor(title, anchors)
     state = "failed" if record.error else "warning" if record.warnings else "ok"
-    parts = [
-        ("quality", "Quality", _with_weights(record)),
+    decisions = describe_reading(record.phase_reading) if record.phase_reading else ()
+    facts, numbers = _facts(record.acquisition), _with_weights(record)
+    parts: list[tuple[str, str, Any]] = [
+        ("quality", "Quality", numbers),
         ("viewer", "Slice viewer", record.viewer),
         ("figures", "Figures", record.figures),
-        ("acquisition", "Acquisition", record.acquisition or record.decisions),
+        ("acquisition", "Acquisition", facts or decisions),
         ("processing", "Processing", record.steps or record.runtimes),
     ]
-    present = tuple((f"{anchor}-{key}", title) for key, title, content in parts if content)
+    present = tuple((f"{anchor}-{key}", name) for key, name, content in parts if content)
     return AcquisitionReport(
-        section=Section(anchor, record.label, state, present),
-        facts=_facts(record.acquisition),
-        decisions=record.decisions,
-        cards=_cards(_with_weights(record)),
-        warnings=record.warnings,
+        section=Section(anchor, title, state, present),
+        facts=facts,
+        decisions=decisions,
+        cards=_cards(numbers),
+        warnings=tuple(without_folders(warning) for warning in record.warnings),
         figures=record.figures,
         steps=tuple(_step_row(s) for s in record.steps),
         runtimes=_bars(record.runtimes),
-        total_time=duration(sum(record.runtimes.values())) if record.runtimes else "",
-        failure=record.error,
+        total_time=format_duration(sum(record.runtimes.values())) if record.runtimes else "",
+        failure=_failure(record.error) if record.error else None,
         maps=tuple(record.maps.items()),
-        sources=record.source_files,
+        sources=tuple(Path(file).name for file in record.source_files),
         viewer=record.viewer,
     )
 
 
-def anchor_of(label: str) -> str:
-    """The place of an acquisition in its subject's page, by its `AcquisitionRecord.label`."""
-    return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") or "acquisition"
+def _failure(error: FailureRecord) -> FailureRecord:
+    """The failure with its files named without folders."""
+    message, crash = without_folders(error.message), Path(error.crashfile).name
+    return FailureRecord(message, error.node, crash)
 
 
-def _anchor(label: str, taken: set[str]) -> str:
+def make_anchor(title: str) -> str:
+    """The place of an acquisition in its subject's page, by its `title_of`."""
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "acquisition"
+
+
+def _anchor(title: str, taken: set[str]) -> str:
     """A name for links, unlike all taken ones."""
-    base = anchor_of(label)
+    base = make_anchor(title)
     anchor, number = base, 2
     while anchor in taken:
         anchor, number = f"{base}-{number}", number + 1
@@ -215,16 +260,16 @@ def _anchor(label: str, taken: set[str]) -> str:
     return anchor
 
 
-def _facts(acquisition: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Label and text of every allowed field, the scanner's name in one line."""
-    rows = dict(acquisition)
+def _facts(scan: Scan) -> tuple[tuple[str, str], ...]:
+    """Label and text of every field that is set, the scanner's name in one line."""
+    stated = {part.name: getattr(scan, part.name) for part in fields(scan)}
+    rows = {name: value for name, value in stated.items() if value not in (None, "", ())}
     if "manufacturer" in rows and "model" in rows:
         maker, model = str(rows["manufacturer"]), str(rows.pop("model"))
-        rows["manufacturer"] = (
-            model if model.lower().startswith(maker.lower()) else (f"{maker} {model}")
-        )
+        same = model.lower().startswith(maker.lower())
+        rows["manufacturer"] = model if same else f"{maker} {model}"
     facts = []
-    for name, (label, unit, factor) in ACQUISITION_FIELDS.items():
+    for name, (label, unit, factor) in SCAN_FACTS.items():
         if name in rows:
             text = _quantity(name, rows[name], factor)
             facts.append((label, f"{text} {unit}".strip() if unit != "°" else f"{text}°"))
@@ -235,7 +280,7 @@ def _quantity(name: str, value: Any, factor: float) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (int, float)):
-        return plain_number(value * factor)
+        return format_number(value * factor)
     if isinstance(value, (list, tuple)):
         texts = [_quantity(name, v, factor) for v in value]
         if name == "b0_dir":
@@ -244,45 +289,42 @@ def _quantity(name: str, value: Any, factor: float) -> str:
     return str(value)
 
 
-def _with_weights(record: AcquisitionRecord) -> tuple[Number, ...]:
-    """The numbers and, if it is not among them, the weight that each inversion used."""
-    if any(n.name.startswith("regularization") for n in record.numbers):
-        return record.numbers
+def _with_weights(record: AcquisitionRecord) -> dict[str, tuple[str, Number]]:
+    """The numbers with their labels and the weight that each inversion used."""
+    found = {name: (_label(name), number) for name, number in record.numbers.items()}
     steps = [s for s in record.steps if s.step == "inversion"]
-    weights = [
-        Number(
-            name="regularization" if len(steps) == 1 else f"regularization_{step.method}",
-            value=float(step.parameters["regularization"]),
-            description=f"weight of {step.label}",
-            label=f"λ of {step.label}",
-        )
-        for step in steps
-        if isinstance(step.parameters.get("regularization"), (int, float))
-    ]
-    return (*record.numbers, *weights)
+    for step in steps:
+        weight = step.parameters.get("regularization")
+        if isinstance(weight, (int, float)):
+            name = "regularization" if len(steps) == 1 else f"regularization_{step.method}"
+            label = step.label or step.method
+            number = Number(float(weight), description=f"weight of {label}")
+            found[name] = (f"λ of {label}", number)
+    return found
 
 
-def _cards(numbers: Sequence[Number]) -> tuple[Card, ...]:
+def _label(name: str) -> str:
+    known = HEADLINES.get(name)
+    return known[0] if known else name.replace("_", " ").capitalize()
+
+
+def _cards(numbers: Mapping[str, tuple[str, Number]]) -> tuple[Card, ...]:
     """Known numbers first and in their order, then the others."""
-    found = {n.name: n for n in numbers}
-    order = [n for n in HEADLINES if n in found] + [n for n in found if n not in HEADLINES]
-    return tuple(_card(found[name]) for name in order)
+    order = [n for n in HEADLINES if n in numbers] + [n for n in numbers if n not in HEADLINES]
+    return tuple(_card(name, *numbers[name]) for name in order)
 
 
-def _card(number: Number) -> Card:
-    label, usual = HEADLINES.get(number.name, (number.name.replace("_", " ").capitalize(), None))
-    value, unit = number.value, number.unit
-    caution = ""
+def _card(name: str, label: str, number: Number) -> Card:
+    usual = HEADLINES[name][1] if name in HEADLINES else None
+    value, caution = number.value, ""
     if usual and isinstance(value, float) and not usual[0] <= value <= usual[1]:
         caution = usual[2]
-    if isinstance(value, float) and number.name.endswith("fraction") and not unit:
-        value, unit = 100 * value, "%"
-    text = plain_number(value)
+    text = format_number(value)
     if number.sd is not None:
-        text += f" ± {plain_number(number.sd)}"
-    plain = number.name in HEADLINES and number.name != "reference"
+        text += f" ± {format_number(number.sd)}"
+    plain = name in HEADLINES and name != "reference"
     hint = "" if plain else number.description
-    return Card(number.label or label, text, unit, hint, caution, number.description)
+    return Card(label, text, number.unit, hint, caution, number.description)
 
 
 def _step_row(step: Step) -> StepRow:
@@ -290,7 +332,7 @@ def _step_row(step: Step) -> StepRow:
         step=_step_title(step.step),
         method=step.label or step.method,
         parameters=_pairs(step.parameters),
-        outcome=_pairs({k: v for k, v in step.record.items() if k not in UNTOLD}),
+        outcome=_pairs({k: v for k, v in step.record.items() if k not in NOT_OUTCOMES}),
     )
 
 
@@ -319,7 +361,7 @@ def _bars(runtimes: Mapping[str, float]) -> tuple[tuple[str, str, float], ...]:
     """Step, time in words and its share of the longest one in percent."""
     longest = max(runtimes.values(), default=0.0) or 1.0
     return tuple(
-        (_step_title(name), duration(s), round(100 * s / longest, 1))
+        (_step_title(name), format_duration(s), round(100 * s / longest, 1))
         for name, s in runtimes.items()
     )
 
@@ -330,9 +372,9 @@ def _methods(records: Sequence[AcquisitionRecord], version: str) -> tuple[Method
     for record in records:
         if record.steps:
             text = write_methods(record.steps, version=version)
-            groups.setdefault(text.paragraph, (text, []))[1].append(record.label)
+            groups.setdefault(text.paragraph, (text, []))[1].append(title_of(record.entities))
     one = len(groups) == 1
     return tuple(
-        Methods(f"methods-{i}", "All acquisitions" if one else "; ".join(labels), text)
-        for i, (text, labels) in enumerate(groups.values(), 1)
+        Methods(f"methods-{i}", "All acquisitions" if one else "; ".join(titles), text)
+        for i, (text, titles) in enumerate(groups.values(), 1)
     )

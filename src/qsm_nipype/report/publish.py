@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
-from qsm_nipype.record import AcquisitionRecord
-from qsm_nipype.report.page import subject_html, subject_report
+from qsm_nipype.dataset.names import stem
+from qsm_nipype.record import AcquisitionRecord, Viewer
+from qsm_nipype.report.page import arrange_subject, render_subject
+from qsm_nipype.report.stored import FOLDER, entities_of, read_record
 from qsm_nipype.system.files import copy_file, write_text
 
 
 def publish_subject(
-    records: Iterable[str | Path | Mapping[str, Any] | AcquisitionRecord],
+    records: Iterable[str | Path | AcquisitionRecord],
     out_dir: str | Path,
     *,
     subject: str,
@@ -23,15 +24,16 @@ def publish_subject(
 ) -> Path:
     """Write `sub-<subject>.html` and copy what it shows to `sub-<subject>/figures`.
 
-    Acquisitions of the subject that earlier runs left in `out_dir` are shown, too.
-    Paths of figures and of the viewer's folder are absolute or relative to `out_dir`; pictures
-    already inside `out_dir` stay where they are. Returns the page's path.
+    `records` are stored ones (see `stored.read_record`) or made ones; acquisitions of the subject
+    that earlier runs left in `out_dir` are shown, too. Paths of figures and of the viewer's
+    folder are absolute or relative to `out_dir`; pictures already inside `out_dir` stay where
+    they are. Returns the page's path.
     """
     root, subject = Path(out_dir), _safe(subject.removeprefix("sub-"))
-    given = [AcquisitionRecord.from_json(r) for r in records]
-    shown = sorted([*given, *_earlier(root, subject, given)], key=lambda record: record.order)
+    given = [r if isinstance(r, AcquisitionRecord) else read_record(Path(r)) for r in records]
+    shown = sorted([*given, *_earlier(root, subject, given)], key=_order)
     placed = [_placed(record, root, subject) for record in shown]
-    page = subject_html(subject_report(placed, subject=subject, version=version))
+    page = render_subject(arrange_subject(placed, subject=subject, version=version))
     return write_page(root / f"sub-{subject}.html", page)
 
 
@@ -39,14 +41,16 @@ def _earlier(
     root: Path, subject: str, given: Iterable[AcquisitionRecord]
 ) -> list[AcquisitionRecord]:
     """Stored records of the subject's other acquisitions."""
-    known = {_label(record) for record in given}
-    paths = sorted((root / "logs" / "records").glob(f"sub-{subject}*.json"))
-    stored = [AcquisitionRecord.from_json(path) for path in paths]
-    return [r for r in stored if r.entities.get("sub") == subject and _label(r) not in known]
+    known = {record.name for record in given}
+    paths = sorted((root / FOLDER).glob(f"sub-{subject}*.json"))
+    own = [path for path in paths if entities_of(path.stem).get("sub") == subject]
+    return [read_record(path) for path in own if path.stem not in known]
 
 
-def _label(record: AcquisitionRecord) -> str:
-    return "_".join(f"{key}-{value}" for key, value in sorted(record.entities.items()))
+def _order(record: AcquisitionRecord) -> list[tuple[bool, int, str]]:
+    """Sorts acquisitions as their files' names, but run-10 after run-2."""
+    words = re.split(r"(\d+)", record.name)
+    return [(w.isdecimal(), int(w) if w.isdecimal() else 0, w) for w in words]
 
 
 def write_page(path: Path, html: str) -> Path:
@@ -58,37 +62,34 @@ def write_page(path: Path, html: str) -> Path:
 def _placed(record: AcquisitionRecord, root: Path, subject: str) -> AcquisitionRecord:
     """The record with every picture inside `root` and its path relative to it."""
     folder = root / f"sub-{subject}" / "figures"
-    own = {"sub": subject, **{k: v for k, v in record.entities.items() if k != "sub"}}
-    stem = "_".join(f"{k}-{_safe(v)}" for k, v in own.items())
+    name = stem({**{k: _safe(v) for k, v in record.entities.items()}, "sub": subject})
     figures, missing = [], []
     for figure in record.figures:
         source = root / figure.path
         if source.is_file():
-            name = f"{stem}_desc-{_safe(figure.name)}{source.suffix}"
-            figures.append(replace(figure, path=_inside(source, root, folder / name)))
+            target = folder / f"{name}_desc-{_safe(figure.name)}{source.suffix}"
+            figures.append(replace(figure, path=_inside(source, root, target)))
         else:
             missing.append(f"The figure “{figure.title}” is missing.")
-    viewer = _placed_viewer(record.viewer, root, folder / f"{stem}_viewer")
+    viewer = record.viewer and _placed_viewer(record.viewer, root, folder / f"{name}_viewer")
     return replace(
         record, figures=tuple(figures), viewer=viewer, warnings=(*record.warnings, *missing)
     )
 
 
-def _placed_viewer(viewer: Mapping[str, Any], root: Path, folder: Path) -> Mapping[str, Any]:
-    """The manifest with its sheets' folder relative to the page; empty if a sheet is missing."""
-    source = root / str(viewer.get("folder", "")) if viewer else root
-    names = viewer_sheets(viewer)
+def _placed_viewer(viewer: Viewer, root: Path, folder: Path) -> Viewer | None:
+    """The manifest with its sheets' folder relative to the page; None if a sheet is missing."""
+    source, names = root / viewer.folder, list_sheets(viewer)
     if not names or not all((source / n).is_file() for n in names):
-        return {}
+        return None
     where = [_inside(source / name, root, folder / name) for name in names]
-    return {**viewer, "folder": quote(Path(where[0]).parent.as_posix()) + "/"}
+    return replace(viewer, folder=quote(Path(where[0]).parent.as_posix()) + "/")
 
 
-def viewer_sheets(viewer: Mapping[str, Any]) -> list[str]:
+def list_sheets(viewer: Viewer) -> list[str]:
     """File names of all sheets of a manifest."""
-    layers, planes = viewer.get("layers", ()), viewer.get("planes", {})
-    sheets = [name for layer in layers for name in layer.get("sheets", {}).values()]
-    return sheets + [plane["outline"] for plane in planes.values() if "outline" in plane]
+    sheets = [name for layer in viewer.layers for name in layer.get("sheets", {}).values()]
+    return sheets + [plane["outline"] for plane in viewer.planes.values() if "outline" in plane]
 
 
 def _safe(label: str) -> str:

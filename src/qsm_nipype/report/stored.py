@@ -1,0 +1,41 @@
+"""The records that runs have stored, as the page of a subject shows them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from qsm_nipype.dataset.names import parse_name
+from qsm_nipype.errors import DataError
+from qsm_nipype.record import AcquisitionRecord, FailureRecord
+from qsm_nipype.report.methods_text import check_sentences
+
+#: Below the derivatives dataset, one `sub-01_run-2.json` for each acquisition.
+FOLDER = Path("logs", "records")
+
+
+def read_record(path: Path) -> AcquisitionRecord:
+    """The record stored at `path`; one that cannot be shown becomes a record that says why.
+
+    Damaged files and records of other versions must not cost the page of the subject's other
+    acquisitions.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        record = AcquisitionRecord.from_json(content, name=path.name)
+        check_sentences(record.steps, name=path.name)
+    except DataError as refusal:
+        return _failed_record(path, f"{refusal}; process this acquisition again")
+    except (OSError, ValueError) as exc:
+        reason = f"{path.name}: this record could not be read ({type(exc).__name__})"
+        return _failed_record(path, f"{reason}; process this acquisition again")
+    return record
+
+
+def entities_of(label: str) -> dict[str, str]:
+    """Entities of an acquisition's label, `sub-01_run-2`."""
+    return parse_name(Path(f"{label}_record"))[0]
+
+
+def _failed_record(path: Path, message: str) -> AcquisitionRecord:
+    return AcquisitionRecord(entities_of(path.stem), error=FailureRecord(message))
