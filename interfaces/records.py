@@ -59,7 +59,8 @@ class JoinRecords(QSMInterface):
     def _run(self, cwd: Path) -> dict[str, Any]:
         reports = {step: self._reports(step) for step in STEPS}
         record: dict[str, Any] = dict(self.inputs.acquisition)
-        record["phase_reading"] = _findings(next(iter(reports["read"]), {}))
+        for own in reports["read"]:
+            record["phase_reading"] = _findings(own)
         record["steps"] = _with_reports(self.inputs.steps, reports)
         record["runtimes"] = {
             step: round(sum(own.get("seconds", 0.0) for own in nodes), 2)

@@ -124,9 +124,7 @@ class AcquisitionPictures(QSMInterface):
 
 class _SubjectReportInputSpec(QSMInputSpec):
     in_records = traits.List(
-        traits.Either(File(exists=True), traits.Dict),
-        mandatory=True,
-        desc="one record per acquisition (qsm_nipype.record): JSON files or dictionaries",
+        File(exists=True), mandatory=True, desc="record of each acquisition (qsm_nipype.record)"
     )
     out_dir = traits.Directory(mandatory=True, desc="folder of the derivatives dataset")
     subject = traits.Str(mandatory=True, desc="the subject's label")

@@ -84,6 +84,7 @@ def _supplied(settings: Settings) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {
         "two_stage.robust": {"threshold": settings.two_stage},
         "lesions.rimnet": rims,
+        "reference.none": {"erosion": None},
     }
     if settings.reference == "csf":
         found["inversion.medi"] = {"uniform": "cerebrospinal fluid"}
@@ -106,7 +107,7 @@ def _edits(settings: Settings) -> dict[str, Any]:
 def static_part(settings: Settings, acquisition: Acquisition) -> dict[str, Any]:
     """Entities, sources and scanner of an acquisition. Holds nothing that names a person."""
     first: Mapping[str, Any] = acquisition.metadata[0] if acquisition.metadata else {}
-    scanner = {name: first[key] for key, name in _SHOWN.items() if key in first}
+    scanner = {name: first[key] for key, name in _SHOWN.items() if _is_plain(first.get(key))}
     return {
         "own_mask": own_mask(acquisition.own),
         "entities": dict(acquisition.entities),
@@ -123,6 +124,13 @@ def static_part(settings: Settings, acquisition: Acquisition) -> dict[str, Any]:
         "warnings": [*acquisition.notes, *acquisition.own.notes],
         "versions": versions(),
     }
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a sidecar's value is text, a number or a list of them: nothing else is shown."""
+    if isinstance(value, list):
+        return bool(value) and all(_is_plain(v) for v in value)
+    return isinstance(value, (str, int, float)) and not isinstance(value, bool)
 
 
 def own_mask(own: OwnFiles) -> dict[str, str]:

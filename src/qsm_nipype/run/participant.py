@@ -111,10 +111,10 @@ def _start_early(settings: Settings) -> None:
 
 def methods_paragraph(settings: Settings) -> str:
     """The Methods text with its references for exactly these settings."""
-    from qsm_nipype.record import AcquisitionRecord
+    from qsm_nipype.record import Step
     from qsm_nipype.report.methods_text import write_methods
 
-    steps = AcquisitionRecord.from_json({"steps": plan.steps(settings)}).steps
+    steps = [Step.from_json(step) for step in plan.steps(settings)]
     text = write_methods(steps, version=__version__)
     return f"{text.plain}\n{text.bibtex}"
 
