@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ TE = (0.005, 0.010, 0.015)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A ball of 0.1 ppm in a spherical brain, tilted B0 that the identity affine does not tell."""
+    """A ball of 0.1 ppm in a spherical brain, tilted B0 that the identity affine does not show."""
     axes = torch.meshgrid(
         *[(torch.arange(n) - n / 2) * h for n, h in zip(SHAPE, SIZE, strict=True)], indexing="ij"
     )
@@ -91,8 +92,9 @@ def test_background_then_dipole_chain(folder, tmp_path):
     ("change", "words"),
     [
         (lambda p: p.pop("B0_dir"), "params.json: B0_dir is missing; add it"),
-        (lambda p: p.update(TE=[0.005]), "3 echoes, magnitude.nii.gz: 3, params.json: 1 echo"),
-        (lambda p: p.update(B0_dir=[0, 0, 0]), "must be three numbers, not all zero"),
+        (lambda p: p.update(TE=[0.005]), "in: phase: 3 echoes for 1 echo times; give one volume"),
+        (lambda p: p.update(TE="long"), "params.json: could not convert string to float"),
+        (lambda p: p.update(B0_dir=[0, 0, 0]), "params.json: b0_dir (0, 0, 0): give three"),
     ],
 )
 def test_wrong_params_are_one_sentence(folder, tmp_path, capsys, change, words):
@@ -106,6 +108,48 @@ def test_wrong_params_are_one_sentence(folder, tmp_path, capsys, change, words):
     assert cli.main(["stage", "field-mapping", str(broken), str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert words in error and "Traceback" not in error
+
+
+def test_images_that_do_not_fit_are_one_sentence(folder, tmp_path, capsys):
+    broken = tmp_path / "in"
+    shutil.copytree(folder, broken)
+    nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.float32), np.eye(4)), broken / "mask.nii.gz")
+    command = ["stage", "dipole", str(broken), str(tmp_path / "out"), "--method", "tkd"]
+    assert cli.main(command) == 2
+    assert f"{broken}: mask: it has no voxel; give one" in capsys.readouterr().err
+    nib.save(nib.Nifti1Image(np.ones((3, 3, 3), np.float32), np.eye(4)), broken / "mask.nii.gz")
+    assert cli.main(command) == 2
+    assert "localfield.nii.gz: its shape is not that of mask" in capsys.readouterr().err
+
+
+def test_the_local_field_counts_where_it_is_not_zero(folder, tmp_path):
+    smaller = tmp_path / "in"
+    shutil.copytree(folder, smaller)
+    field = read(folder / "localfield.nii.gz")
+    field[: SHAPE[0] // 2] = 0
+    nib.save(nib.Nifti1Image(field.astype(np.float32), np.eye(4)), smaller / "localfield.nii.gz")
+    assert cli.main(["stage", "dipole", str(smaller), str(tmp_path), "--method", "tkd"]) == 0
+    chi = read(tmp_path / "chimap.nii.gz")
+    assert not chi[: SHAPE[0] // 2].any() and chi.any()
+
+
+def test_a_span_is_its_stages_one_after_the_other(folder, tmp_path):
+    """Up to the noise of the field, which no file of the contract holds."""
+    span = ["stage", "end-to-end", str(folder), str(tmp_path / "a"), "--method", "vsharp", "tkd"]
+    assert cli.main(span) == 0
+    steps = tmp_path / "steps"
+    shutil.copytree(folder, steps)
+    for stage, name in {"field-mapping": [], "bfr": ["vsharp"], "dipole": ["tkd"]}.items():
+        chosen = ["--method", *name] if name else []
+        assert cli.main(["stage", stage, str(steps), str(steps), *chosen]) == 0
+    one, many = (read(p / "chimap.nii.gz") for p in (tmp_path / "a", steps))
+    assert np.abs(one - many).max() < 1e-5 and one.std() > 0
+
+
+def test_the_total_field_method_leaves_background_removal_out(folder, tmp_path, capsys):
+    span = ["stage", "bfr+dipole", str(folder), str(tmp_path), "--method", "tgv"]
+    assert cli.main([*span, "--set", "max_iterations=2"]) == 0
+    assert capsys.readouterr().out.startswith("Single-step total generalised variation: ")
 
 
 def test_unknown_method_and_parameter_are_refused(folder, tmp_path, capsys):

@@ -11,22 +11,19 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from qsm_nipype import methods
+from torch import Tensor
+
+from qsm_nipype import chain, methods
 from qsm_nipype.cli import parse_value
 from qsm_nipype.errors import DataError, UsageError
-from qsm_nipype.interfaces.base import accepted, resolve
 from qsm_nipype.methods import Method
 from qsm_nipype.settings import Settings
 from qsm_nipype.system import memory
 from qsm_nipype.volume import Volume, load, save
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 #: stage → the steps of the registry that it takes, and the file that it writes
 STAGES: dict[str, tuple[tuple[str, ...], str]] = {
@@ -42,31 +39,6 @@ STAGES: dict[str, tuple[tuple[str, ...], str]] = {
 DEFAULTS = {"dipole": {"inversion": "nltv"}}
 
 
-@dataclass(frozen=True)
-class Params:
-    """params.json: echo times in s, B0 in T, its unit direction, voxel size in mm."""
-
-    echo_times: tuple[float, ...]
-    b0: float
-    b0_dir: tuple[float, float, float]
-    voxel_size: tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class State:
-    """What is known between two steps; every tensor lies on one grid."""
-
-    mask: Tensor
-    params: Params
-    magnitude: Tensor | None = None
-    phase: Tensor | None = None
-    total: Tensor | None = None
-    noise: Tensor | None = None
-    local: Tensor | None = None
-    weights: Path | None = None
-    chi: Tensor | None = None
-
-
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns 0. Raises UsageError and DataError."""
     options = _parser().parse_args(argv)
@@ -76,16 +48,47 @@ def main(argv: Sequence[str]) -> int:
     given = {**_config(folder / "config.json"), **dict(_pair(item) for item in options.set)}
     chosen = _choose(options.stage, options.method)
     parameters = _distribute(given, chosen)
-    state, like = _read(folder, steps)
-    state = replace(state, weights=options.weights)
-    for method in chosen:
-        state = _STEPS[method.step](state, method, parameters[method.key])
-    result = {"totalfield": state.total, "localfield": state.local, "chimap": state.chi}[written]
+    weights = {m.network: options.weights for m in chosen if m.network and options.weights}
+    scan = read_params(folder / "params.json")
+    images, like = _read(folder, steps[0])
+    try:
+        result = _run(chosen, images, scan, parameters, weights)
+    except DataError as exc:
+        raise DataError(f"{folder}: {exc}") from exc
     options.output_dir.mkdir(parents=True, exist_ok=True)
-    assert result is not None
-    path = save(options.output_dir / f"{written}.nii.gz", result * state.mask, like)
+    path = save(options.output_dir / f"{written}.nii.gz", result, like)
     print(f"{' + '.join(m.label for m in chosen)}: {path}")
     return 0
+
+
+def _run(
+    chosen: Sequence[Method],
+    images: Mapping[str, Tensor],
+    scan: chain.ScanParameters,
+    parameters: chain.Parameters,
+    weights: chain.Weights,
+) -> Tensor:
+    """What the last of the `chosen` methods makes of the `images`, zero outside its mask."""
+    names = {method.step: method.name for method in chosen}
+    mask, magnitude = images["mask"] > 0.5, images.get("magnitude")
+    field, noise = images.get("localfield", images.get("totalfield")), None
+    if "localfield" in images:  # the contract has no mask of the local field: zero is unknown
+        mask &= images["localfield"] != 0
+    if "fit" in names:
+        phase, magnitude = chain.as_echoes(images["phase"], magnitude, scan)
+        choice = {step: names[step] for step in ("offset", "unwrapping", "fit")}
+        *_, fitted = chain.map_field(phase, magnitude, scan, **choice, parameters=parameters)
+        field, noise = fitted.field, fitted.noise
+    assert field is not None
+    mask = chain.as_mask(mask, field, "mask")
+    common: dict[str, Any] = {"field_noise": noise, "parameters": parameters}
+    if "background" in names:
+        local = chain.remove_background(field, mask, scan, method=names["background"], **common)
+        field, mask = local.field, local.mask
+    if "inversion" in names:
+        used: dict[str, Any] = {"magnitude": magnitude, "weights": weights}
+        field = chain.invert(field, mask, scan, method=names["inversion"], **used, **common).chi
+    return field * mask
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -162,120 +165,35 @@ def _distribute(given: Mapping[str, Any], chosen: Sequence[Method]) -> dict[str,
 # ---- reading --------------------------------------------------------------------------------
 
 
-def read_params(path: Path) -> Params:
+def read_params(path: Path) -> chain.ScanParameters:
     """params.json. Raises DataError naming what is missing or wrong."""
     content = _json(path)
     missing = [key for key in ("TE", "B0", "B0_dir", "voxel_size") if key not in content]
     if missing:
         raise DataError(f"{path}: {missing[0]} is missing; add it")
+    echoes = content["TE"] if isinstance(content["TE"], list) else [content["TE"]]
     try:
-        times = content["TE"] if isinstance(content["TE"], list) else [content["TE"]]
-        direction, size = (tuple(float(v) for v in content[k]) for k in ("B0_dir", "voxel_size"))
-        params = Params(tuple(float(t) for t in times), float(content["B0"]), direction, size)  # type: ignore[arg-type]
+        lists = echoes, content["voxel_size"], content["B0_dir"]
+        times, size, direction = (tuple(float(v) for v in values) for values in lists)
+        return chain.ScanParameters(times, float(content["B0"]), size, direction)  # type: ignore[arg-type]
     except (TypeError, ValueError) as exc:
-        raise DataError(f"{path}: {exc}; TE is a list of s, B0 in T, B0_dir and voxel_size are "
-                        f"three numbers") from exc  # fmt: skip
-    if len(direction) != 3 or len(size) != 3 or not any(direction) or min(size) <= 0:
-        raise DataError(f"{path}: B0_dir and voxel_size must be three numbers, not all zero")
-    return params
+        raise DataError(
+            f"{path}: {exc}; TE is a list of s, B0 in T, B0_dir and voxel_size are three numbers"
+        ) from exc
+    except DataError as exc:
+        raise DataError(f"{path}: {exc}") from exc
 
 
-def _read(folder: Path, steps: Sequence[str]) -> tuple[State, Volume]:
-    params = read_params(folder / "params.json")
-    mask = load(folder / "mask.nii.gz")
-    like = mask
-    images: dict[str, Tensor] = {}
-    first = {"offset": "phase", "background": "totalfield", "inversion": "localfield"}[steps[0]]
-    wanted = {first: True, "magnitude": first == "phase"}
-    for name, needed in wanted.items():
+def _read(folder: Path, first_step: str) -> tuple[dict[str, Tensor], Volume]:
+    """The images that a stage beginning with `first_step` takes, by name, and the mask's file."""
+    first = {"offset": "phase", "background": "totalfield", "inversion": "localfield"}[first_step]
+    like = load(folder / "mask.nii.gz")
+    images = {"mask": like.tensor()}
+    for name, needed in {first: True, "magnitude": first == "phase"}.items():
         path = folder / f"{name}.nii.gz"
         if needed or path.exists():
             volume = load(path)
-            if volume.data.shape[:3] != mask.data.shape[:3]:
+            if volume.data.shape[:3] != like.data.shape[:3]:
                 raise DataError(f"{path}: its shape is not that of mask.nii.gz; give one grid")
             images[name] = volume.tensor()
-    state = State(
-        mask=mask.mask(),
-        params=params,
-        magnitude=images.get("magnitude"),
-        phase=images.get("phase"),
-        total=images.get("totalfield"),
-        local=images.get("localfield"),
-    )
-    if not bool(state.mask.any()):
-        raise DataError(f"{folder / 'mask.nii.gz'}: the mask is empty; give one of the brain")
-    if state.local is not None:  # the contract has no mask of the local field: zero is unknown
-        state = replace(state, mask=state.mask & (state.local != 0))
-    return state, like
-
-
-# ---- the steps ------------------------------------------------------------------------------
-
-
-def _echoes(state: State) -> tuple[Tensor, Tensor, tuple[float, ...]]:
-    phase, magnitude, times = state.phase, state.magnitude, state.params.echo_times
-    assert phase is not None and magnitude is not None
-    phase, magnitude = (x if x.ndim == 4 else x[..., None] for x in (phase, magnitude))
-    if phase.shape[-1] != len(times) or magnitude.shape != phase.shape:
-        raise DataError(
-            f"phase.nii.gz: {phase.shape[-1]} echoes, magnitude.nii.gz: {magnitude.shape[-1]}, "
-            f"params.json: {len(times)} echo times; give the same number"
-        )
-    return phase, magnitude, times
-
-
-def _offset(state: State, method: Method, own: Mapping[str, Any]) -> State:
-    phase, magnitude, times = _echoes(state)
-    size = state.params.voxel_size
-    return replace(
-        state, phase=resolve(method.function)(phase, magnitude, times, size, **own).phase
-    )
-
-
-def _unwrap(state: State, method: Method, own: Mapping[str, Any]) -> State:
-    phase, magnitude, times = _echoes(state)
-    if method.name == "laplacian":
-        return replace(state, phase=resolve(method.function)(phase, mask=state.mask))
-    result = resolve(method.function)(phase, times, magnitude=magnitude, **own)
-    return replace(state, phase=result.phase)
-
-
-def _fit(state: State, method: Method, own: Mapping[str, Any]) -> State:
-    phase, magnitude, times = _echoes(state)
-    result = resolve(method.function)(phase, magnitude, times, state.params.b0, **own)
-    return replace(state, total=result.field, noise=result.noise)
-
-
-def _background(state: State, method: Method, own: Mapping[str, Any]) -> State:
-    remove, p = resolve(method.function), state.params
-    optional = accepted(remove, noise=state.noise)
-    local = remove(state.total, state.mask, p.voxel_size, p.b0_dir, **optional, **own)
-    return replace(state, local=local.field, mask=local.mask)
-
-
-def _invert(state: State, method: Method, own: Mapping[str, Any]) -> State:
-    invert, p = resolve(method.function), state.params
-    magnitude = state.magnitude
-    if magnitude is not None and magnitude.ndim == 4:
-        magnitude = magnitude.square().sum(-1).sqrt()
-    echo_time = sum(p.echo_times) / len(p.echo_times)
-    optional = accepted(
-        invert, noise=state.noise, magnitude=magnitude, b0=p.b0, echo_time=echo_time
-    )
-    if method.network is not None:
-        from qsm_nipype.models.qsmgan import trained
-        from qsm_nipype.models.registry import read_weights
-
-        optional["generator"] = trained(read_weights(method.network, state.weights))
-    field = state.total if method.from_total_field else state.local
-    solution = invert(field, state.mask, p.voxel_size, p.b0_dir, **optional, **own)
-    return replace(state, chi=solution.chi)
-
-
-_STEPS: dict[str, Callable[[State, Method, Mapping[str, Any]], State]] = {
-    "offset": _offset,
-    "unwrapping": _unwrap,
-    "fit": _fit,
-    "background": _background,
-    "inversion": _invert,
-}
+    return images, like
