@@ -29,13 +29,9 @@ import torch
 from inversion import Peak
 from qsm_ci.qsm_eval import nrmse_challenge
 
-from qsm_nipype import methods
-from qsm_nipype.core.fieldmap import linear_fit
+from qsm_nipype import chain, methods
 from qsm_nipype.core.fourier import working_grid
-from qsm_nipype.core.masking import quality_mask, reliable_mask
-from qsm_nipype.core.offsets import mcpc3ds
-from qsm_nipype.core.unwrapping import romeo
-from qsm_nipype.interfaces.base import accepted, resolve
+from qsm_nipype.core.magnitude import combined_magnitude
 from qsm_nipype.settings import Settings
 from qsm_nipype.simulation.scores import score_chi
 from qsm_nipype.simulation.signal import Protocol, Scan
@@ -114,18 +110,16 @@ def front_end(scan: Scan) -> dict[str, Any]:
     Everything is cut to the union of the masks and `MARGIN`, which saves time in scoring.
     """
     phase, magnitude = torch.from_numpy(scan.phase), torch.from_numpy(scan.magnitude)
-    times, size = scan.protocol.echo_times, scan.head.voxel_size
-    removed = mcpc3ds(phase, magnitude, times, size)
-    unwrapped = romeo(removed.phase, times, magnitude=magnitude)
-    fitted = linear_fit(unwrapped.phase, magnitude, times, scan.protocol.b0)
-    mask = quality_mask(magnitude, size, quality=unwrapped.quality)
-    trimmed = reliable_mask(mask, size, reliability=fitted.reliability, field=fitted.field)
+    given = parameters_of(scan)
+    _, unwrapped, fitted = chain.map_field(phase, magnitude, given)
+    mask = chain.make_mask(magnitude, unwrapped.quality, given)
+    trimmed, _ = chain.trim_mask(mask, fitted, given)
     brain = torch.from_numpy(scan.brain)
     volumes = {
         "field": fitted.field,
         "noise": fitted.noise,
         "mask": trimmed,
-        "magnitude": magnitude.square().sum(-1).sqrt(),
+        "magnitude": combined_magnitude(magnitude),
         "brain": brain,
         "labels": torch.from_numpy(scan.head.labels),
         "total": torch.from_numpy(scan.truth.total),
@@ -138,11 +132,29 @@ def front_end(scan: Scan) -> dict[str, Any]:
     )
     return {
         **{name: volume[box].clone() for name, volume in volumes.items()},
-        "b0": float(scan.protocol.b0),
-        "echo_time": sum(times) / len(times),
-        "size": tuple(float(v) for v in size),
-        "b0_dir": tuple(float(v) for v in scan.head.b0_dir),
+        "b0": given.b0,
+        "echo_times": given.echo_times,
+        "size": given.voxel_size,
+        "b0_dir": given.b0_dir,
     }
+
+
+def parameters_of(scan: Scan) -> chain.ScanParameters:
+    """How a simulated scan was acquired."""
+    size, direction = (
+        tuple(float(v) for v in values) for values in (scan.head.voxel_size, scan.head.b0_dir)
+    )
+    return chain.ScanParameters(
+        scan.protocol.echo_times,
+        float(scan.protocol.b0),
+        size,  # type: ignore[arg-type]
+        direction,  # type: ignore[arg-type]
+    )
+
+
+def acquired(data: Mapping[str, Any]) -> chain.ScanParameters:
+    """The same from what `front_end` keeps."""
+    return chain.ScanParameters(data["echo_times"], data["b0"], data["size"], data["b0_dir"])
 
 
 # ---- measuring --------------------------------------------------------------------------------
@@ -169,9 +181,10 @@ def backgrounds(data: Mapping[str, Any], names: Sequence[str]) -> None:
     """Every method on the true total field."""
     print("\n| true field → | NRMSE % | kept % | wall s | CPU s | GB |\n|---|---|---|---|---|---|")
     for name in names:
-        remove = resolve(methods.get("background", name).function)
         found, cost = timed(
-            lambda f=remove: f(data["total"], data["brain"], data["size"], data["b0_dir"])
+            lambda method=name: chain.remove_background(
+                data["total"], data["brain"], acquired(data), method=method
+            )
         )
         local, truth = (x.double().numpy() for x in (found.field, data["local"]))
         error = nrmse_challenge(local, truth, found.mask.numpy())[0]
@@ -184,13 +197,13 @@ def describe_noise(data: Mapping[str, Any], snr: float) -> None:
     where = data["mask"] & data["brain"]
     off = (data["field"] - data["total"])[where]
     measured = 1.4826 * float((off - off.median()).abs().median())
-    told = float(data["noise"][where].median())
+    reported = float(data["noise"][where].median())
     error = nrmse_challenge(
         data["field"].double().numpy(), data["total"].double().numpy(), where.numpy()
     )[0]
     print(
         f"\nSNR {snr:g}: field off by {1000 * measured:.2f} ppb (1.48 × median deviation; the fit "
-        f"says {1000 * told:.2f}), total field NRMSE {error:.2f} % in the trimmed mask\n"
+        f"reports {1000 * reported:.2f}), total field NRMSE {error:.2f} % in the trimmed mask\n"
     )
 
 
@@ -202,9 +215,9 @@ def chains(data: Mapping[str, Any], options: argparse.Namespace, snr: float) -> 
     inversions, more = every(options.inversion), every(options.after_default)
     default = Settings.background
     for name in options.background:
-        remove = resolve(methods.get("background", name).function)
-        optional = accepted(remove, noise=data["noise"])
-        local = remove(data["field"], data["mask"], data["size"], data["b0_dir"], **optional)
+        local = chain.remove_background(
+            data["field"], data["mask"], acquired(data), field_noise=data["noise"], method=name
+        )
         extra = [m for m in more if m not in inversions] if name == default else []
         for inversion in [*inversions, *extra]:
             print(row(data, name, inversion, local), flush=True)
@@ -212,14 +225,12 @@ def chains(data: Mapping[str, Any], options: argparse.Namespace, snr: float) -> 
 
 def row(data: Mapping[str, Any], background: str, inversion: str, local: Any) -> str:
     """One chain's cells."""
-    method = methods.get("inversion", inversion)
-    invert = resolve(method.function)
-    known = {key: data[key] for key in ("noise", "magnitude", "b0", "echo_time")}
+    known = {"field_noise": data["noise"], "magnitude": data["magnitude"]}
     field, mask = local.field, local.mask
-    if method.from_total_field:
+    if methods.get("inversion", inversion).from_total_field:
         background, field, mask = "–", data["field"], data["mask"]
     found, cost = timed(
-        lambda: invert(field, mask, data["size"], data["b0_dir"], **accepted(invert, **known))
+        lambda: chain.invert(field, mask, acquired(data), method=inversion, **known)
     )
     where = (local.mask & data["brain"]).numpy()
     score = score_chi(found.chi.numpy(), data["chi"].numpy(), where, data["labels"].numpy())

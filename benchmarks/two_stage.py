@@ -11,18 +11,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
+from chains import parameters_of
 from scipy import ndimage
 
-from qsm_nipype import methods
-from qsm_nipype.core.fieldmap import linear_fit
-from qsm_nipype.core.masking import reliable_mask
-from qsm_nipype.core.offsets import mcpc3ds
-from qsm_nipype.core.two_stage import join_stages, without_strong_sources
-from qsm_nipype.core.unwrapping import romeo
-from qsm_nipype.interfaces.base import accepted, resolve
+from qsm_nipype import chain, methods
 from qsm_nipype.simulation import heads
 from qsm_nipype.simulation import labels as lab
 from qsm_nipype.simulation.pathology import haemorrhage
@@ -64,27 +60,22 @@ def parser() -> argparse.ArgumentParser:
 def compare(scan: Scan, background: str, inversion: str, threshold: float) -> None:
     """The rows of one inversion."""
     phase, magnitude = torch.from_numpy(scan.phase), torch.from_numpy(scan.magnitude)
-    times, b0 = scan.protocol.echo_times, scan.protocol.b0
-    size, direction = scan.head.voxel_size, scan.head.b0_dir
-    removed = mcpc3ds(phase, magnitude, times, size)
-    unwrapped = romeo(removed.phase, times, magnitude=magnitude)
-    fitted = linear_fit(unwrapped.phase, magnitude, times, b0)
-    brain = torch.from_numpy(scan.brain)
-    trimmed = reliable_mask(brain, size, reliability=fitted.reliability, field=fitted.field)
-    known = {"noise": fitted.noise, "magnitude": magnitude.square().sum(-1).sqrt(), "b0": b0}
-    known["echo_time"] = sum(times) / len(times)
-
-    def chi(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        remove = resolve(methods.get("background", background).function)
-        local = remove(fitted.field, mask, size, direction, **accepted(remove, **known))
-        invert = resolve(methods.get("inversion", inversion).function)
-        found = invert(local.field, local.mask, size, direction, **accepted(invert, **known))
-        return found.chi, local.mask
-
-    filled, inside = chi(trimmed)
-    show(f"{inversion}, one stage", filled, scan, inside)
-    robust, where = chi(without_strong_sources(filled, trimmed, size, threshold=threshold))
-    show(f"{inversion}, two stages", join_stages(robust, where, filled, inside), scan, inside)
+    given = parameters_of(scan)
+    *_, fitted = chain.map_field(phase, magnitude, given)
+    trimmed, _ = chain.trim_mask(torch.from_numpy(scan.brain), fitted, given)
+    make = partial(
+        chain.susceptibility,
+        fitted.field,
+        scan=given,
+        field_noise=fitted.noise,
+        magnitude=magnitude,
+        background=background,
+        inversion=inversion,
+    )
+    first = make(trimmed)
+    show(f"{inversion}, one stage", first.chi, scan, first.mask)
+    chi = chain.add_second_stage(first, trimmed, make, given, threshold=threshold)
+    show(f"{inversion}, two stages", chi, scan, first.mask)
 
 
 def show(title: str, chi: torch.Tensor, scan: Scan, inside: torch.Tensor) -> None:
