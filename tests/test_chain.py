@@ -313,3 +313,14 @@ def test_chain_lies_below_the_interfaces():
     text = Path(chain.__file__).read_text(encoding="utf-8")
     above = r"(import|from) (nipype|nibabel|qsm_nipype\.(interfaces|workflows|run|commands))"
     assert not re.search(above, text)
+
+
+def test_the_examples_of_the_page_run_and_name_every_map(capsys):
+    page = (Path(__file__).parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
+    names: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(block, "docs/python.md", "exec"), names)
+    assert capsys.readouterr().out.count("tensor(") == 3
+    assert names["maps"].chi.std() > 0
+    for name in (*chain.Maps.__dataclass_fields__, "ScanParameters"):
+        assert f"`{name}`" in page or f"chain.{name}" in page or f"maps.{name}" in page, name
