@@ -27,7 +27,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "methods": ({"errors", "data"}, set()),
     "settings": ({*_GROUND, "methods", "dataset", "core.mask_language"}, set()),
     "plan": ({*_GROUND, "record", "methods", "dataset", "settings"}, set()),
-    "chain": ({*_GROUND, "methods", "core", "models"}, {"torch"}),
+    "chain": ({*_GROUND, "methods", "settings", "core", "models"}, {"torch"}),
     "simulation": ({*_GROUND, "volume", "dataset", "core"}, {"nibabel", "torch"}),
     "training": ({*_FILES, "core", "models", "simulation"}, {"torch"}),
     "report": (

@@ -488,7 +488,7 @@ def trim_mask(
         *(x.cpu().numpy() for x in (mask, kept, fitted.reliability))
     )
     share = numbers["mask_reliable"]["value"]
-    if share < quality_measures.TOO_LITTLE:
+    if share < quality_measures.REFUSED_SHARE:
         raise DataError(
             f"mask: {share:.1f} % of it has a reliable field; {quality_measures.CAUSES}; look at "
             f"the phase, or relax the parameters of trim.{method}"

@@ -4,7 +4,8 @@ import argparse
 
 import pytest
 
-from qsm_nipype import cli, demo
+from qsm_nipype import cli
+from qsm_nipype.commands import demo
 
 
 @pytest.mark.slow
