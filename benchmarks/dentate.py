@@ -23,12 +23,7 @@ import numpy as np
 import torch
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
-from qsm_nipype.core.background.tfi import lbv_tfi
-from qsm_nipype.core.fieldmap import linear_fit
-from qsm_nipype.core.inversion.harmonic import whtv
-from qsm_nipype.core.masking import quality_mask, reliable_mask
-from qsm_nipype.core.offsets import mcpc3ds
-from qsm_nipype.core.unwrapping import romeo
+from qsm_nipype import reconstruct
 from qsm_nipype.simulation import labels as lab
 from qsm_nipype.simulation.signal import Protocol, Scan
 from qsm_nipype.simulation.subject import simulate_subject
@@ -121,17 +116,15 @@ def simulated(head: str, voxel_size: float) -> Scan:
 
 def reconstructed(scan: Scan) -> tuple[torch.Tensor, torch.Tensor]:
     """χ (ppm, mean zero) and its mask from raw phase, by the pipeline's default steps."""
-    phase, magnitude = torch.from_numpy(scan.phase), torch.from_numpy(scan.magnitude)
-    times, size, b0 = scan.protocol.echo_times, scan.head.voxel_size, scan.protocol.b0
-    removed = mcpc3ds(phase, magnitude, times, size)
-    unwrapped = romeo(removed.phase, times, magnitude=magnitude)
-    fitted = linear_fit(unwrapped.phase, magnitude, times, b0)
-    mask = quality_mask(magnitude, size, quality=unwrapped.quality)
-    mask = reliable_mask(mask, size, reliability=fitted.reliability, field=fitted.field)
-    direction = scan.head.b0_dir
-    local = lbv_tfi(fitted.field, mask, size, direction, noise=fitted.noise)
-    found = whtv(local.field, local.mask, size, direction, noise=fitted.noise)
-    return (found.chi - found.chi[local.mask].mean()) * local.mask, local.mask
+    maps = reconstruct(
+        scan.phase,
+        scan.magnitude,
+        echo_times=scan.protocol.echo_times,
+        b0=scan.protocol.b0,
+        voxel_size=scan.head.voxel_size,
+        b0_dir=scan.head.b0_dir,
+    )
+    return maps.chi, maps.mask_chi
 
 
 def segmented(chi: Path, mask: Path, weights: str | None, threads: int) -> dict[str, Any]:

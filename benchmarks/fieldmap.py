@@ -16,12 +16,12 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from chains import parameters_of
 
+from qsm_nipype import chain
 from qsm_nipype.core import GYROMAGNETIC_RATIO
-from qsm_nipype.core.fieldmap import FieldMap, linear_fit
+from qsm_nipype.core.fieldmap import FieldMap
 from qsm_nipype.core.masking import quality_mask, reliable_mask, without_dropout
-from qsm_nipype.core.offsets import mcpc3ds
-from qsm_nipype.core.unwrapping import romeo
 from qsm_nipype.simulation import labels
 from qsm_nipype.simulation.head import Head
 from qsm_nipype.simulation.heads import ANATOMIES
@@ -38,10 +38,7 @@ def field_map(
     scan: Scan, phase: torch.Tensor, magnitude: torch.Tensor
 ) -> tuple[FieldMap, torch.Tensor]:
     """The chain as the workflow runs it, and the quality of the phase."""
-    times, step = scan.protocol.echo_times, scan.head.voxel_size
-    removed = mcpc3ds(phase, magnitude, times, step)
-    unwrapped = romeo(removed.phase, times, magnitude=magnitude)
-    fitted = linear_fit(unwrapped.phase, magnitude, times, scan.protocol.b0)
+    _, unwrapped, fitted = chain.map_field(phase, magnitude, parameters_of(scan))
     return fitted, unwrapped.quality
 
 

@@ -25,16 +25,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from chains import parameters_of
 from scipy import ndimage, stats
 from torch import Tensor
 
-from qsm_nipype import methods
+from qsm_nipype import chain, methods
 from qsm_nipype.core import masking
-from qsm_nipype.core.fieldmap import FieldMap, linear_fit
+from qsm_nipype.core.fieldmap import FieldMap
 from qsm_nipype.core.morphology import fill_holes, largest_component
-from qsm_nipype.core.offsets import mcpc3ds
-from qsm_nipype.core.unwrapping import romeo
-from qsm_nipype.interfaces.base import accepted, resolve
 from qsm_nipype.models.deepbet import deepbet_mask
 from qsm_nipype.models.mask import segment, trained
 from qsm_nipype.models.registry import read_weights
@@ -80,10 +78,8 @@ def scan_of(number: int, voxel_size: float) -> Scan:
 def phase_of(scan: Scan) -> tuple[FieldMap, Tensor]:
     """Fitted field and phase quality, as the pipeline makes them."""
     phase, magnitude = torch.from_numpy(scan.phase), torch.from_numpy(scan.magnitude)
-    times = scan.protocol.echo_times
-    removed = mcpc3ds(phase, magnitude, times, scan.head.voxel_size)
-    unwrapped = romeo(removed.phase, times, magnitude=magnitude)
-    return linear_fit(unwrapped.phase, magnitude, times, scan.protocol.b0), unwrapped.quality
+    _, unwrapped, fitted = chain.map_field(phase, magnitude, parameters_of(scan))
+    return fitted, unwrapped.quality
 
 
 def makers(weights: Path | None) -> Mapping[str, Maker]:
@@ -238,22 +234,19 @@ def susceptibility(
     scan: Scan, fitted: FieldMap, mask: Tensor, options: argparse.Namespace
 ) -> np.ndarray:
     """χ (ppm, zero mean over the brain) from the fitted field with a mask of the brain."""
-    size, direction = scan.head.voxel_size, scan.head.b0_dir
-    trimmed = masking.reliable_mask(mask, size, reliability=fitted.reliability, field=fitted.field)
-    remove = resolve(methods.get("background", options.background).function)
-    local = remove(fitted.field, trimmed, size, direction, **accepted(remove, noise=fitted.noise))
-    invert = resolve(methods.get("inversion", options.inversion).function)
-    times = scan.protocol.echo_times
-    known = {
-        "noise": fitted.noise,
-        "magnitude": _magnitude(scan),
-        "b0": scan.protocol.b0,
-        "echo_time": sum(times) / len(times),
-    }
-    result = invert(local.field, local.mask, size, direction, **accepted(invert, **known))
-    values = result.chi.numpy()
-    inside = local.mask.numpy() & scan.brain
-    return np.where(local.mask.numpy(), values - values[inside].mean(), 0)
+    given = parameters_of(scan)
+    trimmed, _ = chain.trim_mask(mask, fitted, given)
+    result = chain.susceptibility(
+        fitted.field,
+        trimmed,
+        given,
+        field_noise=fitted.noise,
+        magnitude=_magnitude(scan),
+        background=options.background,
+        inversion=options.inversion,
+    )
+    values, known = result.chi.numpy(), result.mask.numpy()
+    return np.where(known, values - values[known & scan.brain].mean(), 0)
 
 
 def regions(scan: Scan, values: np.ndarray) -> tuple[list[str], list[float]]:
