@@ -8,7 +8,7 @@ from typing import Any
 from nipype.interfaces.base import File, Str, isdefined, traits
 
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec, resolve
-from qsm_nipype.interfaces.inversion import DipoleInversion
+from qsm_nipype.interfaces.inversion import DipoleInversion, _InversionInputSpec
 from qsm_nipype.volume import Volume, canonical, load, save
 
 _WEIGHTS = "weight file or checkpoint folder; undefined: the shipped weights"
@@ -20,7 +20,7 @@ def _weights(network: str, inputs: Any) -> Any:
     return read_weights(network, inputs.weights if isdefined(inputs.weights) else None)
 
 
-class _QSMGANInputSpec(DipoleInversion.input_spec):
+class _QSMGANInputSpec(_InversionInputSpec):
     weights = Str(desc=_WEIGHTS)
     patch = traits.Int(parameter=True, desc="edge of the network's input, voxels")
     consistency = traits.Float(parameter=True, desc="weight of the network against the field")

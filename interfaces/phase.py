@@ -73,7 +73,8 @@ def read_stored(
     """
     from qsm_nipype.core.phase import StoredEcho
 
-    images, echoes = [], []
+    images: list[Volume] = []
+    echoes: list[StoredEcho] = []
     for path in files:
         image = open_image(path)
         proxy = image.dataobj

@@ -211,7 +211,11 @@ def _check_layers(source: Path, plan: Mapping[str, Any]) -> None:
 
 
 def predict(
-    model: Model, volume: np.ndarray, voxel_size: Sequence[float], *, device: str = "cpu"
+    model: Model,
+    volume: np.ndarray,
+    voxel_size: Sequence[float] | np.ndarray,
+    *,
+    device: str = "cpu",
 ) -> np.ndarray:
     """Probabilities `(labels, X, Y, Z)` of `volume` `(X, Y, Z)`, background first.
 
@@ -235,7 +239,7 @@ def predict(
         _initialise(predictor, model)
         _, found = predictor.predict_single_npy_array(
             np.ascontiguousarray(volume.transpose(2, 1, 0), dtype=np.float32)[None],
-            {"spacing": [float(v) for v in reversed(voxel_size)]},
+            {"spacing": [float(v) for v in voxel_size[::-1]]},
             None,
             None,
             True,

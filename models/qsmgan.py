@@ -94,12 +94,13 @@ class Generator(nn.Module):
         self.up_sample_layers = nn.ModuleList(
             ConvBlock(2 * n, m) for n, m in zip(ups, [*ups[1:], channels], strict=True)
         )
-        self.conv2 = nn.Sequential(nn.Conv3d(channels, 1, 1), nn.Conv3d(1, 1, 1), nn.Tanh())
+        project, last = nn.Conv3d(channels, 1, 1), nn.Conv3d(1, 1, 1)
+        self.conv2 = nn.Sequential(project, last, nn.Tanh())
         for layer in self.modules():
             if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d):
                 nn.init.xavier_uniform_(layer.weight)
         if inputs > 1:
-            nn.init.constant_(self.conv2[1].weight, 0.1)  # start near the first guess
+            nn.init.constant_(last.weight, 0.1)  # start near the first guess
 
     def forward(self, x: Tensor, crop: int = CONTEXT) -> Tensor:
         return self.conv2[2](self.argument(x, crop))

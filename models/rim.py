@@ -261,14 +261,14 @@ def rate(
     rows = [number for number, box in enumerate(found, start=1) if box is not None]
     centers = [np.argwhere(labels == number).mean(0) for number in rows]
     table = features(chi, labels, (1.0, 1.0, 1.0), names=classifier.names)
-    pixels = [
+    patches, gray = (
         torch.from_numpy(cut_patches(v, centers, EDGE, fill=f)).to(device)
         for v, f in ((chi, 0.0), (bright, 1.0))
-    ]
+    )
     taken = torch.from_numpy(table[[r - 1 for r in rows]]).to(device)
     out = np.full(count, np.nan)
     if rows:
-        chances = classifier.to(device).probability(*pixels, taken)
+        chances = classifier.to(device).probability(patches, gray, taken)
         out[[r - 1 for r in rows]] = chances.cpu().double().numpy()
     return out
 

@@ -151,7 +151,7 @@ def save(path: str | os.PathLike[str], data: Any, like: Volume) -> str:
     The file appears under its name only when complete. Returns the path.
     """
     array = data.detach().cpu().numpy() if hasattr(data, "detach") else np.asarray(data)
-    kind = np.uint8 if array.dtype == bool else np.float32
+    kind: Any = np.uint8 if array.dtype == bool else np.float32
     if np.issubdtype(array.dtype, np.integer):
         kind = array.dtype.type if array.dtype.itemsize <= 2 else np.int32
     image = nib.Nifti1Image(array.astype(kind, copy=False), like.affine)

@@ -55,18 +55,23 @@ def difference_sidecar(
             if time is not None:
                 merged[f"EchoTime{n}"] = time
     name = path.name.split(".")[0] + ".json"
-    pair = [merged.get("EchoTime1"), merged.get("EchoTime2")]
-    if None in pair:
-        which = "EchoTime1" if pair[0] is None else "EchoTime2"
-        raise DataError(f"{name}: {which} is missing; add it (in seconds)")
-    if not all(isinstance(t, (int, float)) and math.isfinite(t) and t > 0 for t in pair):
-        raise DataError(f"{name}: EchoTime1 and EchoTime2 must be positive numbers of seconds")
-    if not 0 < pair[1] - pair[0] < 0.1:
+    first, second = _echo_time(merged, 1, name), _echo_time(merged, 2, name)
+    if not 0 < second - first < 0.1:
         raise DataError(
-            f"{name}: EchoTime1 {pair[0]:g} and EchoTime2 {pair[1]:g} are not two increasing "
+            f"{name}: EchoTime1 {first:g} and EchoTime2 {second:g} are not two increasing "
             f"times in seconds; correct them"
         )
     return merged
+
+
+def _echo_time(merged: Mapping[str, Any], number: int, name: str) -> float:
+    """EchoTime1 or EchoTime2 in seconds. Raises DataError."""
+    time = merged.get(f"EchoTime{number}")
+    if time is None:
+        raise DataError(f"{name}: EchoTime{number} is missing; add it (in seconds)")
+    if not (isinstance(time, (int, float)) and math.isfinite(time) and time > 0):
+        raise DataError(f"{name}: EchoTime1 and EchoTime2 must be positive numbers of seconds")
+    return time
 
 
 def _suffix(path: Path) -> str:

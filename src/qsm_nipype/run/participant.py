@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qsm_nipype import __version__, plan
-from qsm_nipype.dataset.acquisitions import Acquisition
+from qsm_nipype.dataset.acquisitions import Acquisition, Refusal
 from qsm_nipype.errors import UsageError
 from qsm_nipype.run.failures import Failure, collect_failures
 from qsm_nipype.run.preflight import (
@@ -45,7 +45,8 @@ def run(settings: Settings) -> int:
     from qsm_nipype.run.output import prepare_output, write_reports
     from qsm_nipype.run.states import digests, write_states
 
-    labels = sorted({f"sub-{item.subject}" for item in [*acquisitions, *refusals]})
+    chosen: list[Acquisition | Refusal] = [*acquisitions, *refusals]
+    labels = sorted({f"sub-{item.subject}" for item in chosen})
     failures = [Failure(r.label, r.subject, r.reason) for r in refusals]
     if settings.reports_only:
         return rewrite_reports(settings, acquisitions, failures)
@@ -89,7 +90,8 @@ def rewrite_reports(
                 failures.append(
                     Failure(label, subject, entry["reason"], entry["node"], entry["crash_file"])
                 )
-    with lock.output_lock(out, sorted({f"sub-{a.subject}" for a in [*known, *failures]})):
+    subjects = {a.subject for a in known} | {f.subject for f in failures}
+    with lock.output_lock(out, sorted(f"sub-{subject}" for subject in subjects)):
         write_reports(settings, known, failures)
     _print_outcome(settings, known, failures)
     return 1 if failures else 0

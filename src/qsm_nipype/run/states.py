@@ -22,7 +22,8 @@ def digests(
         "version": __version__,
     }
     labels: dict[str, list[str]] = {}
-    for item in [*acquisitions, *refusals]:
+    items: list[Acquisition | Refusal] = [*acquisitions, *refusals]
+    for item in items:
         labels.setdefault(f"sub-{item.subject}", []).append(item.label)
     return {
         name: state.digest({**wanted, "acquisitions": sorted(own)}) for name, own in labels.items()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from qsm_nipype import settings as configuration
+from qsm_nipype.dataset.acquisitions import Acquisition, Refusal
 from qsm_nipype.execution.resources import available_cpus
 from qsm_nipype.execution.submit import Submission
 from qsm_nipype.execution.submit import submit as submit_jobs
@@ -28,6 +29,7 @@ def submit(settings: Settings) -> int:
     check_programs(settings)
     check_writable(settings)
     acquisitions, refusals = find(settings)
+    wanted: list[Acquisition | Refusal] = [*acquisitions, *refusals]
     program = ("qsm-nipype",) if settings.container else (sys.executable, "-m", "qsm_nipype")
     bids_dir, out = settings.bids_dir, settings.output_dir
     text = configuration.to_yaml(_of_task(settings))
@@ -35,7 +37,7 @@ def submit(settings: Settings) -> int:
     chosen = out / "logs" / "slurm" / f"settings-{name}.yml"
     request = Submission(
         out_dir=out,
-        participants=tuple(sorted({a.subject for a in [*acquisitions, *refusals]})),
+        participants=tuple(sorted({a.subject for a in wanted})),
         command=(*program, str(bids_dir), str(out), "participant", *_options(settings, chosen)),
         group_command=(*program, str(bids_dir), str(out), "group"),
         settings=digests(settings, acquisitions, refusals),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,8 +58,8 @@ def random_deformation(
     )
 
 
-def grid_points(shape: tuple[int, int, int], affine: np.ndarray) -> np.ndarray:
+def grid_points(shape: Sequence[int] | np.ndarray, affine: np.ndarray) -> np.ndarray:
     """Scanner coordinates `(3, X, Y, Z)` float32 of a grid's voxel centres."""
-    index = np.indices(shape, dtype=np.float32).reshape(3, -1)
+    index = np.indices(tuple(shape)).reshape(3, -1).astype(np.float32)
     points = affine[:3, :3].astype(np.float32) @ index + affine[:3, 3:].astype(np.float32)
     return points.reshape(3, *shape)

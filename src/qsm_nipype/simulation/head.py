@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from qsm_nipype.core.geometry import b0_direction, voxel_size
 
@@ -37,11 +37,11 @@ class Head:
 
 
 def grid_affine(
-    shape: Sequence[int],
-    voxel_size: float | Sequence[float],
+    shape: ArrayLike,
+    voxel_size: ArrayLike,
     *,
-    angles: Sequence[float] = (0.0, 0.0, 0.0),
-    center: Sequence[float] = (0.0, -12.0, 5.0),
+    angles: ArrayLike = (0.0, 0.0, 0.0),
+    center: ArrayLike = (0.0, -12.0, 5.0),
 ) -> np.ndarray:
     """Affine of a grid of `shape` whose middle lies at `center` (mm, scanner), turned by `angles`.
 
@@ -54,7 +54,7 @@ def grid_affine(
     return affine
 
 
-def rotation_matrix(angles: Sequence[float]) -> np.ndarray:
+def rotation_matrix(angles: ArrayLike) -> np.ndarray:
     """Rz·Ry·Rx for `angles` in degrees about x, y and z."""
     a, b, c = np.deg2rad(angles)
     rx = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])

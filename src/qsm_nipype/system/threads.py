@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 VARIABLES = (
     "OMP_NUM_THREADS",
@@ -27,7 +28,7 @@ def limit_threads(n_threads: int) -> None:
     n_threads = max(1, n_threads)
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(n_threads)
-    parallel = sys.modules.get("numba.np.ufunc.parallel")
+    parallel: Any = sys.modules.get("numba.np.ufunc.parallel")
     if parallel is None:
         os.environ["NUMBA_NUM_THREADS"] = str(n_threads)
         return

@@ -88,14 +88,14 @@ class Person:
     anatomy: str
 
     def paint(
-        self, shape: Sequence[int], affine: np.ndarray
+        self, shape: Sequence[int] | np.ndarray, affine: np.ndarray
     ) -> tuple[Head, np.ndarray, np.ndarray]:
         """The head, its dentate nuclei (1 left, 2 right) and its cerebellum on a grid."""
         pose, paint, nuclei = np.random.default_rng(self.seed).spawn(3)
         deform = random_deformation(
             pose, amplitude=float(pose.uniform(0.5, 3.0)), scaling=0.1, rotation=10.0, shift=3.0
         )
-        points = deform(grid_points(tuple(shape), affine))  # type: ignore[arg-type]
+        points = deform(grid_points(shape, affine))
         if self.anatomy == "colin":
             template = load_colin()
             labels, brain = paint_colin(points, paint, template)
@@ -319,11 +319,11 @@ def _invert(
         return tkd(*given, threshold=float(rng.uniform(0.1, 0.22))).chi.numpy()
     if name == "l2":
         return tikhonov(*given).chi.numpy()
-    few = {"tolerance": 1e-2, "max_iterations": 20 if min(head.voxel_size) > 1.5 else 40}
+    few = 20 if min(head.voxel_size) > 1.5 else 40
     sigma = torch.from_numpy(noise)
     if name == "tv":
-        return tv(*given, noise=sigma, **few).chi.numpy()
-    method = {"nltv": nltv, "whtv": whtv}[name]
+        return tv(*given, noise=sigma, tolerance=1e-2, max_iterations=few).chi.numpy()
+    method = nltv if name == "nltv" else whtv
     return method(*given, noise=sigma, tolerance=5e-3, max_iterations=60).chi.numpy()
 
 

@@ -43,8 +43,8 @@ class Anatomy:
     def load(cls, path: Path) -> Anatomy:
         """Read one `anatomy-*.npz`."""
         with np.load(path) as data:
-            arrays = (data[name] for name in ("labels", "distance", "slope", "t1"))
-            return cls(*arrays, float(data["voxel"]))
+            arrays = {name: data[name] for name in ("labels", "distance", "slope", "t1")}
+            return cls(**arrays, voxel=float(data["voxel"]))
 
 
 def procedural_anatomy(rng: np.random.Generator, voxel: float) -> Anatomy:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from qsm_nipype.errors import UsageError
 from qsm_nipype.system.files import atomic, write_text
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,17 @@ class Plan:
 class Task(Protocol):
     """What is trained: everything in `state` has `state_dict` and is saved in the checkpoint."""
 
-    network: nn.Module
-    average: Average
-    state: Mapping[str, Any]
+    @property
+    def network(self) -> nn.Module:
+        """What `step` updates."""
+
+    @property
+    def average(self) -> Average[Any]:
+        """The moving average of its weights, which is kept."""
+
+    @property
+    def state(self) -> Mapping[str, Any]:
+        """All that a checkpoint needs."""
 
     def draw(self, step: int, rng: np.random.Generator) -> Any:
         """The batch of one step, on the CPU; may run in another process."""
@@ -55,11 +65,11 @@ class Task(Protocol):
         """Error of the averaged network on held-out data: smaller is better."""
 
 
-class Average:
+class Average(Generic[Network]):
     """Exponential moving average of a network's weights and buffers."""
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+    def __init__(self, network: Network, decay: float) -> None:
+        self.network: Network = copy.deepcopy(network).eval().requires_grad_(False)
         self.decay = decay
         self.updates = 0
 

@@ -207,7 +207,8 @@ class UNetTask:
     ) -> None:
         torch.manual_seed(plan.seed)
         self.plan, self.device, self.train = plan, device, train
-        self.network = Generator(inputs=3).to(device, memory_format=torch.channels_last_3d)
+        self.network = Generator(inputs=3).to(device)
+        self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.average = Average(self.network, plan.average)
         self.optimizer = torch.optim.Adam(self.network.parameters(), plan.learning_rate)
         self.state = {

@@ -84,14 +84,15 @@ class Lesions:
             raise UsageError(f"{folder}: no patients there; make them with --patients N first")
         names = radiomics.feature_names()
         rows = [_read(path, number, names) for number, path in enumerate(paths)]
-        return cls(*(np.concatenate(column) for column in zip(*rows, strict=True)), names)
+        arrays = {f: np.concatenate([row[i] for row in rows]) for i, f in enumerate(_ARRAYS)}
+        return cls(**arrays, names=names)
 
     def join(self, other: Lesions) -> Lesions:
         """These and then those of `other`, whose patients are others."""
         apart = other.patients + (self.patients.max() + 1)
-        pairs = [(getattr(self, f), getattr(other, f)) for f in _ARRAYS]
-        pairs[_ARRAYS.index("patients")] = (self.patients, apart)
-        return Lesions(*(np.concatenate(pair) for pair in pairs), self.names)
+        more = {f: getattr(other, f) for f in _ARRAYS} | {"patients": apart}
+        arrays = {f: np.concatenate([getattr(self, f), more[f]]) for f in _ARRAYS}
+        return Lesions(**arrays, names=self.names)
 
     def batch(
         self, rows: np.ndarray, rng: np.random.Generator | None
@@ -143,7 +144,7 @@ def _augment(pair: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Displace, mirror, swap the axes across B0, scale, shift and blur the values a little."""
     start = rng.integers(0, 2 * JITTER + 1, 3)
     pair = pair[(slice(None), *(slice(s, s + EDGE) for s in start))].astype(np.float32)
-    axes = [axis + 1 for axis in range(3) if rng.random() < 0.5]
+    axes = tuple(axis + 1 for axis in range(3) if rng.random() < 0.5)
     pair = np.flip(pair, axes) if axes else pair
     if rng.random() < 0.5:
         pair = pair.swapaxes(1, 2)

@@ -243,7 +243,7 @@ def evaluate(argv: Sequence[str]) -> int:
 
 def _predictions(out: Path) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
     """Patients, labels, scores and decisions of each variant there, and of the baseline."""
-    found = {}
+    found: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = {}
     for name in VARIANTS:
         path = out / name / "predictions.csv"
         if not path.exists():

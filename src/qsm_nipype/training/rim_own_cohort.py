@@ -11,6 +11,7 @@ from qsm_nipype.core.lesions import unit_grid
 from qsm_nipype.core.registration import resample
 from qsm_nipype.errors import DataError
 from qsm_nipype.system.files import atomic
+from qsm_nipype.training.cache import write
 from qsm_nipype.training.rim_cohort import Patient, arrays_of
 from qsm_nipype.volume import load
 
@@ -31,7 +32,7 @@ def read_cohort(derivatives: Path, labels: Path, cache: Path) -> None:
         folder.mkdir()
         for number, (acquisition, rims) in enumerate(sorted(table.items())):
             patient = _patient(derivatives, acquisition, rims)
-            np.savez(folder / f"patient-{number:04d}.npz", **arrays_of(patient))
+            write(folder / f"patient-{number:04d}.npz", arrays_of(patient))
         (folder / used.name).write_bytes(text)
 
 
@@ -75,17 +76,17 @@ def _patient(derivatives: Path, acquisition: str, rims: dict[int, bool]) -> Pati
     for new, old in enumerate(present, start=1):
         kept[labels.data == old] = new
     shape, onto = unit_grid(chi.data.shape, chi.affine)
-    volumes = [
-        resample(v, chi.affine, shape, onto, labels=discrete)
-        for v, discrete in (
-            (chi.data, False),
-            (flair.data, False),
-            (kept, True),
-            ((mask.data > 0.5).astype(np.uint8), True),
-        )
-    ]
-    rim = np.array([rims[index] for index in present], bool)
-    return Patient(*volumes[:3], volumes[3] > 0, rim)
+
+    def on_grid(values: np.ndarray, *, discrete: bool = False) -> np.ndarray:
+        return resample(values, chi.affine, shape, onto, labels=discrete)
+
+    return Patient(
+        chi=on_grid(chi.data),
+        flair=on_grid(flair.data),
+        instances=on_grid(kept, discrete=True),
+        mask=on_grid((mask.data > 0.5).astype(np.uint8), discrete=True) > 0,
+        rim=np.array([rims[index] for index in present], bool),
+    )
 
 
 def _find(derivatives: Path, acquisition: str, name: str) -> Path:

@@ -6,6 +6,7 @@ each lesion. Ties are handled as one step, so that the order of equal scores doe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,7 +106,7 @@ def bootstrap(
     patients: np.ndarray,
     labels: np.ndarray,
     scores: np.ndarray,
-    measure: object,
+    measure: Callable[[np.ndarray, np.ndarray], float],
     *,
     repeats: int = 500,
     seed: int = 0,
@@ -114,10 +115,10 @@ def bootstrap(
     rng = np.random.default_rng(seed)
     _, index = np.unique(np.asarray(patients), return_inverse=True)
     members = [np.flatnonzero(index == p) for p in range(index.max() + 1)]
-    values = []
+    values: list[float] = []
     while len(values) < repeats:
         rows = np.concatenate([members[p] for p in rng.integers(0, len(members), len(members))])
         if 0 < np.asarray(labels)[rows].sum() < rows.size:
-            values.append(measure(labels[rows], scores[rows]))  # type: ignore[operator]
+            values.append(measure(labels[rows], scores[rows]))
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)

@@ -139,7 +139,7 @@ def _pose(
     affine = np.diag([voxel, voxel, voxel, 1.0])
     middle = np.array([0.0, -16.0, 5.0]) + rng.uniform(-1, 1, 3) * (22, 26, 30)
     affine[:3, 3] = middle - voxel * (np.asarray(patch) - 1) / 2
-    points = change(grid_points(tuple(patch), affine))
+    points = change(grid_points(patch, affine))
     index = (points - np.reshape(CENTRE, (3, 1, 1, 1))) / anatomy.voxel
     half = (np.asarray(anatomy.labels.shape, dtype=np.float32) - 1).reshape(3, 1, 1, 1) / 2
     scaled = (index / half).astype(np.float32)[::-1]
