@@ -120,7 +120,7 @@ def _cavity(angles: tuple[float, float, float]) -> tuple[Head, np.ndarray]:
     water *= np.clip(0.5 + ellipsoid(points, (0, 28, -12), (12, 12, 12)) / 6, 0, 1)
     chi = (AIR_CHI * (1 - water)).astype(np.float32)
     brain = ellipsoid(points, (0, 0, 0), (40, 40, 40)) < 0
-    return Head(np.zeros(shape, np.uint8), brain & (water > 0.5), affine), chi
+    return Head(np.zeros(shape, np.uint8), brain & (water > 0.999), affine), chi
 
 
 def test_tilting_the_grid_does_not_change_the_physics() -> None:

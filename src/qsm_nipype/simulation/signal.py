@@ -11,6 +11,7 @@ import torch
 from qsm_nipype.core import GYROMAGNETIC_RATIO
 from qsm_nipype.core.dipole import dipole_field
 from qsm_nipype.simulation import labels as lab
+from qsm_nipype.simulation.field import voxel_field
 from qsm_nipype.simulation.head import Head
 from qsm_nipype.simulation.tissue import AIR_CHI, Tissue
 
@@ -87,29 +88,30 @@ class Scan:
 def fields(head: Head, chi: np.ndarray, *, shim: int = 2) -> Fields:
     """The field of the whole head, taken apart. `chi` `(X, Y, Z)` in ppm relative to water.
 
-    Tissue that the field of view cuts (the neck) is continued beyond it.
+    Tissue that the field of view cuts (the neck) is continued beyond it. The background is its
+    mean over each voxel, the brain's own field band-limited (why: `simulation.field`).
     """
     # the brain's own susceptibility, and everything else relative to the air around the head
     inside = np.where(head.brain, chi, 0.0)
     mean = float(inside.sum() / max(head.brain.sum(), 1))
     own = np.where(head.brain, chi - mean, 0.0).astype(np.float32)
-    local = _field(own, head)
-    background = _field((chi - own - AIR_CHI).astype(np.float32), head, continued=True)
+    with torch.no_grad():
+        local = dipole_field(torch.from_numpy(own), head.voxel_size, head.b0_dir).numpy()
+    background = _background((chi - own - AIR_CHI).astype(np.float32), head)
     total = local + background
     correction = harmonic_fit(total, head, shim)
     return Fields(total - correction, local, background, correction, own)
 
 
-def _field(source: np.ndarray, head: Head, *, continued: bool = False) -> np.ndarray:
-    step, b0_dir = head.voxel_size, head.b0_dir
-    extra = [(0, 0)] * 3
-    if continued:
-        extra = [_cut_faces(source, axis, round(48.0 / s)) for axis, s in enumerate(step)]
-        source = np.pad(source, extra, mode="edge")
+def _background(source: np.ndarray, head: Head) -> np.ndarray:
+    """The field of what surrounds the brain, which is continued where the volume cuts it."""
+    step = head.voxel_size
+    extra = [_cut_faces(source, axis, round(48.0 / s)) for axis, s in enumerate(step)]
+    padded = torch.from_numpy(np.pad(source, extra, mode="edge"))
     with torch.no_grad():
-        result = dipole_field(torch.from_numpy(source), step, b0_dir, padding=0.5).numpy()
-    inner = tuple(slice(n, n + m) for (n, _), m in zip(extra, head.labels.shape, strict=True))
-    return np.ascontiguousarray(result[inner])
+        found = voxel_field(padded, step, head.b0_dir).numpy()
+    inner = tuple(slice(n, n + m) for (n, _), m in zip(extra, source.shape, strict=True))
+    return np.ascontiguousarray(found[inner])
 
 
 def _cut_faces(source: np.ndarray, axis: int, extra: int) -> tuple[int, int]:
