@@ -29,7 +29,7 @@ from qsm_ci import qsm_eval
 from qsm_nipype.core.dipole import dipole_field
 from qsm_nipype.core.field_noise import field_noise
 from qsm_nipype.interfaces import inversion
-from qsm_nipype.interfaces.base import accepted, resolve
+from qsm_nipype.methods import accepted, resolve
 from qsm_nipype.simulation import heads
 from qsm_nipype.simulation.tissue import random_contrast, tissue_maps
 

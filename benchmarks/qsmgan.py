@@ -26,7 +26,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from qsm_nipype.core.dipole import dipole_field
-from qsm_nipype.interfaces.base import accepted, resolve
+from qsm_nipype.methods import accepted, resolve
 from qsm_nipype.models.qsmgan import qsmgan, trained
 from qsm_nipype.models.registry import read_weights
 from qsm_nipype.simulation import heads

@@ -8,7 +8,8 @@ from typing import Any
 from nipype.interfaces.base import File, isdefined, traits
 
 from qsm_nipype.errors import DataError
-from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec, accepted, resolve
+from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec
+from qsm_nipype.methods import accepted, resolve
 from qsm_nipype.volume import load, load_like, save
 
 _CORE = "qsm_nipype.core.background"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
-import inspect
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -165,15 +164,3 @@ def files_of(value: Any) -> list[str]:
     if value is None or not isdefined(value) or not value:
         return []
     return [value] if isinstance(value, str) else list(value)
-
-
-def resolve(function: str) -> Callable[..., Any]:
-    """The function behind `package.module:name`, imported when first needed."""
-    module, name = function.split(":")
-    return getattr(importlib.import_module(module), name)
-
-
-def accepted(function: Callable[..., Any], **candidates: Any) -> dict[str, Any]:
-    """Those of `candidates` that `function` takes by name and that are not None."""
-    names = inspect.signature(function).parameters
-    return {k: v for k, v in candidates.items() if k in names and v is not None}

@@ -8,7 +8,8 @@ from typing import Any
 from nipype.interfaces.base import File, isdefined, traits
 
 from qsm_nipype.errors import DataError
-from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec, resolve
+from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec
+from qsm_nipype.methods import resolve
 from qsm_nipype.volume import Volume, load, save
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from nipype.interfaces.base import File, InputMultiObject, isdefined, traits
 
-from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec, accepted, resolve
+from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec
+from qsm_nipype.methods import accepted, resolve
 from qsm_nipype.volume import Volume, load, load_like, save
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from nipype.interfaces.base import File, Str, isdefined, traits
 
-from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec, resolve
+from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec
 from qsm_nipype.interfaces.inversion import DipoleInversion, _InversionInputSpec
+from qsm_nipype.methods import resolve
 from qsm_nipype.volume import Volume, canonical, load, save
 
 _WEIGHTS = "weight file or checkpoint folder; undefined: the shipped weights"

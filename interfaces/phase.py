@@ -10,7 +10,8 @@ import numpy as np
 from nipype.interfaces.base import File, InputMultiObject, isdefined, traits
 
 from qsm_nipype.errors import DataError
-from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec, resolve
+from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec
+from qsm_nipype.methods import resolve
 from qsm_nipype.volume import Volume, open_image, same_grid, save
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from nipype.interfaces.base import File, Str, isdefined, traits
 
 from qsm_nipype.errors import DataError
-from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec, resolve
+from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec
+from qsm_nipype.methods import resolve
 from qsm_nipype.volume import canonical, load, load_like, same_grid, save
 
 #: Index and name of the dentate nuclei, as in their look-up table.

@@ -7,7 +7,8 @@ from typing import Any
 
 from nipype.interfaces.base import File, traits
 
-from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec, resolve
+from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec
+from qsm_nipype.methods import resolve
 from qsm_nipype.volume import load, save
 
 _CORE = "qsm_nipype.core.two_stage"

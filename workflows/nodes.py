@@ -9,7 +9,7 @@ from typing import Any
 from nipype.pipeline import engine as pe
 
 from qsm_nipype import methods
-from qsm_nipype.interfaces.base import QSMInterface, resolve
+from qsm_nipype.interfaces.base import QSMInterface
 
 #: Memory (GB) of a node's process before any volume: 0.25 to 0.4, by what ran in it before.
 INTERPRETER_GB = 0.33
@@ -63,7 +63,7 @@ def make_method(
     """The node of the method `name` of `step`, with the user's parameters and fixed `inputs`."""
     method = methods.get(step, name)
     chosen = dict((parameters or {}).get(method.key, {}))
-    interface = resolve(method.interface)(**chosen)
+    interface = methods.resolve(method.interface)(**chosen)
     for port, value in inputs.items():
         if port in interface.inputs.copyable_trait_names():
             setattr(interface.inputs, port, value)

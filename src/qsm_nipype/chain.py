@@ -9,8 +9,6 @@ method of the registry (`qsm-nipype methods` lists them), and `parameters` by ST
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +33,7 @@ from qsm_nipype.core.offsets import Offsets
 from qsm_nipype.core.reference import Referenced, reference
 from qsm_nipype.core.unwrapping import Unwrapped, quality_map, signal_mask
 from qsm_nipype.errors import DataError, UsageError
+from qsm_nipype.methods import accepted, resolve
 from qsm_nipype.settings import Settings
 
 Parameters = Mapping[str, Mapping[str, Any]]
@@ -327,18 +326,6 @@ def _check_reference(kind: str, region: Any) -> None:
         raise UsageError(f"reference {kind!r}: choose from {', '.join(kinds)}")
     if kind in ("csf", "region") and region is None:
         raise UsageError(f"reference {kind!r}: give its mask as region")
-
-
-def resolve(function: str) -> Callable[..., Any]:
-    """The function behind `package.module:name`, imported when first needed."""
-    module, name = function.split(":")
-    return getattr(importlib.import_module(module), name)
-
-
-def accepted(function: Callable[..., Any], **candidates: Any) -> dict[str, Any]:
-    """Those of `candidates` that `function` takes by name and that are not None."""
-    names = inspect.signature(function).parameters
-    return {k: v for k, v in candidates.items() if k in names and v is not None}
 
 
 def _call(step: str, name: str, parameters: Parameters, *args: Any, **known: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -180,3 +180,15 @@ def _check_value(method: Method, parameter: str, value: Any) -> None:
         raise UsageError(
             f"{method.key}.{parameter} cannot be {value!r}; give {wanted}, or leave it out"
         ) from exc
+
+
+def resolve(function: str) -> Callable[..., Any]:
+    """The function behind `package.module:name`, imported when first needed."""
+    module, name = function.split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def accepted(function: Callable[..., Any], **candidates: Any) -> dict[str, Any]:
+    """Those of `candidates` that `function` takes by name and that are not None."""
+    names = inspect.signature(function).parameters
+    return {k: v for k, v in candidates.items() if k in names and v is not None}

@@ -8,7 +8,7 @@ import pytest
 
 from qsm_nipype.errors import DataError
 from qsm_nipype.interfaces import background
-from qsm_nipype.interfaces.base import resolve
+from qsm_nipype.methods import resolve
 
 BASE = background.BackgroundRemoval
 METHODS = [c for c in vars(background).values() if inspect.isclass(c) and issubclass(c, BASE)]

@@ -8,7 +8,7 @@ import pytest
 
 from qsm_nipype.errors import DataError
 from qsm_nipype.interfaces import inversion
-from qsm_nipype.interfaces.base import resolve
+from qsm_nipype.methods import resolve
 
 METHODS = [
     cls

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from qsm_nipype import methods
-from qsm_nipype.interfaces.base import resolve
+from qsm_nipype.methods import resolve
 from qsm_nipype.record import Step
 from qsm_nipype.report.methods_text import (
     find_citations,
