@@ -119,7 +119,7 @@ class RegionStatistics(QSMInterface):
             return {}
         names = self.inputs.segmentations
         tables = self.inputs.tables if isdefined(self.inputs.tables) else [""] * len(names)
-        found = {}
+        found: dict[str, tuple[Any, Mapping[int, str]]] = {}
         for name, look_up, path in zip(names, tables, self.inputs.in_labels, strict=True):
             labels = load_labels(path).data
             found[name] = (labels, DENTATE if name == "dentate" else names_of(look_up, labels))

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from nipype.interfaces import utility as niu
 from nipype.interfaces.base import TraitedSpec
@@ -174,7 +175,7 @@ def _parts(
     settings: Settings, acquisition: Acquisition, size: Resources
 ) -> dict[str, pe.Workflow]:
     """The parts of an acquisition's pipeline, by the names in `FLOW`."""
-    common = {"parameters": settings.parameters}
+    common: dict[str, Any] = {"parameters": settings.parameters}
     weights = {name: os.path.abspath(path) for name, path in settings.weights.items()}
     own, echo_times, b0 = acquisition.own, acquisition.echo_times, acquisition.b0
     parts = {

@@ -68,7 +68,7 @@ def init_fieldmap_wf(
         ),
         name="outputnode",
     )
-    known = {"echo_times": list(echo_times), "b0": b0}
+    known: dict[str, Any] = {"echo_times": list(echo_times), "b0": b0}
     unwrap = make_method("unwrapping", unwrapping, resources, parameters=parameters, **known)
     field = make_method("fit", fit, resources, parameters=parameters, node=f"{fit}_fit", **known)
     # fmt: off

@@ -82,7 +82,11 @@ def init_inversion_wf(  # noqa: PLR0913  plain values, each named, so that it wo
     for number, method in enumerate(inversions, start=1):
         whole = methods.get("inversion", method).from_total_field
         field, mask = ("total_field", "trimmed") if whole else ("local_field", "mask")
-        fixed = {"b0": b0, "echo_time": echo_time, **({"weights": weights} if weights else {})}
+        fixed: dict[str, Any] = {
+            "b0": b0,
+            "echo_time": echo_time,
+            **({"weights": weights} if weights else {}),
+        }
         if reference == "csf" and region is not None:
             fixed["in_csf"] = region
         invert = make_method("inversion", method, resources, parameters=parameters, **fixed)

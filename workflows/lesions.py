@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
@@ -56,7 +58,10 @@ def init_lesions_wf(
     )
     find = FindLesions(in_flair=flair, in_lesions=lesions, method=method)
     find_lesions = make(find, "find_lesions", resources, bytes_per_voxel=60)
-    fixed = {"min_volume": min_volume, **({"weights": weights} if weights is not None else {})}
+    fixed: dict[str, Any] = {
+        "min_volume": min_volume,
+        **({"weights": weights} if weights is not None else {}),
+    }
     rimnet = make_method("lesions", "rimnet", resources, **fixed)
     reports = pe.Node(niu.Merge(2), name="all_records", run_without_submitting=True)
     # fmt: off

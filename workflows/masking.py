@@ -77,7 +77,7 @@ def init_masking_wf(
     edit.run_without_submitting = not operations
     if mask_file is not None:
         brains = {"user": make(UserMask(in_file=mask_file), "user", resources)}
-        parts = (MaskPart("user"),)
+        parts: tuple[MaskPart, ...] = (MaskPart("user"),)
     else:
         parts = parse_masks(mask)
         brains = {

@@ -192,8 +192,12 @@ def reconstruct(  # noqa: PLR0913  every choice is named, as on the command line
     trimmed, warnings = trim_mask(whole, fitted, scan, method=trim, parameters=parameters)
     brain = whole
     if mask is None:
-        found = {"reliability": fitted.reliability, "quality": unwrapped.quality}
-        brain = without_dropout(whole, scan.voxel_size, **found)
+        brain = without_dropout(
+            whole,
+            scan.voxel_size,
+            reliability=fitted.reliability,
+            quality=unwrapped.quality,
+        )
     make = partial(
         susceptibility,
         fitted.field,

@@ -103,7 +103,7 @@ def quality_map(
     signal = None if magnitude is None else echo_first(magnitude)
     keep = _working_mask(signal, mask, shape)
     how = _qualities(echoes, signal, np.asarray(echo_times, np.float32), template, keep)
-    quality = engine.voxel_quality(echoes[template], *how, keep, shape)
+    quality = engine.voxel_quality(echoes[template], *how, keep, shape)  # type: ignore[call-arg]
     return torch.from_numpy(quality.reshape(shape)).to(phase.device)
 
 
@@ -207,8 +207,8 @@ def _unwrap_leader(
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Unwrap the template echo; returns it with its voxel quality and the number of regions."""
     how = _qualities(echoes, signal, times, lead, keep)
-    costs = engine.edge_costs(echoes[lead], *how, keep, shape)
-    quality = engine.voxel_quality(echoes[lead], *how, keep, shape)
+    costs = engine.edge_costs(echoes[lead], *how, keep, shape)  # type: ignore[call-arg]
+    quality = engine.voxel_quality(echoes[lead], *how, keep, shape)  # type: ignore[call-arg]
     first = echoes[lead].copy()
     label = engine.grow(first, costs, keep, shape)
     _align_regions(first, label, how[0], how[1])
@@ -295,7 +295,7 @@ def _individual(
             out[e] = np.where(keep, first, 0)
             continue
         how = _qualities(echoes, signal, times, e, keep)
-        costs = engine.edge_costs(echoes[e], *how, keep, shape)
+        costs = engine.edge_costs(echoes[e], *how, keep, shape)  # type: ignore[call-arg]
         out[e] = echoes[e]
         label = engine.grow(out[e], costs, keep, shape)
         if not label.any():
