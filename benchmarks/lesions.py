@@ -68,7 +68,7 @@ def time_fifty() -> tuple[float, float]:
     """Wall and CPU seconds for 50 lesions in a 1 mm head, registration not included."""
     from qsm_nipype.core.lesions import find_instances
     from qsm_nipype.models.registry import read_weights
-    from qsm_nipype.models.rim import trained
+    from qsm_nipype.models.rim import load_network
     from qsm_nipype.models.rim_table import classify
 
     rng = np.random.default_rng(0)
@@ -82,7 +82,7 @@ def time_fifty() -> tuple[float, float]:
         mask[x : x + 21, y : y + 21, z : z + 21] |= ball
     start = time.perf_counter(), time.process_time()
     instances = find_instances(mask, (1, 1, 1))
-    classifier = trained(read_weights("rim"))
+    classifier = load_network(read_weights("rim"))
     found = classify(chi, 1 + chi, np.ones(shape, bool), instances, np.eye(4), classifier,
                      min_volume=10.0)  # fmt: skip
     assert len(found.rows) == 50

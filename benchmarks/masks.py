@@ -34,7 +34,7 @@ from qsm_nipype.core import masking
 from qsm_nipype.core.fieldmap import FieldMap
 from qsm_nipype.core.morphology import fill_holes, largest_component
 from qsm_nipype.models.deepbet import deepbet_mask
-from qsm_nipype.models.mask import segment, trained
+from qsm_nipype.models.mask import load_network, segment
 from qsm_nipype.models.registry import read_weights
 from qsm_nipype.simulation import heads
 from qsm_nipype.simulation import labels as lab
@@ -84,7 +84,7 @@ def phase_of(scan: Scan) -> tuple[FieldMap, Tensor]:
 
 def makers(weights: Path | None) -> Mapping[str, Maker]:
     """Masks by name; without deepbet where it is not installed."""
-    network, voxel = trained(read_weights("mask", weights))
+    network, voxel = load_network(read_weights("mask", weights))
 
     def net(scan: Scan, quality: Tensor) -> Tensor:
         return segment(_magnitude(scan), scan.head.voxel_size, network, voxel)

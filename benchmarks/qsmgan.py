@@ -27,7 +27,7 @@ from torch import Tensor
 
 from qsm_nipype.core.dipole import dipole_field
 from qsm_nipype.methods import accepted, resolve
-from qsm_nipype.models.qsmgan import qsmgan, trained
+from qsm_nipype.models.qsmgan import load_network, qsmgan
 from qsm_nipype.models.registry import read_weights
 from qsm_nipype.simulation import heads
 from qsm_nipype.simulation import labels as lab
@@ -49,7 +49,7 @@ def inversions(args: Any) -> dict[str, Any]:
     for name, path in networks.items():
         if name == "U-Net" and path is None:
             continue
-        generator = trained(read_weights("qsmgan", path))
+        generator = load_network(read_weights("qsmgan", path))
         found[name] = lambda *case, g=generator, **more: qsmgan(*case, generator=g, **more)
         if args.alone:
             found[f"{name}, network alone"] = lambda *case, g=generator, **more: qsmgan(

@@ -18,7 +18,7 @@ from nipype.interfaces.base import (
 from qsm_nipype.dataset.derivatives import (
     compress,
     derivative_path,
-    look_up,
+    lookup_table,
     qc_table,
     sidecar_of,
     source_entities,
@@ -133,7 +133,7 @@ class DerivativesSink(QSMInterface):
             write_text(beside, source.read_text(encoding="utf-8"))
             return beside
         if "labels" in row:
-            write_text(beside, look_up(row["labels"]))
+            write_text(beside, lookup_table(row["labels"]))
         elif "table" in row:
             rows = Path(getattr(self.inputs, f"{kind}_table"))
             write_text(beside, rows.read_text(encoding="utf-8"))

@@ -129,7 +129,7 @@ class QSMRimNet(QSMInterface):
 
     def _run(self, cwd: Path) -> dict[str, Any]:
         from qsm_nipype.models.registry import read_weights
-        from qsm_nipype.models.rim import trained
+        from qsm_nipype.models.rim import load_network
         from qsm_nipype.models.rim_table import COLUMNS
 
         chi = self.inputs.in_chi if isinstance(self.inputs.in_chi, str) else self.inputs.in_chi[0]
@@ -141,7 +141,7 @@ class QSMRimNet(QSMInterface):
             mask.data > 0.5,
             load(self.inputs.in_instances, dtype="int32").data,
             volume.affine,
-            trained(read_weights("rim", weights)),
+            load_network(read_weights("rim", weights)),
             device=self.device,
             min_volume=self.inputs.min_volume,
         )

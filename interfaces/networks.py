@@ -35,9 +35,11 @@ class QSMGAN(DipoleInversion):
 
     def _optional(self, field: Volume) -> dict[str, Any]:
         """The network beside the optional volumes."""
-        from qsm_nipype.models.qsmgan import trained
+        from qsm_nipype.models.qsmgan import load_network
 
-        return super()._optional(field) | {"generator": trained(_weights("qsmgan", self.inputs))}
+        return super()._optional(field) | {
+            "generator": load_network(_weights("qsmgan", self.inputs))
+        }
 
 
 class _DeepbetInputSpec(QSMInputSpec):
@@ -83,11 +85,11 @@ class QSMMaskNet(QSMInterface):
 
     def _run(self, cwd: Path) -> dict[str, Any]:
         from qsm_nipype.core.masking import combined_magnitude
-        from qsm_nipype.models.mask import trained
+        from qsm_nipype.models.mask import load_network
 
         magnitude = load(self.inputs.in_magnitude)
         turned, back = canonical(magnitude)
-        network, edge = trained(_weights("mask", self.inputs))
+        network, edge = load_network(_weights("mask", self.inputs))
         image = combined_magnitude(turned.tensor(self.device))
         mask = resolve(self.function)(
             image, turned.voxel_size, network.to(self.device), edge, **self.parameters()

@@ -89,7 +89,7 @@ def read_stored(
         images.append(Volume(raw, np.asarray(image.affine, dtype=float), str(path)))
         volumes = [raw[..., e] for e in range(raw.shape[3])] if raw.ndim == 4 else [raw]
         for volume in volumes:
-            place = 0 if len(metadata) == 1 else len(echoes)  # one sidecar tells all echoes of 4-D
+            place = 0 if len(metadata) == 1 else len(echoes)  # one sidecar for all echoes of 4-D
             sidecar = metadata[place] if place < len(metadata) else {}
             echoes.append(StoredEcho(str(path), volume, slope, intercept, sidecar))
     return images, echoes

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from qsm_nipype.errors import UsageError
-from qsm_nipype.models.mask import tidy
+from qsm_nipype.models.mask import clean_mask
 
 
 def deepbet_mask(
@@ -27,4 +27,4 @@ def deepbet_mask(
     found = BrainExtraction(no_gpu=magnitude.device.type == "cpu").run_model(
         magnitude.cpu().numpy().astype(np.float32)
     )
-    return tidy(torch.from_numpy(found).to(magnitude.device) > threshold)
+    return clean_mask(torch.from_numpy(found).to(magnitude.device) > threshold)

@@ -17,7 +17,7 @@ from qsm_nipype.models.nnunet import Model, predict
 
 LEFT, RIGHT = 1, 2
 #: The first network's labels: the cerebellum without, and the place of, the dentate nuclei.
-HIND, PLACE = 1, 2
+CEREBELLUM, NUCLEI_PLACE = 1, 2
 #: Box around both nuclei (mm), and where its middle lies seen from that of a whole cerebellum.
 BOX = (96.0, 72.0, 64.0)
 OFFSET = (0.0, 2.0, -1.0)
@@ -143,7 +143,7 @@ def locate(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Mask of the cerebellum, and the middle of the nuclei's place in voxels, None without it.
 
-    Where a whole cerebellum shows no such place, its middle tells where it should be.
+    Where a whole cerebellum shows no such place, its middle says where it should be.
     """
     spacing = localiser.spacing
     size = np.asarray(voxel_size, dtype=float)
@@ -159,7 +159,8 @@ def locate(
     found = predict(localiser, coarse, actual, device=device)
     share = 1 - found[0]
     inside = _largest(share > 0.5)
-    place = inside & (found[min(PLACE, len(found) - 1)] > 0.5) & (len(found) > PLACE)
+    likely = found[min(NUCLEI_PLACE, len(found) - 1)] > 0.5
+    place = inside & likely & (len(found) > NUCLEI_PLACE)
     cell, ratio = actual.prod(), actual / size
     if place.sum() * cell >= LEAST_PLACE:
         middle = _centre(place, ratio)

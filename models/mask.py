@@ -140,7 +140,7 @@ def segment(
         window = [min(w, STRIDE * -(-n // STRIDE)) for w, n in edges]
         logits = _windows(scale_magnitude(image.clamp_max(limit)), network, window)
         logits = resize(logits, magnitude.shape)
-    return tidy(functional.sigmoid(logits) > threshold)
+    return clean_mask(functional.sigmoid(logits) > threshold)
 
 
 def _windows(image: Tensor, network: nn.Module, window: Sequence[int]) -> Tensor:
@@ -148,13 +148,13 @@ def _windows(image: Tensor, network: nn.Module, window: Sequence[int]) -> Tensor
     return sliding_window(image, network, patch=window, overlap=overlap)
 
 
-def trained(weights: Weights) -> tuple[nn.Module, float | None]:
+def load_network(weights: Weights) -> tuple[nn.Module, float | None]:
     """The network with `weights`, and the voxel (mm) that they were trained on, if they say."""
     edge = weights.about.get("voxel_size")
     return fill(MaskNet(), weights), float(edge) if edge else None
 
 
-def tidy(mask: Tensor) -> Tensor:
+def clean_mask(mask: Tensor) -> Tensor:
     """The largest face-connected component of `mask`, with its holes filled."""
     labels, count = ndimage.label(mask.cpu().numpy())
     if count == 0:

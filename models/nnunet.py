@@ -188,9 +188,9 @@ def _check_layers(source: Path, plan: Mapping[str, Any]) -> None:
     """A plan names classes that nnU-Net imports and calls: only layers are let through."""
     from pydoc import locate
 
-    from qsm_nipype.models.torchvision import importable
+    from qsm_nipype.models.torchvision import make_importable
 
-    importable()
+    make_importable()
     architecture = plan.get("architecture", {})
     arguments = architecture.get("arch_kwargs", {})
     names = [architecture.get("network_class_name")]
@@ -223,9 +223,9 @@ def predict(
     are averaged; there is no test-time mirroring, since it would exchange left and right. Raises
     WeightsError when the weights don't fit the plan.
     """
-    from qsm_nipype.models.torchvision import importable
+    from qsm_nipype.models.torchvision import make_importable
 
-    importable()
+    make_importable()
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
     spoken = io.StringIO()  # nnU-Net prints; a node's log shall not

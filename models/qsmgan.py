@@ -115,8 +115,8 @@ class Generator(nn.Module):
         x = self.conv(x)
         for rise, up in zip(self.conv_transpose_layers, self.up_sample_layers, strict=True):
             x = up(torch.cat([rise(x), skips.pop()], dim=1))
-        x = self.conv2[1](self.conv2[0](middle(x, crop)))
-        return x + middle(guess, crop) if self.inputs > 1 else x
+        x = self.conv2[1](self.conv2[0](crop_middle(x, crop)))
+        return x + crop_middle(guess, crop) if self.inputs > 1 else x
 
     def fused(self) -> Generator:
         """This network in evaluation mode with the normalisations folded in: same output, faster.
@@ -149,7 +149,7 @@ class Critic(nn.Module):
         return self.score(self.layers(x)).mean(dim=(1, 2, 3, 4))
 
 
-def middle(x: Tensor, crop: int) -> Tensor:
+def crop_middle(x: Tensor, crop: int) -> Tensor:
     """The volume without `crop` voxels at each side."""
     return x[..., crop:-crop, crop:-crop, crop:-crop] if crop else x
 
@@ -168,7 +168,7 @@ class Trained:
     output_scale: float = OUTPUT_SCALE
 
 
-def trained(weights: Weights) -> Trained:
+def load_network(weights: Weights) -> Trained:
     """The generator that `weights` belong to, channels and levels read off their shapes.
 
     Scales and field sign come from what the file says about itself. Raises WeightsError.

@@ -227,7 +227,7 @@ class Classifier:
         )
 
 
-def rate(
+def predict_rims(
     chi: np.ndarray,
     flair: np.ndarray,
     known: np.ndarray,
@@ -273,7 +273,7 @@ def rate(
     return out
 
 
-def trained(weights: Weights, names: Sequence[str] = ()) -> Classifier:
+def load_network(weights: Weights, names: Sequence[str] = ()) -> Classifier:
     """The classifier that `weights` belong to, its width read off their shapes.
 
     The file of our training holds the features' normalisation and, in what it says about itself,

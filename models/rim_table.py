@@ -9,7 +9,7 @@ import numpy as np
 
 from qsm_nipype.core.geometry import voxel_size
 from qsm_nipype.core.lesions import Lesion, describe
-from qsm_nipype.models.rim import Classifier, rate
+from qsm_nipype.models.rim import Classifier, predict_rims
 
 #: columns of the table → what they hold
 COLUMNS = {
@@ -111,7 +111,7 @@ def classify(
     notes = {x.index: _obstacle(x, min_volume) for x in lesions}
     wanted = [index for index, note in notes.items() if not note]
     kept = np.where(np.isin(instances, wanted), instances, 0)
-    chances = rate(chi, flair, known, kept, affine, classifier, device=device)
+    chances = predict_rims(chi, flair, known, kept, affine, classifier, device=device)
     rows = []
     for lesion in lesions:
         place = affine[:3, :3] @ np.asarray(lesion.center) + affine[:3, 3]

@@ -13,7 +13,7 @@ _MISSING = (
 )
 
 
-def importable() -> None:
+def make_importable() -> None:
     """Import torchvision, declaring operators whose compiled code cannot be loaded.
 
     PyPI's torchvision beside a CPU-only torch fails with "operator torchvision::nms does not

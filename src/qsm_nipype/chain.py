@@ -446,10 +446,10 @@ def _mask_network(name: str, weights: Weights, device: torch.device) -> dict[str
     network = methods.get("mask", name).network
     if network is None:
         return {}
-    from qsm_nipype.models.mask import trained
+    from qsm_nipype.models.mask import load_network
     from qsm_nipype.models.registry import read_weights
 
-    made, edge = trained(read_weights(network, weights.get(network)))
+    made, edge = load_network(read_weights(network, weights.get(network)))
     return {"network": made.to(device), "network_voxel": edge}
 
 
@@ -543,10 +543,10 @@ def _inversion_network(name: str, weights: Weights) -> dict[str, Any]:
     network = methods.get("inversion", name).network
     if network is None:
         return {}
-    from qsm_nipype.models.qsmgan import trained
+    from qsm_nipype.models.qsmgan import load_network
     from qsm_nipype.models.registry import read_weights
 
-    return {"generator": trained(read_weights(network, weights.get(network)))}
+    return {"generator": load_network(read_weights(network, weights.get(network)))}
 
 
 def susceptibility(  # noqa: PLR0913  all that the two steps may use, each named

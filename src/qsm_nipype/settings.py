@@ -74,7 +74,7 @@ class Settings:
     phase_sign: str = _option(
         "auto",
         _HOW,
-        "sign of the stored phase; auto: the outline of the head tells, slabs are left as stored",
+        "sign of the stored phase; auto: from the outline of the head; slabs are left as stored",
         "--phase-sign",
         choices=("auto", "positive", "negative"),
     )
@@ -432,7 +432,7 @@ def named_paths(settings: Settings) -> list[Path]:
 
 
 def science(settings: Settings) -> dict[str, Any]:
-    """The choices that change a result: what tells whether a participant is done with them."""
+    """The choices that change a result: what decides whether a participant is done."""
     names = [o.name for o in options() if o.metadata["group"] == _HOW and o.name != "preset"]
     return {name: _plain(getattr(settings, name)) for name in names}
 

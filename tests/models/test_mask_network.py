@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from qsm_nipype.models.mask import MaskNet, scale_magnitude, segment, tidy
+from qsm_nipype.models.mask import MaskNet, clean_mask, scale_magnitude, segment
 from qsm_nipype.models.resize import resize
 
 
@@ -41,8 +41,8 @@ def test_tidy_fills_holes_and_drops_islands():
     whole = mask.clone()
     mask[8, 8, 8] = False
     mask[17:19, 17:19, 17:19] = True
-    assert torch.equal(tidy(mask), whole)
-    assert not tidy(torch.zeros(4, 4, 4, dtype=torch.bool)).any()
+    assert torch.equal(clean_mask(mask), whole)
+    assert not clean_mask(torch.zeros(4, 4, 4, dtype=torch.bool)).any()
 
 
 def _head(shape=(50, 44, 38)):

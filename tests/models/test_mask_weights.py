@@ -7,7 +7,7 @@ import torch
 from qsm_nipype.core.masking import combined_magnitude
 from qsm_nipype.errors import WeightsError
 from qsm_nipype.models import registry, weights
-from qsm_nipype.models.mask import segment, tidy, trained
+from qsm_nipype.models.mask import clean_mask, load_network, segment
 from qsm_nipype.models.qsmgan import Generator
 from qsm_nipype.simulation.signal import Protocol
 from qsm_nipype.simulation.subject import simulate_subject
@@ -15,7 +15,7 @@ from qsm_nipype.simulation.subject import simulate_subject
 
 @pytest.fixture(scope="module")
 def network():
-    return trained(registry.read_weights("mask"))
+    return load_network(registry.read_weights("mask"))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_an_unseen_head_is_found(mask, scan):
 
 
 def test_one_part_without_holes(mask):
-    assert torch.equal(tidy(mask), mask)
+    assert torch.equal(clean_mask(mask), mask)
 
 
 def test_left_and_right_are_alike_and_the_unit_does_not_matter(network, scan, mask):
@@ -72,7 +72,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
     path = tmp_path / "g.safetensors"
     weights.save(path, Generator(2, 2).state_dict(), {})
     with pytest.raises(WeightsError, match="another network"):
-        trained(registry.read_weights("mask", path))
+        load_network(registry.read_weights("mask", path))
 
 
 def test_an_empty_image_gives_a_mask_of_finite_kind(network):

@@ -11,8 +11,8 @@ from qsm_nipype.models.qsmgan import (
     Trained,
     consistent,
     first_guesses,
+    load_network,
     qsmgan,
-    trained,
 )
 from qsm_nipype.models.weights import Weights
 
@@ -72,7 +72,7 @@ def test_critic_scores_each_patch_by_itself():
 def test_weights_tell_their_network_scales_and_sign():
     network = _generator(4, 3)
     weights = Weights(network.state_dict(), {"field_sign": "-1", "output_scale": "20"}, "w.pt")
-    found = trained(weights)
+    found = load_network(weights)
     assert (found.input_scale, found.output_scale) == (-100.0, 20.0)
     x = torch.randn(1, 1, 32, 32, 32)
     with torch.no_grad():
@@ -81,11 +81,11 @@ def test_weights_tell_their_network_scales_and_sign():
 
 def test_weights_of_another_network_are_refused():
     with pytest.raises(WeightsError, match=r"^w.pt: .*QSMGAN"):
-        trained(Weights({"conv_0.weight": torch.zeros(3)}, {}, "w.pt"))
+        load_network(Weights({"conv_0.weight": torch.zeros(3)}, {}, "w.pt"))
     state = _generator().state_dict()
     state.pop("conv.layers.0.weight")
     with pytest.raises(WeightsError, match=r"w.pt.*another network"):
-        trained(Weights(state, {}, "w.pt"))
+        load_network(Weights(state, {}, "w.pt"))
 
 
 class _Linear(torch.nn.Module):
@@ -139,7 +139,7 @@ def test_with_first_guesses_the_network_corrects_the_second():
     network = Generator(2, 1, inputs=3).eval()
     torch.nn.init.zeros_(network.conv2[1].weight)
     torch.nn.init.zeros_(network.conv2[1].bias)
-    net = trained(Weights(network.state_dict(), {}, "w.pt"))
+    net = load_network(Weights(network.state_dict(), {}, "w.pt"))
     assert net.network.inputs == 3
     noise = torch.full_like(field, 0.002)
     case = (field, mask, (1, 1, 1))

@@ -6,14 +6,14 @@ import torch
 from qsm_nipype.core.dipole import dipole_field
 from qsm_nipype.core.inversion.direct import tikhonov, tkd
 from qsm_nipype.models import registry, weights
-from qsm_nipype.models.qsmgan import qsmgan, trained
+from qsm_nipype.models.qsmgan import load_network, qsmgan
 
 SIZE, UP = (1.0, 1.0, 1.0), (0.0, 0.0, 1.0)
 
 
 @pytest.fixture(scope="module")
 def generator():
-    return trained(registry.read_weights("qsmgan"))
+    return load_network(registry.read_weights("qsmgan"))
 
 
 @pytest.fixture(scope="module")

@@ -76,7 +76,7 @@ def test_weights_survive_the_file_with_names_normalisation_and_threshold(tmp_pat
                "features.scale": torch.ones(3) * 2}  # fmt: skip
     about = {"features": " ".join(NAMES), "threshold": "0.37"}
     weights.save(tmp_path / "rim.safetensors", tensors, about)
-    read = rim.trained(registry.read_weights("rim", tmp_path / "rim.safetensors"))
+    read = rim.load_network(registry.read_weights("rim", tmp_path / "rim.safetensors"))
     assert read.names == NAMES and read.threshold == 0.37
     assert read.mean.tolist() == [0, 1, 2] and read.scale.tolist() == [2, 2, 2]
     for name, tensor in own.network.state_dict().items():
@@ -87,13 +87,13 @@ def test_a_published_checkpoint_loads_and_others_are_refused(tmp_path):
     network = rim.RimNet(4, 3)
     state = {f"module.{k}": v for k, v in network.state_dict().items()}
     torch.save({"state_dict": state}, tmp_path / "published.pth")
-    read = rim.trained(weights.read(tmp_path / "published.pth"), NAMES)
+    read = rim.load_network(weights.read(tmp_path / "published.pth"), NAMES)
     assert torch.equal(read.network.classifier[0].weight, network.classifier[0].weight)
     with pytest.raises(WeightsError, match="names its features"):
-        rim.trained(weights.read(tmp_path / "published.pth"))
+        rim.load_network(weights.read(tmp_path / "published.pth"))
     torch.save({"a": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(WeightsError, match="not the weights of a QSMRim-Net"):
-        rim.trained(weights.read(tmp_path / "other.pth"))
+        rim.load_network(weights.read(tmp_path / "other.pth"))
 
 
 def test_mirror_images_have_the_same_probability():
@@ -183,6 +183,6 @@ def test_the_shipped_network_tells_a_clear_rim_from_a_bright_lesion():
         flair += 0.8 * inside
         instances[depth > -0.3] = number
     known = np.ones(chi.shape, bool)
-    own = rim.trained(registry.read_weights("rim"))
-    with_rim, without = rim.rate(chi, flair, known, instances, np.eye(4), own)
+    own = rim.load_network(registry.read_weights("rim"))
+    with_rim, without = rim.predict_rims(chi, flair, known, instances, np.eye(4), own)
     assert with_rim > own.threshold > without

@@ -9,7 +9,7 @@ import torch
 from qsm_nipype.errors import UsageError, WeightsError
 from qsm_nipype.models import registry, rim, weights
 from qsm_nipype.models.mask import MaskNet
-from qsm_nipype.models.qsmgan import Generator, trained
+from qsm_nipype.models.qsmgan import Generator, load_network
 
 
 def test_half_precision_on_disk_float32_in_memory(tmp_path):
@@ -79,7 +79,7 @@ def test_a_published_folder_loads_with_its_scales_and_opposite_sign(tmp_path, zi
     torch.save(content, tmp_path / "net_best.pt", _use_new_zipfile_serialization=zipped)
     settings = {"dset_args": {"input_scale": 100, "output_scale": 10, "output_transform": "tanh"}}
     (tmp_path / "config.json").write_text(json.dumps(settings))
-    found = trained(weights.read(tmp_path))
+    found = load_network(weights.read(tmp_path))
     assert (found.input_scale, found.output_scale) == (-100.0, 10.0)
 
 
@@ -114,8 +114,8 @@ def test_every_network_is_described_and_its_shipped_weights_fit():
                 read(name)
             continue
         assert (weights.FOLDER / entry.file).with_suffix(".md").is_file()
-        if name in ("rim", "qsmgan"):  # the file tells the width, or the number of channels
-            load = rim.trained if name == "rim" else trained
+        if name in ("rim", "qsmgan"):  # the file holds the width, or the number of channels
+            load = rim.load_network if name == "rim" else load_network
             assert load(read(name)).network is not None
         elif entry.module:
             weights.fill(entry.build(), read(name))

@@ -16,12 +16,12 @@ pytestmark = pytest.mark.skipif(
 
 
 def test_the_peak_is_that_since_the_last_reset():
-    memory.give_back()  # what tests before this one kept
+    memory.return_freed()  # what tests before this one kept
     memory.reset_peak()
     start = memory.peak_gb()
     del [np.ones(2**25)][0]  # 0.25 GiB
     peak = memory.peak_gb()
-    memory.give_back()
+    memory.return_freed()
     memory.reset_peak()
     assert peak - start == pytest.approx(0.25, abs=0.05)
     assert memory.peak_gb() == pytest.approx(memory.resident_gb(), abs=0.02)
@@ -40,7 +40,7 @@ for _ in range(20):
     np.ones(2**23)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 held = memory.resident_gb()
-memory.give_back()
+memory.return_freed()
 print(held - memory.resident_gb())
 """
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from qsm_nipype.errors import DataError
-from qsm_nipype.models.mask import trained
+from qsm_nipype.models.mask import load_network
 from qsm_nipype.models.weights import read
 from qsm_nipype.simulation import colin
 from qsm_nipype.simulation import labels as lab
@@ -138,7 +138,7 @@ def test_the_command_writes_weights_that_know_their_voxel(cache, tmp_path, monke
     with pytest.raises(DataError, match="mricron-data"):
         command.main([*argv, "--anatomy", str(tmp_path)])
     assert command.main(argv) == 0
-    network, voxel = trained(read(tmp_path / "out" / "mask.safetensors"))
+    network, voxel = load_network(read(tmp_path / "out" / "mask.safetensors"))
     assert voxel == mask.NETWORK_VOXEL and not network.training
     with (tmp_path / "out" / "mask" / "log.csv").open() as stream:
         assert len(list(csv.DictReader(stream))) == 2

@@ -9,7 +9,7 @@ import pytest
 from qsm_nipype.errors import UsageError
 from qsm_nipype.models import radiomics, registry, rim
 from qsm_nipype.training import rim_cohort, rim_command
-from qsm_nipype.training.rim import Lesions, deal
+from qsm_nipype.training.rim import Lesions, assign_folds
 
 needed = pytest.mark.skipif(not radiomics.available(), reason="PyRadiomics is not installed")
 
@@ -18,14 +18,14 @@ def test_folds_hold_whole_patients_and_like_numbers_of_rims():
     rng = np.random.default_rng(0)
     patients = np.repeat(np.arange(60), 20)
     labels = rng.random(1200) < np.repeat(rng.beta(0.5, 8, 60), 20)
-    place = deal(patients, labels, 5, seed=1)
+    place = assign_folds(patients, labels, 5, seed=1)
     assert all(np.unique(place[patients == p]).size == 1 for p in range(60))
     counts = np.bincount(place[labels], minlength=5)
     assert counts.max() - counts.min() <= 4
     assert np.bincount(place[::20]).tolist() == [12] * 5
-    assert np.array_equal(place, deal(patients, labels, 5, seed=1))
+    assert np.array_equal(place, assign_folds(patients, labels, 5, seed=1))
     with pytest.raises(UsageError, match="add patients"):
-        deal(patients, patients == 3, 5, seed=1)
+        assign_folds(patients, patients == 3, 5, seed=1)
 
 
 @pytest.mark.slow
@@ -99,7 +99,7 @@ def test_training_learns_resumes_and_writes_what_the_pipeline_reads(cohort, monk
     assert (cohort / "full" / "predictions.csv").read_bytes() == first
     with pytest.raises(UsageError, match="fold trained with .* give another OUT"):
         rim_command.main([*command, "--width", "3"])
-    read = rim.trained(registry.read_weights("rim", cohort / "rim.safetensors"))
+    read = rim.load_network(registry.read_weights("rim", cohort / "rim.safetensors"))
     assert read.names == names and 0 < read.threshold < 1
     assert read.network.classifier[0].in_features == 16
 

@@ -55,7 +55,7 @@ def source_entities(path: Path) -> dict[str, str]:
     return {k: v for k, v in parse_name(path)[0].items() if k not in ("part", "desc")}
 
 
-def look_up(labels: Mapping[int, str]) -> str:
+def lookup_table(labels: Mapping[int, str]) -> str:
     """The look-up table of a segmentation (TSV)."""
     return "index\tname\n" + "".join(f"{index}\t{name}\n" for index, name in labels.items())
 

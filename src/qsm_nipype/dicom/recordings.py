@@ -35,7 +35,7 @@ class Image:
 
     @property
     def seconds(self) -> float:
-        """Time of the day of the acquisition, in s; 0 where it is not told."""
+        """Time of the day of the acquisition, in s; 0 where it is not stated."""
         found = re.match(r"(\d+):(\d+):([\d.]+)", str(self.metadata.get("AcquisitionTime", "")))
         hours, minutes, seconds = map(float, found.groups()) if found else (0.0, 0.0, 0.0)
         return 3600 * hours + 60 * minutes + seconds

@@ -32,7 +32,7 @@ from qsm_nipype.execution.worker import (
 )
 
 logger = logging.getLogger("nipype.workflow")
-LOOK_AGAIN = 1.0  # s after which a worker that has said nothing is looked at all the same
+SILENT_SECONDS = 1.0  # s after which a worker that has said nothing is looked at all the same
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class MultiProcPlugin(SchedulingPlugin):
         """Start what can start, then wait until a worker has something to say."""
         super()._send_procs_to_workers(updatehash=updatehash, graph=graph)
         if self._workers and not self._refused:
-            connection.wait([worker.pipe for worker in self._workers.values()], LOOK_AGAIN)
+            connection.wait([worker.pipe for worker in self._workers.values()], SILENT_SECONDS)
 
     # ---- what is free ----------------------------------------------------------------------
 

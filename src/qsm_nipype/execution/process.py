@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Owner:
-    """A process, told apart from a later one of the same number by its start time.
+    """A process, distinguished from a later one of the same number by its start time.
 
     `kernel` is the boot of the machine and the process namespace: only within the same can a
     process number be looked up, whatever the host is called (containers often share names).

@@ -242,7 +242,7 @@ def _serve(pipe: connection.Connection) -> None:
         lines = _execute(task.node)
         os.chdir(home)
         again = not lines and not task.last and not _has_children()
-        memory.give_back()
+        memory.return_freed()
         pipe.send(Word(lines, again, memory.resident_gb()))
     pipe.close()
 

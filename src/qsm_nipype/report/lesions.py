@@ -12,7 +12,7 @@ from qsm_nipype.report.display import PLANES, Upright, upright
 from qsm_nipype.report.figures import GROUND, INK, OUTLINE, png
 
 #: edge of a thumbnail in mm; how many lesions are drawn at most, and side by side
-EDGE, MOST, ABREAST = 30.0, 12, 2
+EDGE, LARGEST_COUNT, PER_ROW = 30.0, 12, 2
 _WINDOW = (-0.1, 0.15)  # ppm
 
 
@@ -32,12 +32,12 @@ def draw_rims(
         figure = Figure(figsize=(10.4, 0.9), dpi=110, facecolor=GROUND)
         figure.text(0.5, 0.5, caption.strip(), color=INK, size=10, ha="center", va="center")
         return png(figure), caption.strip()
-    shown = rims[:MOST]
+    shown = rims[:LARGEST_COUNT]
     if len(rims) > len(shown):
         caption += f"The {len(shown)} likeliest are drawn. "
     caption += "Susceptibility (−0.1 to 0.15 ppm) and FLAIR in three planes; lesion outlined."
     volumes = [upright(np.asarray(v), affine) for v in (chi, flair, instances)]
-    height = -(-len(shown) // ABREAST)
+    height = -(-len(shown) // PER_ROW)
     figure = Figure(figsize=(10.4, 0.98 * height), dpi=110, facecolor=GROUND)
     top = float(np.percentile(flair[flair > 0], 99.5)) if (flair > 0).any() else 1.0
     for place, row in enumerate(shown):
@@ -54,15 +54,15 @@ def _draw_one(
 ) -> None:
     """Six thumbnails of one lesion with its label and probability."""
     number, height = place
-    column, line = number % ABREAST, number // ABREAST
+    column, line = number % PER_ROW, number // PER_ROW
     body = volumes[2].data == int(row["index"])
     if not body.any():
         return
     center = np.round(np.argwhere(body).mean(0)).astype(int)
-    width = 1 / (6 * ABREAST)
+    width = 1 / (6 * PER_ROW)
     for kind, (low, high) in enumerate((_WINDOW, (0.0, top))):
         for axis, plane in enumerate(PLANES):
-            left = column / ABREAST + (3 * kind + axis) * width
+            left = column / PER_ROW + (3 * kind + axis) * width
             box = (left + 0.001, 1 - (line + 0.98) / height, width - 0.002, 0.84 / height)
             axes = figure.add_axes(box)
             picture = _thumbnail(volumes[kind], plane, center)
@@ -74,7 +74,7 @@ def _draw_one(
             axes.set_axis_off()
     text = f"{row['index']}: {float(row['rim_probability']):.2f}, {row['volume_mm3']} mm³"
     figure.text(
-        column / ABREAST + 0.004, 1 - (line + 0.01) / height, text, color=INK, size=7, va="top"
+        column / PER_ROW + 0.004, 1 - (line + 0.01) / height, text, color=INK, size=7, va="top"
     )
 
 

@@ -134,13 +134,13 @@ def failures(report: Report) -> dict[str, str]:
     """Why the last run failed, by acquisition (`sub-01_run-2`), or by participant (`sub-01`)."""
     if report.status not in FAILED:
         return {}
-    told = report.state.failures if report.state.status == "failed" else ()
-    found = {f.get("acquisition") or report.label: f["reason"] for f in told}
+    failed = report.state.failures if report.state.status == "failed" else ()
+    found = {f.get("acquisition") or report.label: f["reason"] for f in failed}
     return found or {report.label: report.why}
 
 
 def _identified(row: Mapping[str, str]) -> dict[str, str]:
-    """The row with what tells acquisitions apart in front, session and run in their columns."""
+    """The row with what distinguishes acquisitions in front, session and run in their columns."""
     entities, _ = parse_name(Path(f"{row['acquisition']}_x"))
     own = {"participant_id": row["participant_id"]}
     own |= {"session_id": f"ses-{entities['ses']}"} if "ses" in entities else {}
@@ -162,7 +162,7 @@ def to_tsv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _place(column: str) -> int:
-    """First what tells rows apart, as BIDS wants it, then the state, then the rest as it came."""
+    """First what distinguishes rows, as BIDS wants it, then the state, then all others."""
     first = ("participant_id", "session_id", "run", "acquisition", "status", "error")
     return first.index(column) if column in first else len(first)
 

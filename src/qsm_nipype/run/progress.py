@@ -31,8 +31,8 @@ class Progress:
     """Takes Nipype's status callbacks; use as a context manager around the run.
 
     `totals` maps each acquisition's workflow name to its number of nodes, `labels` to the name
-    that people know. Every line also goes to the file `log`. `note` is told, after each step,
-    the acquisition and all counts of finished steps.
+    that people know. Every line also goes to the file `log`. `note` is called
+    after each step with the acquisition and all counts of finished steps.
     """
 
     def __init__(

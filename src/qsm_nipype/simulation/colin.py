@@ -161,7 +161,7 @@ def _cerebellum_distance(aal: np.ndarray) -> np.ndarray:
 
 
 def _head_labels(t1: np.ndarray, hull: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """Everything around the brain, told by intensity, depth and place."""
+    """Everything around the brain, classified by intensity, depth and place."""
     p = grid_points(t1.shape, affine)  # type: ignore[arg-type]
     m = np.concatenate([np.abs(p[:1]), p[1:]])
     smooth = ndi.gaussian_filter(t1, 0.7)

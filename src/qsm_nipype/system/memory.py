@@ -29,12 +29,12 @@ def peak_gb() -> float:
 
 
 def resident_gb() -> float:
-    """Memory (GiB) that this process holds now; 0 where it cannot be told."""
+    """Memory (GiB) that this process holds now; 0 where that is unknown."""
     return _status("VmRSS")
 
 
 def keep_freed() -> None:
-    """Let this process keep freed memory for its next arrays, until `give_back`.
+    """Let this process keep freed memory for its next arrays, until `return_freed`.
 
     glibc maps every large array anew and returns it when it is freed. An iterative method makes
     and drops hundreds of volumes, and clearing their pages takes a quarter of its time. Without
@@ -46,7 +46,7 @@ def keep_freed() -> None:
             mallopt(parameter, value)
 
 
-def give_back() -> None:
+def return_freed() -> None:
     """Return memory that is free inside the process to the system (glibc keeps some of it)."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

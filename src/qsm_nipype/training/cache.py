@@ -21,7 +21,7 @@ Maker = Callable[[int], Mapping[str, np.ndarray]]
 _maker: Maker
 
 
-def fill(
+def fill_cache(
     folder: Path,
     name: str,
     count: int,
@@ -34,9 +34,9 @@ def fill(
     """`NAME-0000.npz` and so on in `folder`, `count` of them; what is missing is made.
 
     `make` is given the number of the case and must depend on nothing else but what `made_with`
-    tells (seed, voxel size …), which is kept beside the cases; it runs in `workers` processes of
-    one thread each (0: in this one). A file appears only when it is whole. Raises UsageError where
-    the folder holds cases that were made with anything else.
+    describes (seed, voxel size …), which is kept beside the cases; it runs in `workers` processes
+    of one thread each (0: in this one). A file appears only when it is whole. Raises UsageError
+    where the folder holds cases that were made with anything else.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _claim(folder, name, made_with)

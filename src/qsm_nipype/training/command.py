@@ -112,11 +112,11 @@ def _train_qsmgan(options: argparse.Namespace, cache: Path, device: torch.device
         task = qsmgan.AdversarialTask(train, held_out, plan, device, start=start)
         best = run(task, options.out / "wgan", plan)
         _finish(options, best, "wgan")
-    from qsm_nipype.models.qsmgan import trained
+    from qsm_nipype.models.qsmgan import load_network
     from qsm_nipype.models.weights import read
     from qsm_nipype.training.qsmgan_evaluation import write_table
 
-    generator = trained(read(options.out / "qsmgan.safetensors"))
+    generator = load_network(read(options.out / "qsmgan.safetensors"))
     write_table(
         options.out / "evaluation.csv", generator, held_out.volumes, noises=(0.0005, 0.002, 0.005)
     )

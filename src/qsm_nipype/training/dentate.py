@@ -18,7 +18,7 @@ from qsm_nipype.training import nnunet
 LOCALISER = nnunet.Stage(
     901,
     "Cerebellum",
-    {"cerebellum": data.HIND, "place of the dentate nuclei": data.PLACE},
+    {"cerebellum": data.CEREBELLUM, "place of the dentate nuclei": data.NUCLEI_PLACE},
     data.COARSE,
     (48, 56, 48),
     (8, 16, 32, 64),
@@ -65,7 +65,7 @@ def coarse_cases(cache: Path, count: int, seed: int, workers: int = 0) -> list[d
         whole, rng = data.read_case(path), np.random.default_rng([seed, number, 3])
         if number % 3:
             whole = data.with_dura(whole, rng)
-        cases += [whole, *(data.slab(whole, rng) for _ in range(data.SLABS))]
+        cases += [whole, *(data.cut_slab(whole, rng) for _ in range(data.SLABS))]
     return [replace(case, chi=case.chi.clip(-COARSE_LIMIT, COARSE_LIMIT)) for case in cases]
 
 

@@ -29,7 +29,7 @@ from qsm_nipype.simulation.head import Head, grid_affine
 from qsm_nipype.simulation.nuclei import paint_dentate
 from qsm_nipype.simulation.shapes import smooth_noise
 from qsm_nipype.simulation.tissue import random_contrast, tissue_maps
-from qsm_nipype.training.cache import fill
+from qsm_nipype.training.cache import fill_cache
 
 LEFT, RIGHT = 1, 2
 #: Field that is reconstructed around the nuclei, and the part of it that is kept (mm).
@@ -39,7 +39,7 @@ CENTRE = (0.0, -57.0, -34.5)
 #: Spacing of the localiser's heads (mm) and their extent in voxels.
 COARSE, WHOLE = 4.0, (46, 56, 46)
 #: The localiser's labels, and how far its place of the nuclei reaches around them (mm).
-HIND, PLACE, AROUND = 1, 2, 6.0
+CEREBELLUM, NUCLEI_PLACE, AROUND = 1, 2, 6.0
 #: Of each whole head: itself and so many slabs cut from it.
 SLABS = 2
 
@@ -62,11 +62,11 @@ class Conditions:
 
 
 #: The nuclei must be visible to be learned; the cerebellum is found on worse maps.
-NEAR = Conditions(
+FOR_NUCLEI = Conditions(
     (0.3, 3.0), (0.6, 1.8), (0.5, 1.5), (0.35, 0.6), 2.0,
     {"nltv": 0.5, "tv": 0.32, "whtv": 0.08, "tkd": 0.05, "l2": 0.05},
 )  # fmt: skip
-FAR = Conditions(
+FOR_CEREBELLUM = Conditions(
     (0.4, 8.0), (0.4, 2.0), (0.5, 2.0), (0.35, 0.9), 4.0, {"l2": 0.11, "tkd": 0.11, "tv": 0.25}
 )
 
@@ -135,7 +135,7 @@ def neighbourhood(seed: int, *, anatomy: str = "procedural") -> Case:
     centre = np.asarray(CENTRE) * 0.95
     shape = np.ceil(np.array(RECONSTRUCTED) / step).astype(int)
     head, sides, _ = person.paint(shape, grid_affine(shape, step, angles=angles, center=centre))
-    chi = reconstruct(head, sides, rng, NEAR)
+    chi = reconstruct(head, sides, rng, FOR_NUCLEI)
     middle = centre + rng.normal(0, 3, 3)
     target = grid_affine(KEPT, 1.0, angles=angles, center=middle)
     if np.allclose(step, 1):
@@ -162,25 +162,25 @@ def whole_head(seed: int, *, anatomy: str = "procedural") -> Case:
     )
     head, sides, hind = person.paint(shape, affine)
     cut = _cut_field_of_view(head, rng)
-    chi = reconstruct(cut, sides, rng, FAR)
+    chi = reconstruct(cut, sides, rng, FOR_CEREBELLUM)
     coarse = _halved(chi)
     seen = _halved((chi != 0).astype(np.float32)) > 0.3
     nuclei = (sides > 0) & cut.brain
     near = ndimage.distance_transform_edt(~nuclei, sampling=head.voxel_size) <= AROUND
-    labels = np.where(_halved(hind.astype(np.float32)) > 0.5, HIND, 0)
+    labels = np.where(_halved(hind.astype(np.float32)) > 0.5, CEREBELLUM, 0)
     if nuclei.any():
-        labels[(_halved((near & hind).astype(np.float32)) > 0.5) & (labels > 0)] = PLACE
+        labels[(_halved((near & hind).astype(np.float32)) > 0.5) & (labels > 0)] = NUCLEI_PLACE
     labels *= ndimage.binary_dilation(seen)
     return Case(coarse, labels.astype(np.uint8), COARSE)
 
 
-def slab(case: Case, rng: np.random.Generator) -> Case:
+def cut_slab(case: Case, rng: np.random.Generator) -> Case:
     """A part of a whole head as a smaller field of view shows it, cut below, above, or both.
 
     The cuts lie within 45 mm of the nuclei or, in a head without them, anywhere.
     """
     height = case.chi.shape[2]
-    nuclei = np.argwhere(case.labels == PLACE)
+    nuclei = np.argwhere(case.labels == NUCLEI_PLACE)
     about = nuclei[:, 2].mean() if len(nuclei) else rng.uniform(0.2, 0.8) * height
     reach = 45 / case.voxel_size
     kind = rng.choice(["below", "above", "both"])
@@ -340,7 +340,7 @@ def make_cache(folder: Path, kind: str, count: int, *, seed: int, workers: int =
         return vars(simulate(100_000 * seed + number, anatomy=anatomy))
 
     made_with = {"colin27": real}
-    return fill(
+    return fill_cache(
         *(folder, f"{kind}-{seed}", count, make),
         made_with=made_with,
         workers=workers,

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from qsm_nipype.training.cache import fill
+from qsm_nipype.training.cache import fill_cache
 
 #: Box of the anatomies, mm, from the top of the head to the neck, and its middle in the scanner.
 BOX = (192.0, 240.0, 216.0)
 CENTRE = (0.0, -12.0, -8.0)
 #: Distances are kept up to this many mm from the surface, in tenths of a mm.
-REACH = 12.7
+DISTANCE_LIMIT = 12.7
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _anatomy(
     slope = np.sqrt(sum(g**2 for g in np.gradient(total, voxel)))
     brain = ndimage.binary_fill_holes(brain)
     distance = ndimage.distance_transform_edt(~brain) - ndimage.distance_transform_edt(brain)
-    tenths = np.clip(10 * voxel * distance, -10 * REACH, 10 * REACH)
+    tenths = np.clip(10 * voxel * distance, -10 * DISTANCE_LIMIT, 10 * DISTANCE_LIMIT)
     if t1 is None:
         t1 = np.zeros(shape)
     return Anatomy(
@@ -124,4 +124,4 @@ def make_cache(
         return vars(procedural_anatomy(rng, voxel))
 
     made_with = {"seed": seed, "voxel": voxel, "colin27": templates is not None}
-    return fill(folder, "anatomy", count, make, made_with=made_with, workers=workers)
+    return fill_cache(folder, "anatomy", count, make, made_with=made_with, workers=workers)

@@ -18,7 +18,7 @@ from qsm_nipype.models.mask import NETWORK_VOXEL, NETWORK_WINDOW, MaskNet
 from qsm_nipype.training import losses
 from qsm_nipype.training.heads import Anatomy
 from qsm_nipype.training.loop import Average, Plan, to_device
-from qsm_nipype.training.qsmgan import descend, set_rate
+from qsm_nipype.training.qsmgan import set_rate, take_step
 from qsm_nipype.training.synthesis import example
 
 #: Smallest and largest voxel of a training image, mm.
@@ -70,7 +70,7 @@ class MaskTask:
         set_rate(self.optimizer, rate)
         self.network.train()
         loss = mask_loss(self._logits(self.network, images), truth)
-        descend(self.optimizer, self.network, loss)
+        take_step(self.optimizer, self.network, loss)
         return {"loss": loss.item(), "rate": rate}
 
     @torch.no_grad()

@@ -20,10 +20,10 @@ import SimpleITK as sitk  # noqa: N813  its own documentation's name
 import torch
 
 from qsm_nipype.errors import UsageError
-from qsm_nipype.models.torchvision import importable
+from qsm_nipype.models.torchvision import make_importable
 from qsm_nipype.system.files import atomic
 
-importable()
+make_importable()
 from batchgenerators.utilities.file_and_folder_operations import load_json, save_json  # noqa: E402
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (  # noqa: E402
     ExperimentPlanner,

@@ -15,12 +15,12 @@ from qsm_nipype.models.qsmgan import (
     OUTPUT_SCALE,
     Critic,
     Generator,
+    crop_middle,
     first_guesses,
-    middle,
     scale_field,
 )
 from qsm_nipype.training import losses
-from qsm_nipype.training.cache import fill
+from qsm_nipype.training.cache import fill_cache
 from qsm_nipype.training.loop import Average, Plan, to_device
 from qsm_nipype.training.sources import (
     B0_DIR,
@@ -81,7 +81,7 @@ def make_cache(
         }
 
     made_with = {"seed": seed, "edge": edge, "held_out": held_out, "colin27": anatomy is not None}
-    return fill(folder, "volume", count, make, made_with=made_with, workers=workers)
+    return fill_cache(folder, "volume", count, make, made_with=made_with, workers=workers)
 
 
 def disturbed(rng: np.random.Generator, clean: Sample, *, noise: float | None = None) -> Sample:
@@ -232,7 +232,7 @@ class UNetTask:
         set_rate(self.optimizer, rate)
         self.network.train()
         loss = regression_loss(self.network.argument(x, crop), target, weight)
-        descend(self.optimizer, self.network, loss)
+        take_step(self.optimizer, self.network, loss)
         return {"loss": loss.item(), "rate": rate}
 
     @torch.no_grad()
@@ -242,7 +242,7 @@ class UNetTask:
         for field, guesses, chi, mask in self.checks:
             (x,) = to_device(self.device, network_input(field, guesses))
             found = self.average.network.argument(x).cpu() / OUTPUT_SCALE
-            truth, inside = middle(chi, 8), middle(mask, 8)
+            truth, inside = crop_middle(chi, 8), crop_middle(mask, 8)
             error += float(((found - truth) * inside).square().sum())
             power += float((truth * inside).square().sum())
         return (error / power) ** 0.5
@@ -299,7 +299,7 @@ class AdversarialTask(UNetTask):
             score = self._update_critic(real, fake)
         l1 = regression_loss(argument, target, weight)
         adversarial = -self.critic(output * inside).mean()
-        descend(self.optimizer, self.network, l1 + ADVERSARIAL_WEIGHT * adversarial)
+        take_step(self.optimizer, self.network, l1 + ADVERSARIAL_WEIGHT * adversarial)
         return {
             "loss": l1.item(),
             "adversarial": adversarial.item(),
@@ -311,11 +311,11 @@ class AdversarialTask(UNetTask):
         mix = torch.rand(real.shape[0], device=real.device)
         distance = losses.critic_loss(self.critic(real), self.critic(fake))
         penalty = losses.gradient_penalty(self.critic, real, fake, mix)
-        descend(self.critic_optimizer, self.critic, distance + GRADIENT_PENALTY * penalty)
+        take_step(self.critic_optimizer, self.critic, distance + GRADIENT_PENALTY * penalty)
         return distance.item()
 
 
-def descend(optimizer: torch.optim.Optimizer, network: nn.Module, loss: Tensor) -> None:
+def take_step(optimizer: torch.optim.Optimizer, network: nn.Module, loss: Tensor) -> None:
     """One step of `optimizer` down the gradient of `loss`, its norm limited to 1."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -340,9 +340,9 @@ def network_input(field: Tensor, guesses: Tensor) -> Tensor:
 def prepare(batch: Batch, crop: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Field, first guesses, χ, mask in ppm → network input, 10 χ, weight of each voxel."""
     field, guesses, chi, mask = to_device(device, *batch)
-    weight = OUTSIDE + (1 - OUTSIDE) * middle(mask, crop)
+    weight = OUTSIDE + (1 - OUTSIDE) * crop_middle(mask, crop)
     x = network_input(field, guesses).contiguous(memory_format=torch.channels_last_3d)
-    return x, OUTPUT_SCALE * middle(chi, crop), weight
+    return x, OUTPUT_SCALE * crop_middle(chi, crop), weight
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -24,7 +24,7 @@ from qsm_nipype.models.rim import (
 )
 from qsm_nipype.training.cache import write
 from qsm_nipype.training.loop import Average, Plan, to_device
-from qsm_nipype.training.qsmgan import descend, set_rate
+from qsm_nipype.training.qsmgan import set_rate, take_step
 from qsm_nipype.training.rim_cohort import VOXEL, read_patient
 from qsm_nipype.training.rim_scores import average_precision, choose_threshold
 
@@ -153,7 +153,7 @@ def _augment(pair: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return pair * gains + offsets.astype(np.float32)
 
 
-def deal(patients: np.ndarray, labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
+def assign_folds(patients: np.ndarray, labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
     """The fold (0 …) of each lesion: whole patients, with like numbers of positives in each.
 
     Raises UsageError when there are fewer patients with positives than folds.
@@ -245,7 +245,7 @@ class RimTask:
             latent, labels = oversample(latent, labels)
         logits = self.network.classify(latent)
         loss = functional.binary_cross_entropy_with_logits(logits, labels)
-        descend(self._optimizer, self.network, loss)
+        take_step(self._optimizer, self.network, loss)
         return {"loss": float(loss.detach()), "rate": rate}
 
     def validate(self) -> float:
@@ -290,7 +290,7 @@ def inner_split(lesions: Lesions, rows: np.ndarray, seed: int) -> tuple[np.ndarr
     """Training and validation rows: a sixth of the patients validates."""
     patients, labels = lesions.patients[rows], lesions.labels[rows]
     with_rim = np.unique(patients[labels]).size
-    parts = deal(patients, labels, max(2, min(6, with_rim)), seed)
+    parts = assign_folds(patients, labels, max(2, min(6, with_rim)), seed)
     return rows[parts > 0], rows[parts == 0]
 
 

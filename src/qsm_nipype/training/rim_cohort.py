@@ -17,7 +17,7 @@ from qsm_nipype.core.inversion import Solution
 from qsm_nipype.core.inversion.harmonic import whtv
 from qsm_nipype.core.inversion.nonlinear import nltv
 from qsm_nipype.simulation.lesions import Region, lesion_region, rim_count
-from qsm_nipype.training.cache import fill
+from qsm_nipype.training.cache import fill_cache
 
 VOXEL = (1.0, 1.0, 1.0)
 #: multiples of this, modulo one, fill the unit interval evenly from the first few on
@@ -42,7 +42,7 @@ class Patient:
 def make_cohort(
     folder: Path, patients: int, *, seed: int = 0, rims: int | None = None, workers: int = 0
 ) -> None:
-    """Simulate `patients` regions into `folder`, `workers` at a time (see `cache.fill`).
+    """Simulate `patients` regions into `folder`, `workers` at a time (see `cache.fill_cache`).
 
     `rims` is the number of rim lesions in each (None: as in a clinical cohort, the patients
     spread evenly over the quantiles of `rim_count`, however many they are).
@@ -56,7 +56,7 @@ def make_cohort(
         print(f"patient {number + 1} of {patients}: {inside}", flush=True)
         return arrays_of(patient)
 
-    fill(
+    fill_cache(
         folder, "patient", patients, make, made_with={"seed": seed, "rims": rims}, workers=workers
     )
 

@@ -23,8 +23,8 @@ from qsm_nipype.training.rim import (
     Lesions,
     RimTask,
     Variant,
+    assign_folds,
     best_steps,
-    deal,
     inner_split,
     threshold_of,
 )
@@ -119,7 +119,9 @@ def cross_validate(
     The first `tested` lesions are the cohort; the others train in every fold.
     """
     folder = options.out / variant.name
-    place = deal(lesions.patients[:tested], lesions.labels[:tested], options.folds, options.seed)
+    place = assign_folds(
+        lesions.patients[:tested], lesions.labels[:tested], options.folds, options.seed
+    )
     more = np.arange(tested, lesions.labels.size)
     found = []
     for number in range(options.folds):

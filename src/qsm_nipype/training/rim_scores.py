@@ -1,4 +1,4 @@
-"""How well a rare finding is told from the rest: ROC, precision–recall, counts per patient.
+"""How well a rare finding is separated from the rest: ROC, precision–recall, counts per patient.
 
 Plain functions of arrays: `labels` (bool or 0/1) and `scores` (higher means more likely), one for
 each lesion. Ties are handled as one step, so that the order of equal scores does not matter.
