@@ -22,14 +22,8 @@ def gradient(x: Tensor, voxel_size: Sequence[float], *, out: Tensor | None = Non
     """
     if out is None:
         out = x.new_empty((3, *x.shape))
-    for axis, step in enumerate(voxel_size):
-        n = x.shape[axis]
-        head, tail = x.narrow(axis, 0, n - 1), x.narrow(axis, 1, n - 1)
-        torch.sub(tail, head, out=out[axis].narrow(axis, 0, n - 1))
-        first, last = x.narrow(axis, 0, 1), x.narrow(axis, n - 1, 1)
-        torch.sub(first, last, out=out[axis].narrow(axis, n - 1, 1))
-        if float(step) != 1.0:
-            out[axis].div_(float(step))
+    for axis in range(3):
+        _difference(x, axis, voxel_size, out=out[axis])
     return out
 
 
@@ -73,28 +67,47 @@ def shrink_vector(v: Tensor, threshold: float | Tensor) -> Tensor:
 
 def symmetric_gradient(w: Tensor, voxel_size: Sequence[float]) -> Tensor:
     """ℰw = ½(∇w + ∇wᵀ) of `w` (3, X, Y, Z): (6, X, Y, Z) in the order xx, yy, zz, xy, xz, yz."""
-    out = w.new_empty((6, *w.shape[1:]))
+    out, other = w.new_empty((6, *w.shape[1:])), torch.empty_like(w[0])
     for a in range(3):
-        out[a] = _difference(w[a], a, voxel_size)
+        _difference(w[a], a, voxel_size, out=out[a])
     for n, (a, b) in enumerate(_PAIRS, start=3):
-        out[n] = _difference(w[a], b, voxel_size).add_(_difference(w[b], a, voxel_size)).mul_(0.5)
+        _difference(w[a], b, voxel_size, out=out[n])
+        out[n].add_(_difference(w[b], a, voxel_size, out=other)).mul_(0.5)
     return out
 
 
 def symmetric_divergence(q: Tensor, voxel_size: Sequence[float]) -> Tensor:
     """Negative adjoint of `symmetric_gradient` in the inner product of symmetric tensors."""
-    out = q.new_empty((3, *q.shape[1:]))
+    out, other = q.new_empty((3, *q.shape[1:])), torch.empty_like(q[0])
     for a in range(3):
-        out[a] = _difference_adjoint(q[a], a, voxel_size)
+        _backward_difference(q[a], a, voxel_size, out=out[a])
     for n, (a, b) in enumerate(_PAIRS, start=3):
-        out[a].add_(_difference_adjoint(q[n], b, voxel_size))
-        out[b].add_(_difference_adjoint(q[n], a, voxel_size))
+        out[a].add_(_backward_difference(q[n], b, voxel_size, out=other))
+        out[b].add_(_backward_difference(q[n], a, voxel_size, out=other))
     return out
 
 
-def _difference(x: Tensor, axis: int, voxel_size: Sequence[float]) -> Tensor:
-    return x.roll(-1, axis).sub_(x).div_(voxel_size[axis])
+def _difference(x: Tensor, axis: int, voxel_size: Sequence[float], *, out: Tensor) -> Tensor:
+    """Periodic forward difference along `axis` per mm."""
+    n = x.shape[axis]
+    head, tail = x.narrow(axis, 0, n - 1), x.narrow(axis, 1, n - 1)
+    torch.sub(tail, head, out=out.narrow(axis, 0, n - 1))
+    first, last = x.narrow(axis, 0, 1), x.narrow(axis, n - 1, 1)
+    torch.sub(first, last, out=out.narrow(axis, n - 1, 1))
+    return _per_step(out, voxel_size[axis])
 
 
-def _difference_adjoint(x: Tensor, axis: int, voxel_size: Sequence[float]) -> Tensor:
-    return (x - x.roll(1, axis)).div_(voxel_size[axis])
+def _backward_difference(
+    x: Tensor, axis: int, voxel_size: Sequence[float], *, out: Tensor
+) -> Tensor:
+    """Periodic backward difference along `axis` per mm: minus the adjoint of `_difference`."""
+    n = x.shape[axis]
+    head, tail = x.narrow(axis, 0, n - 1), x.narrow(axis, 1, n - 1)
+    torch.sub(tail, head, out=out.narrow(axis, 1, n - 1))
+    first, last = x.narrow(axis, 0, 1), x.narrow(axis, n - 1, 1)
+    torch.sub(first, last, out=out.narrow(axis, 0, 1))
+    return _per_step(out, voxel_size[axis])
+
+
+def _per_step(x: Tensor, step: float) -> Tensor:
+    return x if float(step) == 1.0 else x.div_(float(step))
