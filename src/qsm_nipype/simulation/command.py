@@ -10,12 +10,14 @@ import numpy as np
 
 from qsm_nipype.errors import UsageError
 from qsm_nipype.simulation.dataset import (
+    PHASES,
     forget_scans,
     write_description,
     write_participants,
     write_scan,
 )
 from qsm_nipype.simulation.heads import ANATOMIES
+from qsm_nipype.simulation.scanner.effects import EFFECTS, SCANNERS, chosen
 from qsm_nipype.simulation.signal import Protocol
 from qsm_nipype.simulation.subject import simulate_subject
 
@@ -40,6 +42,7 @@ def main(argv: Sequence[str]) -> int:
         bipolar=options.bipolar,
         angles=tuple(options.angles),
         contrasts=tuple(options.contrasts),
+        effects=chosen(options.scanner, options.effects, options.without),
     )
     shape = tuple(2 * int(np.ceil(f / options.voxel_size / 2)) for f in FIELD_OF_VIEW)
     write_description(options.out)
@@ -97,7 +100,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--angles", type=float, nargs=3, default=(0.0, 0.0, 0.0), metavar=("X", "Y", "Z"),
         help="tilt of the slab in degrees about x, y, z")  # fmt: skip
     add("--bipolar", type=float, default=0.0, help="alternating readout phase in rad")
-    add("--phase", choices=["rad", "int16"], default="rad", help="how phase is stored")
+    add("--scanner", choices=sorted(SCANNERS), default="clean",
+        help="realistic: with every effect of docs/simulation.md")  # fmt: skip
+    add("--effects", nargs="+", choices=list(EFFECTS), default=(), help="only these effects")
+    add("--without", nargs="+", choices=list(EFFECTS), default=(), help="all but these effects")
+    add("--phase", choices=sorted(PHASES), default="rad",
+        help="how phase is stored: rad (float), int16 or siemens, ge, philips")  # fmt: skip
     add("--pathology", action="store_true", help="add random bleeds, calcifications and lesions")
     add("--contrasts", nargs="+", choices=["T1w", "FLAIR"], default=(), help="further images")
     add("--overwrite", action="store_true", help="replace the simulated dataset in OUT")

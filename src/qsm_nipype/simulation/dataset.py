@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import nibabel as nib
@@ -15,9 +16,14 @@ from qsm_nipype import __version__
 from qsm_nipype.core import GYROMAGNETIC_RATIO
 from qsm_nipype.errors import UsageError
 from qsm_nipype.simulation import labels as lab
+from qsm_nipype.simulation.scanner.storage import Stored, ge, philips, radians, siemens
 from qsm_nipype.simulation.signal import Scan
 
 TRUTH = "derivatives/truth"
+#: how phase can be stored; "int16" is the name that Siemens' integers had first
+PHASES = MappingProxyType(
+    {"rad": radians, "int16": siemens, "siemens": siemens, "ge": ge, "philips": philips}
+)
 _NAME = "Simulated heads for quantitative susceptibility mapping"
 _README = """SIMULATED data: no human being was scanned.
 
@@ -108,9 +114,10 @@ def write_scan(
 ) -> Path:
     """Write the echoes of `scan`, and its truth under `derivatives/truth`.
 
-    `phase` "rad" stores float32 radians; "int16" stores −4096 … 4094 like a Siemens scanner
-    (Units arbitrary). `scan.extra` adds images named by suffix ("FLAIR", "T1w"). Returns the anat
-    folder. Raises ValueError for uncombined coils.
+    `phase` is one of `PHASES`: "rad" stores float32 radians, the others a vendor's integers
+    (Siemens, General Electric: Units arbitrary; Philips: slope and intercept that make rad).
+    `scan.extra` adds images named by suffix ("FLAIR", "T1w"). Returns the anat folder. Raises
+    ValueError for uncombined coils.
     """
     if scan.magnitude.ndim != 4:
         raise ValueError("combine the coils before writing a dataset")
@@ -124,8 +131,10 @@ def write_scan(
         sidecar = _sidecar(scan, number, echo_time)
         magnitude = scan.magnitude[..., number] * scale
         _image(Path(f"{name}_part-mag_MEGRE"), magnitude, scan, {**sidecar, "Units": "arbitrary"})
-        stored, units = _stored_phase(scan.phase[..., number], phase)
-        _image(Path(f"{name}_part-phase_MEGRE"), stored, scan, {**sidecar, "Units": units})
+        stored = _stored_phase(scan.phase[..., number], phase)
+        known = {**sidecar, "Units": stored.units}
+        scaling = (stored.slope, stored.intercept)
+        _image(Path(f"{name}_part-phase_MEGRE"), stored.values, scan, known, scaling)
     common = {"MagneticFieldStrength": scan.protocol.b0, "Manufacturer": "Simulated"}
     for suffix, image in scan.extra.items():
         level = 1000.0 / max(float(np.percentile(image, 99.5)), 1e-12)
@@ -150,13 +159,10 @@ def _sidecar(scan: Scan, number: int, echo_time: float) -> dict[str, Any]:
     }
 
 
-def _stored_phase(phase: np.ndarray, kind: str) -> tuple[np.ndarray, str]:
-    if kind == "rad":
-        return phase.astype(np.float32), "rad"
-    if kind == "int16":
-        steps = 2 * np.clip(np.round(phase / np.pi * 2048), -2048, 2047)
-        return steps.astype(np.int16), "arbitrary"
-    raise ValueError(f"phase is stored as 'rad' or 'int16', not '{kind}'")
+def _stored_phase(phase: np.ndarray, kind: str) -> Stored:
+    if kind not in PHASES:
+        raise ValueError(f"phase is stored as one of {', '.join(PHASES)}, not '{kind}'")
+    return PHASES[kind](phase)
 
 
 def _write_truth(folder: Path, stem: str, scan: Scan) -> None:
@@ -177,12 +183,20 @@ def _write_truth(folder: Path, stem: str, scan: Scan) -> None:
         _image(Path(f"{name}_label-lesion_mask"), lesion, scan, {"Type": "Lesion"})
 
 
-def _image(stem: Path, data: np.ndarray, scan: Scan, sidecar: Mapping[str, Any]) -> None:
+def _image(
+    stem: Path,
+    data: np.ndarray,
+    scan: Scan,
+    sidecar: Mapping[str, Any],
+    scaling: tuple[float, float] = (1.0, 0.0),
+) -> None:
     kept = data if data.dtype in (np.uint8, np.int16) else data.astype(np.float32)
     image = nib.Nifti1Image(kept, scan.affine)
     image.header.set_xyzt_units("mm", "sec")
     image.set_sform(scan.affine, code=1)
     image.set_qform(scan.affine, code=1)
+    if scaling != (1.0, 0.0):
+        image.header.set_slope_inter(*scaling)
     nib.save(image, f"{stem}.nii.gz")
     _json(Path(f"{stem}.json"), sidecar)
 

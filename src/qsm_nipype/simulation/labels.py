@@ -11,7 +11,7 @@ CAUDATE, PALLIDUM, PUTAMEN, RED_NUCLEUS, DENTATE, SUBSTANTIA_NIGRA, THALAMUS = r
 WHITE_MATTER, GREY_MATTER, CSF, VEIN = 8, 9, 10, 11
 BONE, SINUS_AIR, MUSCLE, CALCIFICATION = 13, 14, 15, 16
 HAEMORRHAGE, MICROBLEED, LESION, LESION_RIM, CHOROID_PLEXUS = 17, 18, 19, 20, 21
-MARROW, FAT, SKIN, VITREOUS, LENS = 30, 31, 32, 33, 34
+MARROW, FAT, SKIN, VITREOUS, LENS, DURA, ARTERY = 30, 31, 32, 33, 34, 35, 36
 
 #: label → (abbreviation, name)
 LABELS: dict[int, tuple[str, str]] = {
@@ -41,6 +41,8 @@ LABELS: dict[int, tuple[str, str]] = {
     SKIN: ("SK", "skin"),
     VITREOUS: ("VI", "vitreous body of the eye"),
     LENS: ("LE", "lens of the eye"),
+    DURA: ("DM", "dura mater"),
+    ARTERY: ("AR", "large artery"),
 }
 
 #: labels where air is: no signal, strongly paramagnetic against tissue

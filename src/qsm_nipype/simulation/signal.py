@@ -27,6 +27,7 @@ class Protocol:
     gradients of alternating sign leave (rad across the field of view). `coils` > 0 returns the
     uncombined images of that many receivers. `shim` is the order of the harmonic shim. `angles`
     (degrees about x, y, z) tilt the slab; `contrasts` are "T1w" and "FLAIR" images of the session.
+    `effects` are those of a real scanner (`scanner.effects.EFFECTS`); none makes the clean one.
     """
 
     b0: float = 3.0
@@ -42,6 +43,7 @@ class Protocol:
     coils: int = 0
     angles: tuple[float, float, float] = (0.0, 0.0, 0.0)
     contrasts: tuple[str, ...] = ()
+    effects: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -150,11 +152,11 @@ def acquire(head: Head, tissue: Tissue, protocol: Protocol, rng: np.random.Gener
     truth = fields(head, tissue.chi, shim=protocol.shim)
     receive_rng, noise_rng = rng.spawn(2)
     signal = ideal_signal(head, tissue, truth.total, protocol)
-    receivers = _receivers(head, protocol, receive_rng)
+    sensitivity = receivers(head, protocol, receive_rng)
     if protocol.coils:
-        signal = signal[..., None] * receivers[..., None, :]
+        signal = signal[..., None] * sensitivity[..., None, :]
     else:
-        signal *= receivers
+        signal *= sensitivity
     white = head.labels == lab.WHITE_MATTER
     if protocol.snr is not None and white.any():
         level = float(signal[white][:, 0].abs().mean()) / protocol.snr
@@ -169,9 +171,9 @@ def ideal_signal(
     """Complex signal `(X, Y, Z, E)` before the receiver: steady state, decay, phase, dephasing."""
     omega = 2 * math.pi * GYROMAGNETIC_RATIO * protocol.b0  # rad/s per ppm
     start = torch.from_numpy(steady_state(tissue, protocol))
-    r2star = torch.from_numpy(tissue.r2star * _rate_scale(protocol.b0))
+    r2star = torch.from_numpy(tissue.r2star * rate_scale(protocol.b0))
     shift = torch.from_numpy(total) * omega
-    slopes = _slopes(total, omega) if protocol.dephasing else []
+    slopes = phase_slopes(total, omega) if protocol.dephasing else []
     fat = torch.from_numpy(tissue.fat)
     echoes = []
     for number, te in enumerate(protocol.echo_times):
@@ -185,19 +187,23 @@ def ideal_signal(
     return torch.stack(echoes, dim=-1)
 
 
-def steady_state(tissue: Tissue, protocol: Protocol) -> np.ndarray:
-    """Magnitude of the spoiled steady state (Ernst)."""
+def steady_state(
+    tissue: Tissue, protocol: Protocol, transmit: np.ndarray | None = None
+) -> np.ndarray:
+    """Magnitude of the spoiled steady state (Ernst); `transmit` multiplies the flip angle."""
     e1 = np.exp(-protocol.repetition_time * tissue.r1 * (3.0 / protocol.b0) ** 0.35)
     alpha = np.deg2rad(protocol.flip_angle)
+    if transmit is not None:
+        alpha = alpha * transmit
     return (tissue.m0 * np.sin(alpha) * (1 - e1) / (1 - np.cos(alpha) * e1)).astype(np.float32)
 
 
-def _rate_scale(b0: float) -> np.float32:
+def rate_scale(b0: float) -> np.float32:
     """R2* grows with B0: about 40 % of it at 3 T does not."""
     return np.float32(0.4 + 0.6 * b0 / 3.0)
 
 
-def _slopes(total: np.ndarray, omega: float) -> list[torch.Tensor]:
+def phase_slopes(total: np.ndarray, omega: float) -> list[torch.Tensor]:
     """Phase rate across one voxel along each axis (rad/s)."""
     volume = torch.from_numpy(total) * omega
     return list(torch.gradient(volume))
@@ -208,7 +214,7 @@ def _readout_phase(head: Head, across: float) -> torch.Tensor:
     return (ramp + 0.15) * across
 
 
-def _receivers(head: Head, protocol: Protocol, rng: np.random.Generator) -> torch.Tensor:
+def receivers(head: Head, protocol: Protocol, rng: np.random.Generator) -> torch.Tensor:
     """Complex smooth sensitivity `(X, Y, Z, 1)` of the combined coil, or `(X, Y, Z, C)`."""
     x, y, z = (
         torch.linspace(-1, 1, n).view(view)

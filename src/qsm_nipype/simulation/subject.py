@@ -10,6 +10,9 @@ from qsm_nipype.simulation import heads
 from qsm_nipype.simulation.contrast import flair, t1w
 from qsm_nipype.simulation.head import Head
 from qsm_nipype.simulation.pathology import random_pathology
+from qsm_nipype.simulation.scanner.acquire import acquire_realistic
+from qsm_nipype.simulation.scanner.finer import split
+from qsm_nipype.simulation.scanner.surroundings import with_surroundings
 from qsm_nipype.simulation.signal import Protocol, Scan, acquire
 from qsm_nipype.simulation.tissue import average_contrast, random_contrast, tissue_maps
 
@@ -52,14 +55,22 @@ def simulate_subject(
     """
     person, contrast, texture, scanner, disease, other = np.random.default_rng(seed).spawn(6)
     protocol = protocol or Protocol()
+    finer = "finer" in protocol.effects
     if head is None:
+        if finer:
+            shape, voxel_size = tuple(2 * n for n in shape), voxel_size / 2  # type: ignore[assignment]
         head = heads.ANATOMIES[anatomy](person, shape, voxel_size, angles=protocol.angles)
+    elif finer:
+        head = split(head)
     if pathology:
         head, _ = random_pathology(head, disease)
+    if "surroundings" in protocol.effects:
+        head = with_surroundings(head, np.random.default_rng([seed, 1]))
     table = random_contrast(contrast) if vary_contrast else average_contrast()
     tissue = tissue_maps(head, texture, contrast=table)
-    scan = acquire(head, tissue, protocol, scanner)
+    scan = (acquire_realistic if protocol.effects else acquire)(head, tissue, protocol, scanner)
     images = {"T1w": t1w, "FLAIR": flair}
     return replace(
-        scan, extra={name: images[name](head, tissue, other) for name in protocol.contrasts}
+        scan,
+        extra={name: images[name](scan.head, scan.tissue, other) for name in protocol.contrasts},
     )

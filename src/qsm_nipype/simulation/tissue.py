@@ -47,6 +47,11 @@ PROPERTIES: dict[int, tuple[float, float, float, float, float]] = {
     lab.VITREOUS: (0.0, 1.0, 0.24, 3.0, 1.0),
     lab.LENS: (0.0, 0.60, 0.9, 45.0, 30.0),
 }
+#: what only the realistic scanner's surroundings hold; no person's jitter is drawn for it
+SURROUNDINGS: dict[int, tuple[float, float, float, float, float]] = {
+    lab.DURA: (0.0, 0.55, 1.1, 90.0, 60.0),
+    lab.ARTERY: (-0.03, 1.4, 0.65, 22.0, 8.0),  # oxygenated; bright by inflow
+}
 #: 1/s of R2* per ppm of susceptibility at 3 T
 RELAXIVITY = 100.0
 #: relative SD of χ between people, by label: iron differs most
@@ -119,7 +124,7 @@ def tissue_maps(
     `texture` scales the variation within a label; `blur` is the SD (voxels) of the smoothing
     that stands for partial volume.
     """
-    contrast = contrast or PROPERTIES
+    contrast = {**SURROUNDINGS, **(contrast or PROPERTIES)}
     lut = np.zeros((6, 256), dtype=np.float32)
     for label, values in contrast.items():
         lut[:5, label] = values
