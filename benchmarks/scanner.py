@@ -37,7 +37,7 @@ from qsm_nipype.simulation.subject import simulate_subject
 
 #: background removal and inversion; the first is what a user gets who chooses nothing
 CHAINS = (
-    (Settings.background, Settings.inversion),
+    (Settings.background, Settings.inversion[0]),
     ("lbv_tfi", "tv"),
     ("lbv_tfi", "medi"),
     ("vsharp", "tkd"),
