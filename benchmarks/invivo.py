@@ -28,9 +28,9 @@ import torch
 from scipy import ndimage
 
 from qsm_nipype import methods
-from qsm_nipype.interfaces.base import accepted, resolve
-from qsm_nipype.interfaces.volume import load
+from qsm_nipype.methods import accepted, resolve
 from qsm_nipype.simulation.reader_scores import streaks
+from qsm_nipype.volume import load
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -26,12 +26,12 @@ import torch
 from chains import front_end
 
 from qsm_nipype import methods
-from qsm_nipype.evaluation import score_chi
-from qsm_nipype.interfaces.base import accepted, resolve
+from qsm_nipype.methods import accepted, resolve
 from qsm_nipype.settings import Settings
 from qsm_nipype.simulation.cut import cut_field
 from qsm_nipype.simulation.reader_scores import reader_scores
 from qsm_nipype.simulation.scanner.effects import EFFECTS
+from qsm_nipype.simulation.scores import score_chi
 from qsm_nipype.simulation.signal import Protocol
 from qsm_nipype.simulation.subject import simulate_subject
 

@@ -20,7 +20,7 @@ from qsm_nipype.simulation.head import Head
 #: seconds for the whole k-space
 DURATION = 420.0
 #: ppm of the breathing field in the brain's middle (1 Hz at 3 T, 2.4 at 7 T) [VanDeMoortele2002]_
-#: [Raj2001]_, seconds of one breath, and mm over which it falls to 1/e away from the lungs
+#: [Raj2000]_, seconds of one breath, and mm over which it falls to 1/e away from the lungs
 BREATHING, BREATH, FALL = 0.008, 4.0, 80.0
 #: ppm that the field drifts from first to last line (2.5 Hz at 3 T), SD of the eddy-current phase
 #: of each echo in rad: its mean, and from end to end of each axis

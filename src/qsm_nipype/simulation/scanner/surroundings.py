@@ -28,7 +28,7 @@ def with_surroundings(head: Head, rng: np.random.Generator) -> Head:
     """`head` with more of what surrounds a brain; the brain's own tissue and mask stay.
 
     Fat fills both orbits; half of the thin bone between air sinuses and the skull's base is
-    open (dehiscences of tegmen and sphenoid are common [Lloyd2010]_); veins of the cavernous
+    open (dehiscences of tegmen and sphenoid are common [Lloyd2008]_); veins of the cavernous
     sinus and the basilar plexus lie in a fifth of the base; dura lines the skull; arteries run
     through the basal cisterns.
     """
