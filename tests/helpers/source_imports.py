@@ -78,11 +78,17 @@ def _module_in(name: str) -> str:
 
 
 def reached_from(start: set[str]) -> set[str]:
-    """Modules of the package that importing, and calling, those of `start` can load."""
+    """Modules of the package that importing, and calling, those of `start` can load.
+
+    What the package itself offers by name (`qsm_nipype.reconstruct`) is loaded by who asks for it,
+    not by who reads the version there.
+    """
     reached, waiting = set(), set(start)
     while waiting:
         module = waiting.pop()
         reached.add(module)
+        if module == PACKAGE:
+            continue
         own = {i.imported for i in imports_of(module) if i.imported.startswith(PACKAGE)}
         waiting |= {name for name in own if name in modules()} - reached
     return reached

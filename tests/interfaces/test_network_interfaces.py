@@ -136,7 +136,7 @@ def test_deepbet_returns_to_the_geometry_of_the_input(case, monkeypatch):
 
 def test_the_mask_does_not_depend_on_the_stored_orientation(case, monkeypatch):
     """Turned and mirrored storage of anisotropic voxels gives the same voxels of the body."""
-    monkeypatch.setattr(mask, "trained", lambda weights: (_Brightness(), 2.0))
+    monkeypatch.setattr(mask, "load_network", lambda weights: (_Brightness(), 2.0))
     rng = np.random.default_rng(1)
     image = rng.random((24, 20, 30)).astype(np.float32)
     image[5:19, 5:15, 3:24] += 8

@@ -8,7 +8,7 @@ import pytest
 from qsm_nipype.models import registry
 from qsm_nipype.models.dentate import segment
 from qsm_nipype.simulation.head import grid_affine
-from qsm_nipype.training.dentate_data import NEAR, Person, reconstruct
+from qsm_nipype.training.dentate_data import FOR_NUCLEI, Person, reconstruct
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def head():
     affine = grid_affine(shape, step, center=(0.0, -14.0, 2.0))
     painted, truth, _ = Person(987_654, "procedural").paint(shape, affine)
     chi = reconstruct(
-        painted, truth, np.random.default_rng(3), replace(NEAR, inversions={"tv": 1})
+        painted, truth, np.random.default_rng(3), replace(FOR_NUCLEI, inversions={"tv": 1})
     )
     return chi, chi != 0, truth, (step,) * 3
 
