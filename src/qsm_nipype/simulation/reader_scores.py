@@ -116,7 +116,8 @@ def nuclei_line(
     ]
     if len(pairs) < 2:
         return {"slope": float("nan"), "intercept": float("nan")}
-    slope, intercept = np.polyfit(*zip(*pairs, strict=True), 1)
+    true, found = np.array(pairs).T
+    slope, intercept = np.polyfit(true, found, 1)
     return {"slope": float(slope), "intercept": float(intercept)}
 
 

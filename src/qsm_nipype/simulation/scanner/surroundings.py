@@ -51,9 +51,9 @@ def _fill_orbits(labels: np.ndarray, head: Head) -> None:
     eye = labels == lab.VITREOUS
     if not eye.any():
         return
-    box = crop(eye)
     margin = [int(np.ceil(14 / s)) for s in head.voxel_size]
-    box = tuple(slice(max(s.start - m, 0), s.stop + m) for s, m in zip(box, margin, strict=True))
+    around = zip(crop(eye), margin, strict=True)
+    box = tuple(slice(max(s.start - m, 0), s.stop + m) for s, m in around)
     sub = labels[box]
     near = distance_transform_edt(sub != lab.VITREOUS, sampling=head.voxel_size) < 9
     muscle = distance_transform_edt(sub != lab.VITREOUS, sampling=head.voxel_size) < 1.2
