@@ -170,6 +170,12 @@ def test_the_region_is_zero_and_reaches_medi(known, maps):
     for kind in ("region", "csf"):
         chi = chain.set_reference(maps.inverted, mask, kind=kind, region=region).chi
         assert abs(float(chi[region].mean())) < 1e-5
+    inner = {"reference.region": {"erosion": 1}}
+    found = [
+        chain.set_reference(maps.inverted, mask, kind="region", region=region, parameters=p)
+        for p in ({}, inner)
+    ]
+    assert found[1].voxels < found[0].voxels
 
 
 def test_the_second_stage_leaves_the_strong_source_out_and_fills_it_in():
@@ -189,6 +195,11 @@ def test_the_second_stage_leaves_the_strong_source_out_and_fills_it_in():
     assert not kept[chi > 0].any() and torch.all(found[kept] == 0.25)
     assert torch.allclose(found[chi > 0], torch.tensor(1.25))
     assert chain.add_second_stage(chain.Inverted(chi, trimmed), trimmed, make, SCAN) is chi
+    chain.add_second_stage(
+        chain.Inverted(chi, trimmed), trimmed, make, SCAN, threshold=0.5,
+        parameters={"two_stage.robust": {"margin": 0.0}},
+    )  # fmt: skip
+    assert seen[1].sum() > kept.sum()  # nothing left out around the source
 
 
 @pytest.mark.parametrize("name", methods.names("unwrapping"))

@@ -211,8 +211,8 @@ def reconstruct(  # noqa: PLR0913  every choice is named, as on the command line
         weights=weights,
     )
     first = make(trimmed)
-    chi = add_second_stage(first, trimmed, make, scan, threshold=two_stage)
-    referenced = set_reference(chi, first.mask, kind=reference, region=zero)
+    chi = add_second_stage(first, trimmed, make, scan, threshold=two_stage, parameters=parameters)
+    referenced = set_reference(chi, first.mask, kind=reference, region=zero, parameters=parameters)
     return Maps(
         phase=removed.phase,
         unwrapped=unwrapped.phase,
@@ -580,6 +580,7 @@ def add_second_stage(
     scan: ScanParameters,
     *,
     threshold: float = Settings.two_stage,
+    parameters: Parameters = _NONE,
 ) -> Tensor:
     """χ (ppm) made again without the sources above `threshold` ppm of `first`, then filled in.
 
@@ -589,8 +590,9 @@ def add_second_stage(
     _check_threshold(threshold)
     if threshold == 0:
         return first.chi
+    own = parameters.get("two_stage.robust", {})
     kept = two_stages.without_strong_sources(
-        first.chi, trimmed, scan.voxel_size, threshold=threshold
+        first.chi, trimmed, scan.voxel_size, **{**own, "threshold": threshold}
     )
     robust = make(kept)
     return two_stages.join_stages(robust.chi, robust.mask, first.chi, first.mask)
@@ -602,12 +604,15 @@ def set_reference(
     *,
     kind: str = Settings.reference,
     region: Tensor | None = None,
+    parameters: Parameters = _NONE,
 ) -> Referenced:
     """χ (ppm) less its mean over the `kind` of reference, zero outside `mask` (bool).
 
     `region` (bool) is the mask of "csf" or "region". Raises DataError.
     """
     try:
-        return reference(chi, mask, kind=kind, region=region)
+        return reference(
+            chi, mask, kind=kind, region=region, **parameters.get(f"reference.{kind}", {})
+        )
     except ValueError as exc:
         raise DataError(f"reference: {exc}; give another region, or refer to the brain") from exc

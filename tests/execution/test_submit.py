@@ -9,7 +9,7 @@ import pytest
 
 from qsm_nipype.errors import UsageError
 from qsm_nipype.execution import state, status
-from qsm_nipype.execution.submit import Submission, submit, task_arguments
+from qsm_nipype.execution.submit import Submission, submit
 
 TASK = """
 import json, os, sys
@@ -170,30 +170,6 @@ def test_nothing_missing_is_nothing_submitted(no_slurm, tmp_path, capsys):
     state.write(tmp_path, "sub-01", "done", settings="v1")
     assert submit(request(tmp_path, participants=("01",))) == []
     assert "Nothing is left to submit" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("line", "kept"),
-    [
-        ("in out participant --submit slurm --fast", "in out participant --fast"),
-        ("in out participant --submit=slurm --dry-run", "in out participant"),
-        (
-            "in out participant --participant-label 01 02 --nprocs 2",
-            "in out participant --nprocs 2",
-        ),
-        ("--array-size 4 in out participant --container x.sif", "in out participant"),
-        ("in out participant --participant-label=01 --low-mem", "in out participant --low-mem"),
-        ("in out participant --sbatch-args --account=a --fast", "in out participant --fast"),
-        ("in out participant --sbatch-args=--account=a --fast", "in out participant --fast"),
-        ("in out participant --sbatch-args --dry-run --fast", "in out participant --fast"),
-        ("in out participant --sbatch-args --plugin --fast", "in out participant --fast"),
-    ],
-)
-def test_tasks_do_not_get_the_options_of_the_submission(line, kept):
-    assert task_arguments(line.split()) == kept.split()
-
-
-# ---- with SLURM ------------------------------------------------------------------------------
 
 
 def statuses(out):

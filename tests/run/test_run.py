@@ -8,6 +8,8 @@ from types import MappingProxyType, SimpleNamespace
 import pytest
 import torch
 
+from qsm_nipype import cli
+from qsm_nipype import settings as configuration
 from qsm_nipype.dataset.acquisitions import Refusal
 from qsm_nipype.errors import UsageError
 from qsm_nipype.execution import resources, state
@@ -70,6 +72,26 @@ def test_a_container_sees_every_path_of_the_command_line(tmp_path):
     chosen = replace(chosen, derivatives=masks, bids_filter_file=tmp_path / "filter.json")
     chosen.bids_filter_file.touch()
     assert submit.binds(chosen) == (*own, tmp_path / "filter.json", elsewhere)
+
+
+def test_a_job_makes_the_choices_of_its_submission(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = ["bids", "out", "participant", "--submit", "slurm", "--plugin", "SLURM"]
+    line += ["--participant-label", "01", "--inversion", "tv,rts", "--mask", "quality&net:fill"]
+    line += ["--set", "inversion.tv.regularization=4e-4", "--two-stage", "0.3", "-w", "w"]
+    line += ["--weights", "mask=net.safetensors", "-d", "masks=own", "--device", "cpu"]
+    given = cli.parse(line)
+    file = tmp_path / "settings.yml"
+    file.write_text(configuration.to_yaml(submit._of_task(given)))
+    expected = configuration.science(configuration.with_absolute_paths(given))
+    monkeypatch.chdir("/")  # a job starts wherever SLURM puts it
+    places = [str(given.bids_dir), str(given.output_dir), "participant"]
+    job = cli.parse([*places, "--config-file", str(file), "--participant-label", "01"])
+    assert (job.plugin, job.submit, job.device, job.work_dir) == (
+        Settings.plugin, None, "cpu", tmp_path / "w",
+    )  # fmt: skip
+    assert configuration.science(job) == expected
+    assert job.derivatives == {"masks": str(tmp_path / "own")}
 
 
 @pytest.mark.parametrize("cuda", [None, "12.8"])

@@ -19,16 +19,6 @@ from qsm_nipype.execution import scheduler, state
 from qsm_nipype.execution.scheduler import RefusedError
 from qsm_nipype.execution.status import Report, survey
 
-OWN_OPTIONS = {  # of the submission, with how many values follow; None: all up to the next option
-    "--submit": 1,
-    "--array-size": 1,
-    "--sbatch-args": 1,
-    "--container": 1,
-    "--dry-run": 0,
-    "--plugin": 1,
-    "--participant-label": None,
-    "--participant_label": None,
-}
 DEFAULT_ARRAY_LIMIT = 1001  # SLURM's own default of MaxArraySize
 MAX_RESTARTS = 3  # of a task whose machine failed
 
@@ -86,24 +76,6 @@ def submit(request: Submission, *, dry_run: bool = False) -> list[str]:
             print(f"# {command}\n{script.text}")
         return []
     return _submit_all(request, scripts)
-
-
-def task_arguments(argv: Sequence[str]) -> list[str]:
-    """A command line's arguments without those of the submission, which a task must not get."""
-    kept: list[str] = []
-    left: int | None = 0
-    for word in argv:
-        name, equals, _ = word.partition("=")
-        if left:  # a value, though it may look like an option
-            left -= 1
-        elif name in OWN_OPTIONS:
-            left = 0 if equals else OWN_OPTIONS[name]
-        elif left is None and not word.startswith("-"):
-            continue
-        else:
-            left = 0
-            kept.append(word)
-    return kept
 
 
 def missing_participants(request: Submission) -> tuple[str, ...]:
