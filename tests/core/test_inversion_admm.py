@@ -60,7 +60,7 @@ def phases(field, mask, region):
 def linear(field, mask, region):
     problem = field_problem(field, mask, VOXEL, B0, region=region)
     prox = least_squares(problem, DATA_PENALTY)
-    return solve_linear(problem, prox, LAMBDA, Limits(3e-3, 60), chosen={})
+    return solve_linear(problem, prox, LAMBDA, Limits(3e-3, 100), chosen={})
 
 
 def robust(field, mask, region):
@@ -78,7 +78,7 @@ def weak_harmonic(field, mask, region):
         Variation(problem, radius, free=problem.rim(), a=a),
         FieldTerm(problem, least_squares(problem, nu), a=a),
         DipoleAndHarmonic(problem, LAMBDA / radius, nu, 150.0, LAPLACIAN_PENALTY, a=a),
-        Limits(4e-3, 150),
+        Limits(2.5e-3, 150),
         a=a,
         chosen={},
     )
@@ -91,7 +91,7 @@ def nonlinear(field, mask, region):
 
 def generalised(field, mask, region):
     problem = phases(field, mask, region)
-    return solve_phase(problem, GeneralisedVariation, LAMBDA, Limits(1e-3, 100))
+    return solve_phase(problem, GeneralisedVariation, LAMBDA, Limits(5e-4, 150))
 
 
 def single_step(field, mask, region):

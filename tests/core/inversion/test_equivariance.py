@@ -62,6 +62,8 @@ def inverted(method, data, order=(0, 1, 2), flips=(), **keys):
     b0 = [-B0[axis] if place in flips else B0[axis] for place, axis in enumerate(order)]
     if "magnitude" in inspect.signature(method).parameters:
         keys["magnitude"] = magnitude
+    if "noise" in inspect.signature(method).parameters:  # so that λ is one number
+        keys["noise"] = torch.full_like(field, 1.5e-3)
     chi = method(field, mask, voxel, b0, **keys).chi
     return chi.flip(flips).permute([order.index(axis) for axis in range(3)])
 
