@@ -78,7 +78,7 @@ def weak_harmonic(field, mask, region):
         Variation(problem, radius, free=problem.rim(), a=a),
         FieldTerm(problem, least_squares(problem, nu), a=a),
         DipoleAndHarmonic(problem, LAMBDA / radius, nu, 150.0, LAPLACIAN_PENALTY, a=a),
-        Limits(1.5e-3, 150),
+        Limits(1.5e-3, 250),
         a=a,
         chosen={},
     )

@@ -36,7 +36,7 @@ def whtv(  # noqa: PLR0913  the common signature
     regularization: float | None = None,
     harmonic: float = 150.0,
     tolerance: float = 1.5e-3,
-    max_iterations: int = 150,
+    max_iterations: int = 250,
 ) -> Solution:
     """Weak-harmonic QSM [Milovic2019]_ with a linear data term: χ in ppm.
 
