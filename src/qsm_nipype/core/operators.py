@@ -65,11 +65,18 @@ def shrink_vector(v: Tensor, threshold: float | Tensor) -> Tensor:
     return v * factor
 
 
-def symmetric_gradient(w: Tensor, voxel_size: Sequence[float]) -> Tensor:
-    """ℰw = ½(∇w + ∇wᵀ) of `w` (3, X, Y, Z): (6, X, Y, Z) in the order xx, yy, zz, xy, xz, yz."""
-    out, other = w.new_empty((6, *w.shape[1:])), torch.empty_like(w[0])
+def symmetric_gradient(
+    w: Tensor, voxel_size: Sequence[float], *, out: Tensor | None = None
+) -> Tensor:
+    """ℰw = ½(∇w + ∇wᵀ) of `w` (3, X, Y, Z) on faces: (6, X, Y, Z), xx, yy, zz, xy, xz, yz.
+
+    The diagonal lies in voxels, between two faces, the rest on edges, between four: no axis is
+    given a side.
+    """
+    out = w.new_empty((6, *w.shape[1:])) if out is None else out
+    other = torch.empty_like(w[0])
     for a in range(3):
-        _difference(w[a], a, voxel_size, out=out[a])
+        _backward_difference(w[a], a, voxel_size, out=out[a])
     for n, (a, b) in enumerate(_PAIRS, start=3):
         _difference(w[a], b, voxel_size, out=out[n])
         out[n].add_(_difference(w[b], a, voxel_size, out=other)).mul_(0.5)
@@ -80,7 +87,7 @@ def symmetric_divergence(q: Tensor, voxel_size: Sequence[float]) -> Tensor:
     """Negative adjoint of `symmetric_gradient` in the inner product of symmetric tensors."""
     out, other = q.new_empty((3, *q.shape[1:])), torch.empty_like(q[0])
     for a in range(3):
-        _backward_difference(q[a], a, voxel_size, out=out[a])
+        _difference(q[a], a, voxel_size, out=out[a])
     for n, (a, b) in enumerate(_PAIRS, start=3):
         out[a].add_(_backward_difference(q[n], b, voxel_size, out=other))
         out[b].add_(_backward_difference(q[n], a, voxel_size, out=other))

@@ -26,14 +26,19 @@ from qsm_nipype.core.inversion.problem import (
     relative_change,
 )
 
-#: Over-relaxation with a linear data term; between 1.5 and 1.8 halves the iterations of a = 1.
+#: Over-relaxation; between 1.5 and 1.8 halves the iterations of a = 1.
 RELAXATION = 1.7
 #: Penalty ν of z₂ = Dχ, against the linear data term's 1.
-DATA_PENALTY = 0.5
+DATA_PENALTY = 0.2
 #: λ/μ in units of the field's RMS: of the order of χ's gradients.
 GRADIENT_SCALE = 1.5
-#: Penalties ν and π of z₂ and z₄ with the data term in the complex signal.
-PHASE_PENALTY, PHASE_LAPLACIAN_PENALTY = 1.0, 1.0
+#: The same with the data term in the complex signal, with its own over-relaxation.
+PHASE_PENALTY, PHASE_GRADIENT_SCALE, PHASE_RELAXATION = 0.15, 4.0, 1.5
+#: Penalty π of z₄ = −Δh.
+LAPLACIAN_PENALTY = 0.5
+#: Weight γ of ½|∇h|² for a source region of one voxel; γ grows with its cross-section, so that it
+#: is the size of the head that counts and not that of a voxel.
+HARMONIC_ENERGY = 4e-5
 
 
 class Limits(NamedTuple):
@@ -83,7 +88,7 @@ def solve(
     x = y = problem.zeros()
     if start is not None:
         x, y = start, solver.start(start)
-    pull, q = support.start(x) - prior.start(x), data.start(y)
+    pull, q = support.start(x, prior.start(x)), data.start(y)
     iteration, change = 0, float("inf")
     while iteration < limits.max_iterations:
         iteration += 1
@@ -92,9 +97,8 @@ def solve(
         change, x = relative_change(new, x, problem.S), new
         if change <= limits.tolerance:
             break
-        # z₃ = S(χ + u₃),  u₃ ← χ + u₃ − z₃;  z₁ = shrink(∇χ + u₁, λ/μ),  u₁ ← ∇χ + u₁ − z₁
-        pull = prior(x)
-        torch.sub(support(x), pull, out=pull)
+        # z₁ = shrink(∇χ + u₁, λ/μ),  u₁ ← ∇χ + u₁ − z₁;  z₃ = S(χ + u₃),  u₃ ← χ + u₃ − z₃
+        pull = support(x, prior(x))
         # z₂ = argmin φ(z) + ν/2·|z − y − u₂|²,  u₂ ← y + u₂ − z₂
         q = data(y)
     done = change <= limits.tolerance
@@ -104,104 +108,140 @@ def solve(
 class Support:
     """χ = 0 outside S by z₃ = χ.
 
-    In S, u₃ is zero; outside, z₃ is. So r = z₃ − u₃ alone is kept: z₃ in S and −u₃ outside.
+    In S, u₃ is zero; outside, z₃ is. So r = z₃ − u₃ alone is kept: z₃ in S and −u₃ outside. What
+    is given on is the change of p = r − div(z₁ − u₁) from p − aχ, which is what it becomes
+    outside the box.
     """
 
     def __init__(self, problem: Problem, a: float) -> None:
-        self._S, self._a = problem.S, a
+        self._S, self._a, self._p = problem.S, a, problem.zeros()
 
-    def start(self, x: Tensor) -> Tensor:
+    def start(self, x: Tensor, divergence: Tensor) -> Tensor:
         """z₃ = χ, which is zero outside S; u₃ = 0."""
         self._r = x.clone()
-        return self._r
+        torch.sub(x, divergence, out=self._p)
+        return self._p.clone()
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, divergence: Tensor) -> Tensor:
         # r = (1 − a)r + aχ in S,  r = r − aχ outside
-        r, a = self._r, self._a
-        return torch.where(self._S, torch.lerp(r, x, a), r.sub_(x, alpha=a), out=r)
+        r, p, a = self._r, self._p, self._a
+        torch.where(self._S, torch.lerp(r, x, a), r.sub_(x, alpha=a), out=r)
+        p.sub_(x, alpha=a)
+        new = torch.sub(r, divergence, out=divergence)
+        change = new - p
+        self._p = new
+        return change
 
 
 class Dipole:
     """y = Dχ. Four transforms an iteration.
 
-    Outside the box, where nothing is asked, z₂ is Dχ itself, which the spectrum Y = DX already
-    holds: transforms see the box only.
+    Outside the box, where nothing is asked, z₂ is Dχ itself, relaxed by `a`, and the spectrum R
+    of z₂ − u₂ can be kept from that of y: transforms see the box only.
     """
 
-    def __init__(self, problem: Problem, mu: float, nu: float) -> None:
-        self._problem, self._weight = problem, mu / nu
+    def __init__(self, problem: Problem, mu: float, nu: float, *, a: float = 1.0) -> None:
+        self._problem, self._weight, self._a = problem, mu / nu, a
         L, D = _laplacian(problem), problem.D
         self._inverse = L.add_(1).mul_(self._weight).addcmul_(D, D).reciprocal_()
-        self._Y = _spectrum(problem)
+        self._R, self._P = _spectrum(problem), _spectrum(problem)
 
     def start(self, x: Tensor) -> Tensor:
         """y of a χ to begin from."""
-        self._Y = self._problem.transform(x).mul_(self._problem.D)
-        return self._problem.inverse(self._Y)
+        self._R = self._problem.transform(x).mul_(self._problem.D)
+        return self._problem.inverse(self._R)
 
     def __call__(self, pull: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-        p, D = self._problem, self._problem.D
-        # X = (D·(Y + F q) + μ/ν·F(pull)) / (D² + μ/ν·(L + 1))
-        Y = self._Y.add_(p.transform(q)).mul_(D)
-        X = p.transform(pull.mul_(self._weight)).add_(Y).mul_(self._inverse)
+        p, D, R, P = self._problem, self._problem.D, self._R, self._P
+        # X = (D·(R + F q) + μ/ν·(P + F(pull))) / (D² + μ/ν·(L + 1))
+        R.add_(p.transform(q))
+        P.add_(p.transform(pull))
+        X = (R * D).add_(P, alpha=self._weight).mul_(self._inverse)
         x = p.inverse(X)
-        self._Y = X.mul_(D)
-        return x, p.inverse(self._Y)
+        P.sub_(X, alpha=self._a)
+        Y = X.mul_(D)
+        R.mul_(1 - self._a).add_(Y, alpha=self._a)
+        return x, p.inverse(Y)
 
 
 class DipoleAndHarmonic:
-    """y = Dχ + h with ½β‖SΔh‖² by z₄ = −Δh (penalty π). Six transforms an iteration.
+    """y = Dχ + h with ½β‖SΔh‖² by z₄ = −Δh (penalty π) and ½γ‖∇h‖². Six transforms an iteration.
 
+    Harmonic functions can be of any size, and those that a layer of χ at the rim of S makes are
+    among them: without γ (`HARMONIC_ENERGY`), h and that layer grow against each other for
+    thousands of iterations. Of all h that explain the field, it prefers the least energy.
     What sources outside S put into the field is harmonic in S. Outside the box z₂ is y and z₄
-    is −Δh, which the spectra `Y` and `T` hold. Over-relaxation, which speeds up `Dipole`, would
-    have to reach there too: without, it cycles.
+    is −Δh, relaxed by `a`: the spectra R and R₄ of z₂ − u₂ and z₄ − u₄ are kept from theirs.
     """
 
-    def __init__(self, problem: Problem, mu: float, nu: float, beta: float, pi: float) -> None:
-        self._problem, self._mu, self._pi = problem, mu / nu, pi / nu
+    def __init__(
+        self,
+        problem: Problem,
+        mu: float,
+        nu: float,
+        beta: float,
+        pi: float,
+        *,
+        a: float = 1.0,
+    ) -> None:
+        self._problem, self._mu, self._pi, self._a = problem, mu / nu, pi / nu, a
         self._free = problem.S.to(problem.D.dtype) * (beta / (beta + pi))
         self._L = L = _laplacian(problem)
         D = problem.D
-        # the inverse of [[μ(L + 1) + νD², νD], [νD, ν + πL²]], times ν
-        stiff = L.square().mul_(self._pi)
+        # the inverse of [[μ(L + 1) + νD², νD], [νD, ν + πL² + γL]], times ν
+        stiff = L.square().mul_(self._pi).add_(L, alpha=self._gamma(problem) / nu)
         smooth = (L + 1).mul_(self._mu)
         determinant = (stiff + 1).mul_(smooth).addcmul_(stiff, D.square())
         self._chi_chi = (stiff + 1).div_(determinant)
         self._h_h = smooth.addcmul_(D, D).div_(determinant)
         self._chi_h = D / determinant
-        self._Y, self._T = _spectrum(problem), _spectrum(problem)
-        self._u, self._q = problem.zeros(), problem.zeros()
+        self._R, self._R4, self._P = (_spectrum(problem) for _ in range(3))
+        self._z, self._u, self._q = problem.zeros(), problem.zeros(), problem.zeros()
 
     def start(self, x: Tensor) -> Tensor:
         """y of a χ to begin from, without background."""
-        self._Y = self._problem.transform(x).mul_(self._problem.D)
-        return self._problem.inverse(self._Y)
+        self._R = self._problem.transform(x).mul_(self._problem.D)
+        return self._problem.inverse(self._R)
 
     def __call__(self, pull: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-        p, D = self._problem, self._problem.D
-        # [X; H] = inverse · [D·(Y + F q) + μ/ν·F(pull); Y + F q + π/ν·L·(T + F q₄)]
-        data = self._Y.add_(p.transform(q))
-        right_chi = p.transform(pull.mul_(self._mu)).addcmul_(data, D.to(data.dtype))
-        right_h = self._T.add_(p.transform(self._q)).mul_(self._L).mul_(self._pi).add_(data)
+        p, D, R, R4, P = self._problem, self._problem.D, self._R, self._R4, self._P
+        # [X; H] = inverse · [D·(R + F q) + μ/ν·(P + F(pull)); R + F q + π/ν·L·(R₄ + F q₄)]
+        R.add_(p.transform(q))
+        P.add_(p.transform(pull))
+        right_h = R4.add_(p.transform(self._q)).mul(self._L).mul_(self._pi).add_(R)
+        right_chi = (R * D).add_(P, alpha=self._mu)
         X = (self._chi_chi * right_chi).sub_(self._chi_h * right_h)
         H = right_h.mul_(self._h_h).sub_(right_chi.mul_(self._chi_h))
         x = p.inverse(X)
-        self._Y = X.mul_(D).add_(H)
-        self._T = H.mul_(self._L)
-        self._split(p.inverse(self._T))
-        return x, p.inverse(self._Y)
+        P.sub_(X, alpha=self._a)
+        Y, T = X.mul_(D).add_(H), H.mul_(self._L)
+        R.mul_(1 - self._a).add_(Y, alpha=self._a)
+        R4.mul_(1 - self._a).add_(T, alpha=self._a)
+        self._split(p.inverse(T))
+        return x, p.inverse(Y)
+
+    @staticmethod
+    def _gamma(problem: Problem) -> float:
+        return HARMONIC_ENERGY * float(problem.S.sum()) ** (2 / 3)
 
     def _split(self, t: Tensor) -> None:
-        """z₄ = π/(β + π)·(t + u₄) in S and t outside: u₄ ← t + u₄ − z₄, q₄ = z₄ − u₄ − t."""
-        q = self._q.copy_(self._u)
-        q.sub_(self._u.add_(t).mul_(self._free), alpha=2)
+        """z₄ = π/(β + π)·(t + u₄) in S and t outside, t = a(−Δh) + (1 − a)z₄."""
+        u, z, a = self._u, self._z, self._a
+        q = torch.mul(u, 2 - a, out=self._q)
+        u.add_(t, alpha=a).add_(z, alpha=1 - a)
+        torch.mul(u, self._free, out=z)  # the new u₄
+        q.sub_(z, alpha=2)
+        u.sub_(z)  # the new z₄
+        self._u, self._z = z, u
 
 
 class WeightedDivision:
     """½‖H^½(χ − χ₁)‖² instead of a data term, H ≥ 0 in k-space. Two transforms an iteration."""
 
-    def __init__(self, problem: Problem, first: Tensor, H: Tensor, mu: float) -> None:
-        self._problem, self._mu = problem, mu
+    def __init__(
+        self, problem: Problem, first: Tensor, H: Tensor, mu: float, *, a: float = 1.0
+    ) -> None:
+        self._problem, self._mu, self._a, self._P = problem, mu, a, _spectrum(problem)
         self._inverse = _laplacian(problem).add_(1).mul_(mu).add_(H).reciprocal_()
         self._fixed = problem.transform(first).mul_(H)
 
@@ -210,9 +250,11 @@ class WeightedDivision:
         return x
 
     def __call__(self, pull: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-        p = self._problem
-        # X = (H·F(χ₁) + μ·F(pull)) / (H + μ(L + 1))
-        X = p.transform(pull.mul_(self._mu)).add_(self._fixed).mul_(self._inverse)
+        p, P = self._problem, self._P
+        # X = (H·F(χ₁) + μ·(P + F(pull))) / (H + μ(L + 1))
+        P.add_(p.transform(pull))
+        X = torch.add(self._fixed, P, alpha=self._mu).mul_(self._inverse)
+        P.sub_(X, alpha=self._a)
         x = p.inverse(X)
         return x, x
 
@@ -235,17 +277,21 @@ def solve_linear(
     limits: Limits,
     *,
     start: Tensor | None = None,
+    gradient_scale: float = GRADIENT_SCALE,
     chosen: Mapping[str, float],
 ) -> Solution:
-    """Total variation of `weight` λ (ppm) with a data term linear in the field; `start` is χ."""
+    """Total variation of `weight` λ (ppm) with a data term linear in the field; `start` is χ.
+
+    `gradient_scale` is λ/μ in units of the field's RMS: it decides the speed, not the result.
+    """
     if problem.scale == 0:
         return zero_solution(problem, chosen)
-    radius, a = GRADIENT_SCALE * problem.scale, RELAXATION
+    radius, a = gradient_scale * problem.scale, RELAXATION
     return solve(
         problem,
         Variation(problem, radius, a=a),
         FieldTerm(problem, prox, a=a),
-        Dipole(problem, weight / radius, DATA_PENALTY),
+        Dipole(problem, weight / radius, DATA_PENALTY, a=a),
         limits,
         a=a,
         start=start,
@@ -263,15 +309,16 @@ def solve_phase(
 ) -> Solution:
     """`prior` of `weight` λ (ppm) with the data term in the complex signal, beside h or not."""
     chosen = {"regularization": weight}
-    radius = problem.spread
+    radius = PHASE_GRADIENT_SCALE * problem.spread
     if radius == 0:
         return zero_solution(problem, chosen)
-    mu, nu = weight * problem.radians / radius, PHASE_PENALTY
-    solver: Solver = Dipole(problem, mu, nu)
+    mu, nu, a = weight * problem.radians / radius, PHASE_PENALTY, PHASE_RELAXATION
+    solver: Solver = Dipole(problem, mu, nu, a=a)
     if harmonic is not None:
-        solver = DipoleAndHarmonic(problem, mu, nu, harmonic, PHASE_LAPLACIAN_PENALTY)
-    split = prior(problem, radius, faces=problem.faces())
-    return solve(problem, split, PhaseTerm(problem, nu), solver, limits, chosen=chosen)
+        solver = DipoleAndHarmonic(problem, mu, nu, harmonic, LAPLACIAN_PENALTY, a=a)
+    split = prior(problem, radius, free=problem.rim(), a=a)
+    data = PhaseTerm(problem, nu, a=a)
+    return solve(problem, split, data, solver, limits, a=a, chosen=chosen)
 
 
 def zero_solution(problem: Problem, chosen: Mapping[str, float]) -> Solution:

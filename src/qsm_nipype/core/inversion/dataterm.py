@@ -18,7 +18,7 @@ Prox = Callable[[Tensor], Tensor]
 class FieldTerm:
     """φ of the field in ppm, given by its proximal map; `a` is the over-relaxation.
 
-    Outside M the weights are zero, so that z₂ = y and u₂ = 0 there.
+    Outside M the weights are zero, so that u₂ = 0 and z₂ is y, relaxed, there.
     """
 
     def __init__(self, problem: FieldProblem, prox: Prox, *, a: float = 1.0) -> None:
@@ -31,29 +31,34 @@ class FieldTerm:
         return torch.sub(self._z, y, out=self._q)
 
     def __call__(self, y: Tensor) -> Tensor:
-        u = self._u.add_(y, alpha=self._a)
-        if self._a != 1:
-            u.add_(self._z, alpha=1 - self._a)
+        u, a = self._u, self._a
+        q = torch.mul(u, 2 - a, out=self._q)
+        u.add_(y, alpha=a)
+        if a != 1:
+            u.add_(self._z, alpha=1 - a)
         self._z = z = self._prox(u)
-        return torch.sub(z, u.sub_(z), out=self._q).sub_(y)
+        return q.sub_(u.sub_(z), alpha=2)
 
 
 class PhaseTerm:
     """φ = ½|W(e^{iy} − e^{iφ})|² over the voxels of S; the first step updates u₂ as well."""
 
-    def __init__(self, problem: PhaseProblem, nu: float) -> None:
+    def __init__(self, problem: PhaseProblem, nu: float, *, a: float = 1.0) -> None:
         self._problem, self._stiffness = problem, problem.weights.square() / nu
         self._u, self._q = torch.zeros_like(problem.phase), problem.zeros()
+        self._z, self._a = torch.zeros_like(problem.phase), a
 
     def start(self, y: Tensor) -> Tensor:
-        """As any step, from u₂ = 0."""
+        """As any step, from u₂ = 0 and z₂ = y."""
+        self._z = self._problem.gather(y)
         return self(y)
 
     def __call__(self, y: Tensor) -> Tensor:
-        p, before = self._problem, self._u
-        v = p.gather(y).add_(before)
+        p, a, before = self._problem, self._a, self._u
+        v = p.gather(y).mul_(a).add_(self._z, alpha=1 - a).add_(before)
         self._u = v - phase_prox(v, p.phase, self._stiffness)
-        return p.scatter_(self._q, before.sub_(self._u, alpha=2))
+        self._z = v - self._u
+        return p.scatter_(self._q, ((2 - a) * before).sub_(self._u, alpha=2))
 
 
 def least_squares(problem: FieldProblem, nu: float) -> Prox:

@@ -9,7 +9,8 @@ from torch import Tensor
 from qsm_nipype.core.field_noise import field_noise
 from qsm_nipype.core.inversion import Solution
 from qsm_nipype.core.inversion.admm import (
-    DATA_PENALTY,
+    LAPLACIAN_PENALTY,
+    RELAXATION,
     DipoleAndHarmonic,
     Limits,
     solve,
@@ -20,10 +21,9 @@ from qsm_nipype.core.inversion.priors import Variation
 from qsm_nipype.core.inversion.problem import field_problem
 from qsm_nipype.core.inversion.weights import harmonic_weight
 
-#: Penalty of the splitting z₄ = −Δh; between 0.05 and 1 the convergence is the same.
-LAPLACIAN_PENALTY = 0.2
-#: λ/μ in units of the field's RMS: four times that of plain TV converges faster beside h.
-GRADIENT_SCALE_BESIDE_H = 6.0
+#: Penalty ν and λ/μ in units of the field's RMS. Where nothing is asked of the field, y = Dχ + h
+#: moves the faster the smaller ν is.
+DATA_PENALTY_BESIDE_H, GRADIENT_SCALE_BESIDE_H = 0.02, 24.0
 
 
 def whtv(  # noqa: PLR0913  the common signature
@@ -35,16 +35,17 @@ def whtv(  # noqa: PLR0913  the common signature
     noise: Tensor | None = None,
     regularization: float | None = None,
     harmonic: float = 150.0,
-    tolerance: float = 2e-3,
-    max_iterations: int = 150,
+    tolerance: float = 1.5e-3,
+    max_iterations: int = 250,
 ) -> Solution:
     """Weak-harmonic QSM [Milovic2019]_ with a linear data term: χ in ppm.
 
-    Minimises ½‖W(Dχ + h − f)‖² + λ Σ|∇χ|₂ + ½β‖M Δh‖² over the χ that vanish outside `mask` M and
-    over h: what sources outside put into the field is harmonic inside. f is the local `field`
-    `(X, Y, Z)` in ppm, `harmonic` is β; weights W, differences and the rest as in `tv`, except
-    that the step of χ at the mask's rim costs nothing. `regularization` λ (ppm) None: see
-    `harmonic_weight`.
+    Minimises ½‖W(Dχ + h − f)‖² + λ Σ|∇χ|₂ + ½β‖M Δh‖² + ½γ‖∇h‖² over the χ that vanish outside
+    `mask` M and over h: what sources outside put into the field is harmonic inside, and its energy
+    has a small weight γ (`admm.HARMONIC_ENERGY`), without which χ at the rim is undetermined. f is
+    the local `field` `(X, Y, Z)` in ppm, `harmonic` is β; weights W, differences and the rest as
+    in `tv`, except that the step of χ at the mask's rim costs nothing. `regularization` λ (ppm)
+    None: see `harmonic_weight`.
     """
     problem = field_problem(field, mask, voxel_size, b0_dir, noise=noise)
     chosen: dict[str, float] = {}
@@ -55,12 +56,13 @@ def whtv(  # noqa: PLR0913  the common signature
     if problem.scale == 0:
         return zero_solution(problem, chosen)
     radius = GRADIENT_SCALE_BESIDE_H * problem.scale
-    mu, nu = regularization / radius, DATA_PENALTY
+    mu, nu, a = regularization / radius, DATA_PENALTY_BESIDE_H, RELAXATION
     return solve(
         problem,
-        Variation(problem, radius, faces=~problem.rim()),
-        FieldTerm(problem, least_squares(problem, nu)),
-        DipoleAndHarmonic(problem, mu, nu, harmonic, LAPLACIAN_PENALTY),
+        Variation(problem, radius, free=problem.rim(), a=a),
+        FieldTerm(problem, least_squares(problem, nu), a=a),
+        DipoleAndHarmonic(problem, mu, nu, harmonic, LAPLACIAN_PENALTY, a=a),
         Limits(tolerance, max_iterations),
+        a=a,
         chosen=chosen,
     )

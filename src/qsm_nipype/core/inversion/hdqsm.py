@@ -11,7 +11,7 @@ from qsm_nipype.core.field_noise import field_noise
 from qsm_nipype.core.inversion import Solution
 from qsm_nipype.core.inversion.admm import DATA_PENALTY, Limits, solve_linear
 from qsm_nipype.core.inversion.dataterm import absolute, least_squares
-from qsm_nipype.core.inversion.l1 import OBJECTIVE_SCALE
+from qsm_nipype.core.inversion.l1 import OBJECTIVE_SCALE, ROBUST_GRADIENT_SCALE
 from qsm_nipype.core.inversion.problem import field_problem
 from qsm_nipype.core.inversion.weights import ROBUST_WEIGHT, tv_weight
 
@@ -27,7 +27,7 @@ def hdqsm(
     *,
     noise: Tensor | None = None,
     regularization: float | None = None,
-    tolerance: float = 5e-3,
+    tolerance: float = 2e-3,
     max_iterations: int = 60,
 ) -> Solution:
     """Hybrid data fidelity QSM [Lambert2022]_: local `field` `(X, Y, Z)` in ppm → χ in ppm.
@@ -49,6 +49,7 @@ def hdqsm(
         absolute(problem, DATA_PENALTY, unit),
         ROBUST_WEIGHT * unit,
         Limits(tolerance, min(FIRST_STAGE_ITERATIONS, max_iterations)),
+        gradient_scale=ROBUST_GRADIENT_SCALE,
         chosen=chosen,
     )
     if sigma == 0:

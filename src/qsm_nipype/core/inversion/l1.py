@@ -15,6 +15,8 @@ from qsm_nipype.core.inversion.weights import ROBUST_WEIGHT
 #: The objective is multiplied by this fraction of the field's RMS. It does not move the minimum,
 #: but decides how fast the splitting gets there; 0.1 to 0.5 serve all fields tried.
 OBJECTIVE_SCALE = 0.3
+#: λ/μ in units of the field's RMS.
+ROBUST_GRADIENT_SCALE = 4.0
 
 
 def l1tv(
@@ -25,7 +27,7 @@ def l1tv(
     *,
     noise: Tensor | None = None,
     regularization: float = ROBUST_WEIGHT,
-    tolerance: float = 5e-3,
+    tolerance: float = 1.5e-3,
     max_iterations: int = 100,
 ) -> Solution:
     """Total variation with an ℓ1 data term [Milovic2022]_: local `field` in ppm → χ in ppm.
@@ -40,5 +42,6 @@ def l1tv(
         absolute(problem, DATA_PENALTY, unit),
         regularization * unit,
         Limits(tolerance, max_iterations),
+        gradient_scale=ROBUST_GRADIENT_SCALE,
         chosen={"regularization": regularization},
     )

@@ -24,7 +24,7 @@ def nltv(  # noqa: PLR0913  the common signature, with all the data this method 
     b0: float = B0,
     echo_time: float = ECHO_TIME,
     regularization: float | None = None,
-    tolerance: float = 2e-3,
+    tolerance: float = 1e-3,
     max_iterations: int = 100,
 ) -> Solution:
     """Non-linear total variation (FANSI) [Milovic2018]_: local `field` → χ, `(X, Y, Z)` in ppm.
@@ -58,8 +58,8 @@ def nltgv(  # noqa: PLR0913  the common signature, with all the data this method
     b0: float = B0,
     echo_time: float = ECHO_TIME,
     regularization: float | None = None,
-    tolerance: float = 2e-3,
-    max_iterations: int = 100,
+    tolerance: float = 5e-4,
+    max_iterations: int = 150,
 ) -> Solution:
     """Non-linear total generalised variation (FANSI) [Milovic2018]_ [Bredies2010]_: χ in ppm.
 

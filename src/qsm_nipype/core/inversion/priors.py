@@ -1,4 +1,9 @@
-"""Total variation and total generalised variation, as splits of ∇χ."""
+"""Total variation and total generalised variation, as splits of ∇χ.
+
+|∇χ| of a voxel is √(½ Σₖ(s₊² + s₋²)) over the steps s of χ to its two neighbours along each axis
+k. One-sided differences, joined at one corner, would make χ depend on how the axes are stored;
+the mean over both sides has the same Laplacian, so that the χ-update does not change.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +14,18 @@ from qsm_nipype.core.inversion.problem import Problem
 from qsm_nipype.core.operators import (
     divergence,
     gradient,
-    shrink_vector,
     symmetric_divergence,
     symmetric_gradient,
 )
+
+#: Voxels that the split of a slab works on: they stay in the processor's cache.
+SLAB_VOXELS = 1 << 18
 
 
 class Variation:
     """λ Σ|∇χ|₂ with z₁ = ∇χ; `radius` is λ/μ, `a` the over-relaxation.
 
-    With t = a∇χ + (1 − a)z₁ + u₁, the new u₁ is the projection of t on the ball of `radius`, and
-    z₁ = t − u₁ is t shrunk by it (Moreau). So r = z₁ − u₁ = t − 2u₁, and z₁ = r + u₁ need not be
-    kept. Where `faces` (3, box) is false a step of χ costs nothing: u₁ = 0 and z₁ = ∇χ.
+    Where `free` (3, box) is true a step of χ to the next voxel costs nothing.
     """
 
     def __init__(
@@ -28,52 +33,123 @@ class Variation:
         problem: Problem,
         radius: float,
         *,
-        faces: Tensor | None = None,
+        free: Tensor | None = None,
         a: float = 1.0,
-        shrink_first: bool = False,
     ) -> None:
-        self._shrink_first = shrink_first
-        self._voxel_size, self._radius, self._faces, self._a = problem.voxel_size, radius, faces, a
-        self._u, self._r = torch.zeros(2, 3, *problem.grid.shape).to(problem.D).unbind(0)
-        self._slope = torch.empty_like(self._r) if a != 1 else self._r
+        self._voxel_size = problem.voxel_size
+        self._split = TwoSided(problem, radius, free=free, a=a)
+        self._faces = problem.D.new_zeros(3, *problem.grid.shape)
 
     def start(self, x: Tensor) -> Tensor:
-        """u₁ = 0 and z₁ = ∇χ, which `shrink_first` shrinks."""
-        gradient(x, self._voxel_size, out=self._r)
-        if self._shrink_first:
-            self._r = shrink_vector(self._r, self._radius)
-        return divergence(self._r, self._voxel_size)
+        """A step from u₁ = 0 and z₁ = ∇χ."""
+        q = self._split.start(gradient(x, self._voxel_size, out=self._faces))
+        return divergence(q, self._voxel_size)
 
     def __call__(self, x: Tensor) -> Tensor:
-        u, r, a, vox = self._u, self._r, self._a, self._voxel_size
-        if a == 1:
-            t = gradient(x, vox, out=r).add_(u)
-        else:
-            t = r.mul_(1 - a).add_(u, alpha=2 - a)
-            t.add_(gradient(x, vox, out=self._slope), alpha=a)
-        _project(t, self._radius, out=u)
-        if self._faces is not None:
-            u.mul_(self._faces)
-        return divergence(t.sub_(u, alpha=2), vox)
+        q = self._split(gradient(x, self._voxel_size, out=self._faces))
+        return divergence(q, self._voxel_size)
+
+
+class TwoSided:
+    """The split of what is given on faces, whose two-sided length in each voxel is penalised.
+
+    A face is that of a voxel and its next along one axis: s is `(3, X, Y, Z)`, and both of its
+    voxels count it, so that z and u have six components in a voxel. With t = a·s + (1 − a)z + u,
+    the new u = σt is the projection of t on the ball of `radius`, and z = t − u is t shrunk by it
+    (Moreau): t and the share σ are all that is kept. Where `free` holds, u = 0 and z = s. The
+    result is z − u summed over the two voxels of each face, in the memory of s.
+    """
+
+    def __init__(self, problem: Problem, radius: float, *, free: Tensor | None, a: float) -> None:
+        shape, like = problem.grid.shape, problem.D
+        self._radius, self._a = radius, a
+        self._t, self._share = like.new_zeros(6, *shape), like.new_zeros(shape)
+        area = shape[1] * shape[2]
+        self._slab = shape[0] if like.is_cuda else min(shape[0], max(1, SLAB_VOXELS // area))
+        self._r = like.new_empty(6, self._slab, *shape[1:])
+        none = torch.zeros(0, dtype=torch.long, device=like.device)
+        self._free = none if free is None else free.reshape(-1).nonzero().squeeze(1)
+        self._z_free = like.new_zeros(self._free.numel())
+
+    def start(self, s: Tensor) -> Tensor:
+        """A step from u = 0 and z = s."""
+        self._z_free = s.view(-1)[self._free]
+        s.view(-1)[self._free] = 0
+        for k in range(3):
+            torch.mul(s[k], 0.5**0.5, out=self._t[k])
+            self._t[3 + k] = self._t[k].roll(1, k)
+        s.view(-1)[self._free] = self._z_free
+        return self(s)
+
+    def __call__(self, s: Tensor) -> Tensor:
+        flat, n = s.view(-1), s.shape[1]
+        self._z_free.lerp_(flat[self._free], self._a)
+        flat[self._free] = 0
+        before, around = s[0, -1:].clone(), torch.empty_like(s[0, :1])
+        for first in range(0, n, self._slab):
+            slab = slice(first, min(first + self._slab, n))
+            after = s[0, slab.stop - 1 : slab.stop].clone()
+            r = self._shrink(s[:, slab], before, slab)
+            before = after
+            # q of a face: what its two voxels say
+            q = s[:, slab]
+            torch.add(r[0, :-1], r[3, 1:], out=q[0, :-1])
+            q[0, -1:] = r[0, -1:]
+            (s[0, first - 1 : first].add_ if first else around.copy_)(r[3, :1])
+            for k in (1, 2):
+                _add_next(r[k], r[3 + k], k, out=q[k])
+        s[0, -1:].add_(around)
+        s.mul_(0.5**0.5)
+        flat[self._free] = self._z_free
+        return s
+
+    def _shrink(self, s: Tensor, before: Tensor, slab: slice) -> Tensor:
+        """r = z − u of a slab's voxels; `before` is s on the faces before it."""
+        t, share, a = self._t[:, slab], self._share[slab], self._a
+        # t ← a·s + (1 − a)z + u  with  z = (1 − σ)t,  u = σt
+        t.mul_(share.mul_(a).add_(1 - a))
+        half = a * 0.5**0.5
+        t[:3].add_(s, alpha=half)
+        t[3, :1].add_(before, alpha=half)
+        t[3, 1:].add_(s[0, :-1], alpha=half)
+        for k in (1, 2):
+            n = s.shape[k + 1]
+            t[3 + k].narrow(k, 1, n - 1).add_(s[k].narrow(k, 0, n - 1), alpha=half)
+            t[3 + k].narrow(k, 0, 1).add_(s[k].narrow(k, n - 1, 1), alpha=half)
+        # σ = radius/max(|t|, radius)
+        torch.mul(t[0], t[0], out=share)
+        for component in t[1:]:
+            share.addcmul_(component, component)
+        share.sqrt_().clamp_min_(self._radius).reciprocal_().mul_(self._radius)
+        return torch.mul(t, 1 - 2 * share, out=self._r[:, : t.shape[1]])
+
+
+def _add_next(x: Tensor, y: Tensor, axis: int, *, out: Tensor) -> None:
+    """x of each voxel plus y of the next one along a periodic `axis`."""
+    n = x.shape[axis]
+    for place, next_place, count in ((0, 1, n - 1), (n - 1, 0, 1)):
+        torch.add(
+            x.narrow(axis, place, count),
+            y.narrow(axis, next_place, count),
+            out=out.narrow(axis, place, count),
+        )
 
 
 class GeneralisedVariation:
     """λ·min over w of Σ|∇χ − w| + 2Σ|ℰw| with z₁ = ∇χ − w, z₀ = ℰw and a linearised w-step.
 
-    `radius` is λ/μ; only where `faces` (3, box) holds is something asked.
+    `radius` is λ/μ; nothing is asked beyond the faces `free` (3, box), which are the rim's. w
+    lives on faces, ℰw in voxels (diagonal) and on edges (the rest), where its differences meet:
+    |ℰw| is the length of the diagonal and √2 times each other component.
     """
 
-    STEPS = 1
-
-    def __init__(self, problem: Problem, radius: float, *, faces: Tensor) -> None:
-        self._voxel_size, self._radius, self._faces = problem.voxel_size, radius, faces
-        whole = faces.all(dim=0)  # ℰw is asked for where all its differences are inside
-        for axis in range(3):
-            whole = whole & whole.roll(1, axis)
-        self._whole = whole
+    def __init__(self, problem: Problem, radius: float, *, free: Tensor, a: float = 1.0) -> None:
+        self._voxel_size, self._radius, self._a = problem.voxel_size, radius, a
+        self._split = TwoSided(problem, radius, free=free, a=a)
+        self._whole = _whole(problem.S)
         shape, like = problem.grid.shape, problem.D
-        self._u1, self._w, self._r1 = torch.zeros(3, 3, *shape).to(like).unbind(0)
-        self._u0, self._r0 = torch.zeros(2, 6, *shape).to(like).unbind(0)  # r₀ = z₀ − u₀
+        self._q, self._w = like.new_zeros(2, 3, *shape).unbind(0)  # q: z₁ − u₁ on faces
+        self._u0, self._r0 = like.new_zeros(2, 6, *shape).unbind(0)  # r₀ = z₀ − u₀
         self._lipschitz = 1 + sum(4 / v**2 for v in problem.voxel_size)
 
     def start(self, x: Tensor) -> Tensor:
@@ -81,28 +157,40 @@ class GeneralisedVariation:
         return torch.zeros_like(x)
 
     def __call__(self, x: Tensor) -> Tensor:
-        t = gradient(x, self._voxel_size)
+        s, w = gradient(x, self._voxel_size), self._w
         # w-update: descend ½|∇χ − w − r₁|² + ½|ℰw − r₀|²
-        goal = t - self._r1
-        for _ in range(self.STEPS):
-            strain = symmetric_gradient(self._w, self._voxel_size).sub_(self._r0)
-            slope = symmetric_divergence(strain, self._voxel_size).neg_().add_(self._w).sub_(goal)
-            self._w.sub_(slope, alpha=1 / self._lipschitz)
+        strain = symmetric_gradient(w, self._voxel_size).sub_(self._r0)
+        slope = symmetric_divergence(strain, self._voxel_size).neg_()
+        w.sub_(slope.add_(w).sub_(s).add_(self._q), alpha=1 / self._lipschitz)
         # z₁, u₁: u₁ = projection of ∇χ − w + u₁,  r₁ = z₁ − u₁
-        t.sub_(self._w).add_(self._u1)
-        _project(t, self._radius, out=self._u1).mul_(self._faces)
-        torch.sub(t, self._u1, alpha=2, out=self._r1)
+        self._q = self._split(s.sub_(w))
         # z₀, u₀: the same for ℰw + u₀
-        t0 = symmetric_gradient(self._w, self._voxel_size).add_(self._u0)
-        _project(t0, 2 * self._radius, out=self._u0).mul_(self._whole)
+        t0 = symmetric_gradient(w, self._voxel_size, out=strain).add_(self._u0)
+        _project_strain(t0, 2 * self._radius, out=self._u0).mul_(self._whole)
         torch.sub(t0, self._u0, alpha=2, out=self._r0)
-        return divergence(self._r1 + self._w, self._voxel_size)
+        return divergence(self._q + w, self._voxel_size)
 
 
-def _project(t: Tensor, radius: float, *, out: Tensor) -> Tensor:
-    """Voxel-wise projection onto the ball of `radius` in ℝ³ (or of symmetric 3 × 3 tensors)."""
-    length = t[0].square()
-    for k in range(1, t.shape[0]):
-        length.addcmul_(t[k], t[k], value=1.0 if k < 3 else 2.0)
+def _whole(S: Tensor) -> Tensor:
+    """Where all the differences of ℰw are inside S: (6, box), bool, in its order."""
+
+    def inside(shifts: list[tuple[int, int]]) -> Tensor:
+        found = S
+        for shift, axis in shifts:
+            found = found & found.roll(shift, axis)
+        return found
+
+    cross = S.clone()
+    for axis in range(3):
+        cross &= S.roll(1, axis) & S.roll(-1, axis)
+    edges = [inside([(-1, a), (-1, b)]) for a, b in ((0, 1), (0, 2), (1, 2))]
+    return torch.stack([cross, cross, cross, *edges])
+
+
+def _project_strain(t: Tensor, radius: float, *, out: Tensor) -> Tensor:
+    """Projection of the diagonal onto the ball of `radius`, of the rest onto its interval."""
+    length = t[0].square().addcmul_(t[1], t[1]).addcmul_(t[2], t[2])
     factor = length.sqrt_().clamp_min_(radius).reciprocal_().mul_(radius)
-    return torch.mul(t, factor, out=out)
+    torch.mul(t[:3], factor, out=out[:3])
+    torch.clamp(t[3:], -radius * 0.5**0.5, radius * 0.5**0.5, out=out[3:])
+    return out

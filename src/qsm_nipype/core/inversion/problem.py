@@ -240,11 +240,13 @@ def _problem(
 
 
 def _without_spikes(x: Tensor) -> Tensor:
-    """The median of three along each axis: single voxels that stand out are gone."""
+    """The least of the medians of three along the axes: what is a voxel wide is gone."""
+    least = x
     for axis in range(3):
         a, c = x.roll(1, axis), x.roll(-1, axis)
-        x = torch.maximum(torch.minimum(a, c), torch.minimum(torch.maximum(a, c), x))
-    return x
+        median = torch.maximum(torch.minimum(a, c), torch.minimum(torch.maximum(a, c), x))
+        least = torch.minimum(least, median)
+    return least
 
 
 def relative_change(x: Tensor, before: Tensor, region: Tensor) -> float:

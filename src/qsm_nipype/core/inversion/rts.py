@@ -38,7 +38,7 @@ def rts(  # noqa: PLR0913  (the eight of every inversion and the paper's δ)
     noise: Tensor | None = None,
     regularization: float | None = None,
     threshold: float = 0.2,
-    tolerance: float = 1e-2,
+    tolerance: float = 5e-3,
     max_iterations: int = 40,
 ) -> Solution:
     """Rapid two-step dipole inversion [Kames2018]_: local `field` `(X, Y, Z)` in ppm → χ in ppm.
@@ -63,9 +63,9 @@ def rts(  # noqa: PLR0913  (the eight of every inversion and the paper's δ)
     radius = GRADIENT_SCALE * problem.scale
     second = solve(
         problem,
-        Variation(problem, radius, a=RELAXATION, shrink_first=True),
+        Variation(problem, radius, a=RELAXATION),
         NoData(),
-        WeightedDivision(problem, first, H, regularization / radius),
+        WeightedDivision(problem, first, H, regularization / radius, a=RELAXATION),
         Limits(tolerance, max_iterations),
         a=RELAXATION,
         start=first,

@@ -22,8 +22,8 @@ def tv(
     *,
     noise: Tensor | None = None,
     regularization: float | None = None,
-    tolerance: float = 5e-3,
-    max_iterations: int = 60,
+    tolerance: float = 3e-3,
+    max_iterations: int = 100,
 ) -> Solution:
     """Total variation inversion [Bilgic2014]_ with spatial weights [Milovic2018]_: χ in ppm.
 
