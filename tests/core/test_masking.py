@@ -1,11 +1,13 @@
 """Masks and morphology: balls in mm, brain against scalp, the mask language's refusals."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
 
-from qsm_nipype.core import masking
+from qsm_nipype.core import masking, morphology
 from qsm_nipype.core.brain_surface import brain_surface, icosphere
 from qsm_nipype.core.mask_language import MaskPart, Operation, parse_masks, parse_operations
 from qsm_nipype.core.masking import apply_operations
@@ -189,8 +191,8 @@ def test_the_mask_language_does_what_it_says_in_order():
         Operation("fill"),
         Operation("dilate", 2.0),
     )
-    step = erode(mask, ANISOTROPIC, 1.5)
-    wanted = dilate(fill_holes(largest_component(step)), ANISOTROPIC, 2.0)
+    step = morphology.peel(mask, ANISOTROPIC, 1.5)
+    wanted = morphology.grow(fill_holes(largest_component(step)), ANISOTROPIC, 2.0)
     assert torch.equal(apply_operations(mask, ANISOTROPIC, text), wanted)
     assert parse_operations("") == ()
 
@@ -225,6 +227,36 @@ def _ball_with_field() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     axes = torch.meshgrid(*[torch.arange(52.0) - 25.5] * 3, indexing="ij")
     distance = torch.stack(axes).square().sum(0).sqrt()
     return distance <= 20, 0.02 * axes[0], distance
+
+
+@pytest.mark.parametrize("size", [(2.1, 2.1, 2.1), (0.8, 0.8, 3.0), (1.0, 1.0, 1.0)])
+def test_trimming_takes_one_layer_of_voxels_at_least_on_every_side(size):
+    mask = torch.zeros(44, 44, 44, dtype=torch.bool)
+    mask[4:40, 4:40, 4:40] = True
+    all_good = {"reliability": mask.float(), "field": torch.zeros(mask.shape)}
+    layers = [max(1, math.floor(2.0 / v)) for v in size]
+    for erosion, taken in ((2.0, layers), (0.0, [0, 0, 0])):
+        kept = masking.reliable_mask(mask, size, **all_good, erosion=erosion)
+        found = [(int(w.min()), int(w.max())) for w in kept.nonzero().T]
+        assert found == [(4 + n, 39 - n) for n in taken]
+    for text, change in (("erode:2", -1), ("dilate:2", 1)):
+        edited = apply_operations(mask, size, text)
+        found = [int(w.max()) for w in edited.nonzero().T]
+        assert found == [39 + change * n for n in layers]
+
+
+def test_a_bleed_at_the_surface_stays_and_dropout_there_goes():
+    # what 2 cm of blood at 3 T leave of the reliability, and what a sinus leaves
+    mask, field, _ = _ball_with_field()
+    x, y, z = torch.meshgrid(*[torch.arange(52.0) - 25.5] * 3, indexing="ij")
+    blood = mask & ((x - 15).square() + y.square() + z.square() < 49)
+    sinus = mask & ((y + 19).square() + x.square() + z.square() < 25)
+    reliability = torch.where(blood, 0.3, torch.where(sinus, 0.05, 1.0))
+    kept = masking.reliable_mask(mask, (1.0,) * 3, reliability=reliability, field=field)
+    inner = morphology.peel(mask, (1.0,) * 3, 2.0)
+    assert (kept & blood & inner).sum() > 0.95 * (blood & inner).sum()
+    assert not (kept & morphology.peel(sinus, (1.0,) * 3, 1.5)).any()
+    assert not (fill_holes(kept) & ~kept).any()
 
 
 def test_fat_at_the_surface_is_cut_and_a_source_inside_stays():
