@@ -282,6 +282,14 @@ def presets() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yml"))}
 
 
+def preset_descriptions() -> dict[str, str]:
+    """What each preset is, from the first line of its file."""
+    return {
+        name: path.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ")
+        for name, path in presets().items()
+    }
+
+
 def load_config(path: Path) -> dict[str, Any]:
     """Settings from a YAML file, by field name. Raises UsageError naming what is wrong."""
     try:
