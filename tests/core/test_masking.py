@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import ndimage
 
+from qsm_nipype import chain
 from qsm_nipype.core import masking, morphology
 from qsm_nipype.core.brain_surface import brain_surface, icosphere
 from qsm_nipype.core.mask_language import MaskPart, Operation, parse_masks, parse_operations
@@ -21,6 +22,10 @@ from qsm_nipype.core.morphology import (
     opening,
 )
 from qsm_nipype.errors import UsageError
+from qsm_nipype.simulation import heads, pathology
+from qsm_nipype.simulation import labels as lab
+from qsm_nipype.simulation.signal import Protocol
+from qsm_nipype.simulation.subject import simulate_subject
 
 ANISOTROPIC = (1.0, 0.7, 2.5)
 
@@ -306,3 +311,28 @@ def test_scalp_that_hangs_on_a_thread_is_cut_off_at_any_voxel_size(size):
     kept = masking.without_dropout(leaked, (size,) * 3, reliability=good, quality=good)
     assert kept[48:].sum() < 10
     assert (kept != mask).sum() < 0.02 * mask.sum()
+
+
+def test_a_simulated_bleed_at_the_surface_stays_in_the_trimmed_mask():
+    shape, edge = (60, 74, 60), 3.0
+    head = heads.procedural(4, shape, edge)
+    depth = ndimage.distance_transform_edt(head.brain, sampling=head.voxel_size)
+    rng = np.random.default_rng(2)
+    surface = (depth > 2) & (depth < 5) & head.brain
+    surface[:, :, : shape[2] // 2] = False  # the convexity, not the base
+    where = tuple(int(i) for i in rng.permutation(np.argwhere(surface))[0])
+    canvas = pathology._Canvas(head)
+    box, d = canvas.blob(where, 10.0, rng, roughness=0.2)
+    canvas.write(box, d, lab.HAEMORRHAGE, np.full_like(d, 0.3))
+    scan = simulate_subject(4, head=canvas.head(), protocol=Protocol(b0=7.0))
+    size = tuple(float(v) for v in scan.head.voxel_size)
+    given = chain.ScanParameters(scan.protocol.echo_times, 7.0, size)
+    phase, magnitude = torch.from_numpy(scan.phase), torch.from_numpy(scan.magnitude)
+    fitted = chain.map_field(phase, magnitude, given)[2]
+    brain = torch.from_numpy(scan.brain)
+    around = morphology.grow(brain, size, 2.0)
+    kept = chain.trim_mask(around, fitted, given)[0]
+    bleed = brain & torch.from_numpy(scan.head.labels == lab.HAEMORRHAGE)
+    assert bleed.sum() > 50
+    assert (bleed & ~morphology.peel(brain, size, 2.0)).any()  # it reaches the surface
+    assert (kept & bleed).sum() > 0.8 * bleed.sum()
