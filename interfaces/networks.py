@@ -7,6 +7,7 @@ from typing import Any
 
 from nipype.interfaces.base import File, Str, isdefined, traits
 
+from qsm_nipype.errors import DataError
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec
 from qsm_nipype.interfaces.inversion import DipoleInversion, _InversionInputSpec
 from qsm_nipype.methods import resolve
@@ -94,4 +95,9 @@ class QSMMaskNet(QSMInterface):
         mask = resolve(self.function)(
             image, turned.voxel_size, network.to(self.device), edge, **self.parameters()
         )
+        if not mask.any():
+            raise DataError(
+                f"{self.inputs.in_magnitude}: the network finds no brain; use --mask quality, or "
+                "give your own by -d masks=PATH"
+            )
         return {"out_mask": save(cwd / "mask.nii", back(mask.cpu().numpy()), magnitude)}

@@ -21,6 +21,7 @@ class _DecayInputSpec(QSMInputSpec):
 
 class _LogLinearInputSpec(_DecayInputSpec):
     reweightings = traits.Int(parameter=True, desc="refits with weights from the fitted decay")
+    sigma = traits.Float(parameter=True, desc="noise SD of the signal; undefined: measured")
 
 
 class DecayOutputSpec(QSMOutputSpec):

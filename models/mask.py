@@ -6,6 +6,7 @@ The five-level U-Net of the paper, MONAI's `BasicUNet` layout with MONAI's param
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,6 +28,8 @@ NETWORK_VOXEL = 2.0
 NETWORK_WINDOW = (80, 96, 80)
 BRIGHTEST = 0.0005
 STRIDE = 16
+#: mm³ that no healthy brain exceeds: a larger mask is of a head that hangs upside down.
+LARGEST_BRAIN = 1.9e6
 FEATURES = (16, 32, 64, 128, 256, 32)
 
 
@@ -122,25 +125,44 @@ def segment(
 ) -> Tensor:
     """Brain mask (bool) of a whole-head `magnitude` `(X, Y, Z)` in any unit, RAS+.
 
+    A head may lie tilted by 45°, and be seen in a mirror; upside down it gives a mask that is too
+    large for a brain, so then the image is turned about and the smaller mask taken.
     With `network_voxel` (mm) the image is brought to voxels of that edge, its brightest voxels
     (0.05 %) are clipped, and the logits of windows as large as in training come back by linear
     interpolation. Without, the network
     sees the image as it is, in a sliding window of (0.7, 0.7, 0.5) of the volume with half
     overlap, as published. Then sigmoid, threshold, holes filled, largest component.
     """
+
+    def found(image: Tensor) -> Tensor:
+        logits = _logits(image, voxel_size, network, network_voxel)
+        return clean_mask(functional.sigmoid(logits) > threshold)
+
+    mask = found(magnitude)
+    if float(mask.sum()) * math.prod(float(v) for v in voxel_size) > LARGEST_BRAIN:
+        other = found(magnitude.flip(2)).flip(2)
+        mask = other if other.any() and other.sum() < mask.sum() else mask
+    return mask
+
+
+def _logits(
+    magnitude: Tensor,
+    voxel_size: Sequence[float],
+    network: nn.Module,
+    network_voxel: float | None,
+) -> Tensor:
+    """The network's answer on the voxels of `magnitude`."""
     if network_voxel is None:
         window = [_rounded(w * n) for w, n in zip(WINDOW, magnitude.shape, strict=True)]
-        logits = _windows(scale_magnitude(magnitude), network, window)
-    else:
-        extent = [n * v for n, v in zip(magnitude.shape, voxel_size, strict=True)]
-        image = resize(magnitude, [max(1, round(mm / network_voxel)) for mm in extent])
-        brightest = max(1, round(BRIGHTEST * image.numel()))
-        limit = image.flatten().topk(brightest).values[-1]
-        edges = zip(NETWORK_WINDOW, image.shape, strict=True)
-        window = [min(w, STRIDE * -(-n // STRIDE)) for w, n in edges]
-        logits = _windows(scale_magnitude(image.clamp_max(limit)), network, window)
-        logits = resize(logits, magnitude.shape)
-    return clean_mask(functional.sigmoid(logits) > threshold)
+        return _windows(scale_magnitude(magnitude), network, window)
+    extent = [n * v for n, v in zip(magnitude.shape, voxel_size, strict=True)]
+    image = resize(magnitude, [max(1, round(mm / network_voxel)) for mm in extent])
+    brightest = max(1, round(BRIGHTEST * image.numel()))
+    limit = image.flatten().topk(brightest).values[-1]
+    edges = zip(NETWORK_WINDOW, image.shape, strict=True)
+    window = [min(w, STRIDE * max(2, -(-n // STRIDE))) for w, n in edges]
+    logits = _windows(scale_magnitude(image.clamp_max(limit)), network, window)
+    return resize(logits, magnitude.shape)
 
 
 def _windows(image: Tensor, network: nn.Module, window: Sequence[int]) -> Tensor:

@@ -332,3 +332,17 @@ def test_the_examples_of_the_page_run_and_name_every_map(capsys):
     assert names["maps"].chi.std() > 0
     for name in (*chain.Maps.__dataclass_fields__, "ScanParameters"):
         assert f"`{name}`" in page or f"chain.{name}" in page or f"maps.{name}" in page, name
+
+
+def test_the_mask_network_sees_the_head_along_b0_however_the_axes_are_stored():
+    x, y, z = torch.meshgrid(*[torch.linspace(-1, 1, n) for n in (32, 40, 36)], indexing="ij")
+    head = 100.0 * (x**2 + y**2 + z**2 < 0.8) + 300.0 * (x**2 + y**2 + (z - 0.2) ** 2 < 0.4)
+    loose = {"mask.net": {"threshold": 1e-3}}
+
+    def found(image, voxel_size, b0_dir):
+        scan = chain.ScanParameters((0.01,), 3.0, voxel_size, b0_dir)
+        return chain.make_mask(image, image, scan, method="net", parameters=loose)
+
+    upright = found(head, (5.0, 4.5, 4.0), (0.1, 0.0, 1.0))
+    stored = found(head.permute(2, 0, 1), (4.0, 5.0, 4.5), (-1.0, 0.1, 0.0))
+    assert upright.any() and torch.equal(stored, upright.permute(2, 0, 1))

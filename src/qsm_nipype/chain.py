@@ -150,9 +150,10 @@ def reconstruct(  # noqa: PLR0913  every choice is named, as on the command line
     `voxel_size` in mm, `b0_dir` along the voxel axes.
 
     `mask` `(X, Y, Z)` is your own mask of the brain, true above one half; without it,
-    `mask_method` makes one (`quality&net:dilate:3`: see docs/masks.md), and `mask_operations`
+    `mask_method` makes one (`net:dilate:2`: see docs/masks.md), and `mask_operations`
     edit either. The networks among them (`net`, `deepbet`) know heads whose axes lead right, to
-    the front and up. `two_stage` (ppm; 0: off) makes χ again without stronger sources.
+    the front and up; `net`, the default, knows the head in a mirror too, and takes the axis most
+    along B0 for its own. `two_stage` (ppm; 0: off) makes χ again without stronger sources.
     `reference` is "brain", "csf", "region" or "none"; `region` `(X, Y, Z)` is the mask that "csf"
     and "region" need. `weights` are your own files for networks, by the network's name.
 
@@ -436,16 +437,28 @@ def make_mask(
     image = combined_magnitude(magnitude)
     mask = torch.ones_like(image, dtype=torch.bool)
     for part in parse_masks(method):
-        known = {"quality": quality, **_mask_network(part.name, weights, image.device)}
-        found = _call("mask", part.name, parameters, image, scan.voxel_size, **known)
+        if methods.get("mask", part.name).network is None:
+            found = _call("mask", part.name, parameters, image, scan.voxel_size, quality=quality)
+        else:
+            found = _mask_by_network(part.name, image, scan, parameters, weights)
         mask &= edit_mask(found, scan, part.operations)
     return mask
 
 
+def _mask_by_network(
+    name: str, image: Tensor, scan: ScanParameters, parameters: Parameters, weights: Weights
+) -> Tensor:
+    """The mask of a network, which knows heads along their third axis: here that most along B0."""
+    along = max(range(3), key=lambda axis: abs(scan.b0_dir[axis]))
+    order = [axis for axis in range(3) if axis != along] + [along]
+    known = _mask_network(name, weights, image.device)
+    edges = [scan.voxel_size[axis] for axis in order]
+    found = _call("mask", name, parameters, image.permute(order).contiguous(), edges, **known)
+    return found.permute([order.index(axis) for axis in range(3)]).contiguous()
+
+
 def _mask_network(name: str, weights: Weights, device: torch.device) -> dict[str, Any]:
-    network = methods.get("mask", name).network
-    if network is None:
-        return {}
+    network = str(methods.get("mask", name).network)
     from qsm_nipype.models.mask import load_network
     from qsm_nipype.models.registry import read_weights
 

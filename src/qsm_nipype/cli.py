@@ -177,6 +177,9 @@ def _add(group: Any, option: Field[Any]) -> None:
         keywords.update(_value_keywords(option, start))
         if start not in (None, 0, 0.0, ""):
             text += f" (default: {','.join(start) if isinstance(start, tuple) else start})"
+    if option.name == "preset":
+        found = settings.preset_descriptions()
+        text += ": " + "; ".join(f"{name} ({what})" for name, what in found.items())
     if "step" in meta:
         text += f": {', '.join(methods.names(meta['step']))}"
     group.add_argument(*meta["flags"], help=text.replace("%", "%%"), **keywords)

@@ -25,6 +25,8 @@ _SHOWN = {
     "FlipAngle": "flip_angle",
     "MRAcquisitionType": "sequence",
 }
+#: Voxel edge (mm) above which the map is doubted.
+LARGEST_VOXEL = 4.0
 _VERSIONED = ("nipype", "nibabel", "numpy", "scipy", "torch", "numba")
 
 
@@ -121,9 +123,26 @@ def static_part(settings: Settings, acquisition: Acquisition) -> dict[str, Any]:
             "voxel_size": [round(v, 4) for v in acquisition.voxel_size],
             "shape": list(acquisition.shape),
         },
-        "warnings": [*acquisition.notes, *acquisition.own.notes],
+        "warnings": [*acquisition.notes, *acquisition.own.notes, *_doubts(settings, acquisition)],
         "versions": versions(),
     }
+
+
+def _doubts(settings: Settings, acquisition: Acquisition) -> list[str]:
+    """What makes a map doubtful that will be made all the same."""
+    found = []
+    largest = max(acquisition.voxel_size)
+    if largest > LARGEST_VOXEL:
+        found.append(
+            f"voxels of {largest:.3g} mm are too large for susceptibility: above "
+            f"{LARGEST_VOXEL:g} mm the field beside air cavities changes too much within a voxel"
+        )
+    if settings.mask == "magnitude" and "masks" not in settings.derivatives:
+        found.append(
+            "the mask holds all that has signal (--mask magnitude): in a head the field of fat "
+            "and bone spoils the map of the brain; use the default mask there"
+        )
+    return found
 
 
 def _is_plain(value: Any) -> bool:

@@ -82,7 +82,7 @@ class Settings:
     unwrapping: str = _option("romeo", _HOW, "phase unwrapping", "--unwrapping", step="unwrapping")
     fit: str = _option("linear", _HOW, "field fit over the echoes", "--fit", step="fit")
     mask: str = _option(
-        "quality",
+        "net:dilate:2",
         _HOW,
         "brain mask; several joined by & intersect, each after its own operations, as in "
         "quality&net:dilate:3",
@@ -280,6 +280,14 @@ def presets() -> dict[str, Path]:
     """Names and files of the presets that come with the package."""
     folder = Path(str(resources.files("qsm_nipype.data"))) / "presets"
     return {path.stem: path for path in sorted(folder.glob("*.yml"))}
+
+
+def preset_descriptions() -> dict[str, str]:
+    """What each preset is, from the first line of its file."""
+    return {
+        name: path.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ")
+        for name, path in presets().items()
+    }
 
 
 def load_config(path: Path) -> dict[str, Any]:

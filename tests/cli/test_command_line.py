@@ -55,6 +55,13 @@ def test_saved_settings_make_the_same_run_again(tmp_path):
 @pytest.mark.parametrize("name", settings.presets())
 def test_presets_are_valid(name):
     assert parse("--preset", name).chosen()
+    assert f"{name} ({settings.preset_descriptions()[name]})" in " ".join(
+        cli.build_parser().format_help().split()
+    )
+
+
+def test_the_preset_default_is_what_is_done_without_one():
+    assert settings.science(parse("--preset", "default")) == settings.science(parse())
 
 
 @pytest.mark.parametrize(

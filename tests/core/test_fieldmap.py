@@ -53,6 +53,20 @@ def test_noise_map_is_the_error_that_is_made(fit):
     assert 0.9 < result.sigma * 40 < 1.1
 
 
+@pytest.mark.parametrize("snr", [5, 10, 30])
+@pytest.mark.parametrize("times", [(0.004, 0.012, 0.020, 0.028), (0.02,)])
+def test_noise_map_holds_at_low_snr(snr, times):
+    # `snr` is that of the first echo; what is low in |S| must not look like signal
+    phase, magnitude = data(snr=snr * math.exp(20 * times[0]), rate=20, times=times)
+    result = linear_fit(phase, magnitude, times, B0, repair=False)
+    error = result.field - field()
+    assert float(result.noise.square().mean().sqrt() / error.std()) == pytest.approx(1, abs=0.06)
+    assert float((error / result.noise).std()) == pytest.approx(1, abs=0.06)
+    if len(times) == 1:
+        sigma = 1 / (snr * math.exp(20 * times[0]))
+        assert result.sigma == pytest.approx(sigma, rel=0.04)
+
+
 def test_weights_are_those_of_least_variance():
     # the last echo is nearly gone: an unweighted line suffers from it
     phase, magnitude = data(snr=40, rate=120)

@@ -166,9 +166,26 @@ def test_tkd_is_its_formula():
     assert torch.allclose(found, plain, atol=1e-6)
     corrected = tkd(field, mask, voxel, B0, threshold=0.2).chi
     ratio = corrected[mask] / plain[mask]
-    assert ratio.median() == pytest.approx(1 / float((D * inverse).mean()), rel=1e-3)
+    assert ratio.median() == pytest.approx(1 / direct.truncated_share(0.2), rel=1e-4)
     with pytest.raises(ValueError, match="positive"):
         tkd(field, mask, voxel, B0, threshold=0)
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.2, 0.4])
+def test_tkd_gives_back_the_mean_of_what_is_larger_than_a_voxel(threshold):
+    offsets, _ = ball((64, 64, 64), (1.0, 1.0, 1.0), 4.0)
+    r = offsets.square().sum(0).sqrt()
+    field = dipole_field((4.5 - r).clamp(0, 1), (1.0, 1.0, 1.0), B0)
+    chi = tkd(field, torch.ones_like(r).bool(), (1.0,) * 3, B0, threshold=threshold).chi
+    around = chi[(r > 8) & (r < 14)].mean()
+    assert float(chi[r < 3.5].mean() - around) == pytest.approx(1, abs=0.015)
+
+
+@pytest.mark.parametrize("threshold", [0.05, 0.2, 0.5, 2.0])
+def test_what_a_truncation_leaves_is_a_mean_over_directions(threshold):
+    cosine = torch.linspace(0, 1, 100_001, dtype=torch.float64)
+    share = ((1 / 3 - cosine.square()).abs() / threshold).clamp(max=1).mean()
+    assert direct.truncated_share(threshold) == pytest.approx(float(share), abs=1e-4)
 
 
 def test_tikhonov_is_its_formula():

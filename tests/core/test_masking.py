@@ -1,11 +1,14 @@
 """Masks and morphology: balls in mm, brain against scalp, the mask language's refusals."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
 
-from qsm_nipype.core import masking
+from qsm_nipype import chain
+from qsm_nipype.core import masking, morphology
 from qsm_nipype.core.brain_surface import brain_surface, icosphere
 from qsm_nipype.core.mask_language import MaskPart, Operation, parse_masks, parse_operations
 from qsm_nipype.core.masking import apply_operations
@@ -19,6 +22,10 @@ from qsm_nipype.core.morphology import (
     opening,
 )
 from qsm_nipype.errors import UsageError
+from qsm_nipype.simulation import heads, pathology
+from qsm_nipype.simulation import labels as lab
+from qsm_nipype.simulation.signal import Protocol
+from qsm_nipype.simulation.subject import simulate_subject
 
 ANISOTROPIC = (1.0, 0.7, 2.5)
 
@@ -189,8 +196,8 @@ def test_the_mask_language_does_what_it_says_in_order():
         Operation("fill"),
         Operation("dilate", 2.0),
     )
-    step = erode(mask, ANISOTROPIC, 1.5)
-    wanted = dilate(fill_holes(largest_component(step)), ANISOTROPIC, 2.0)
+    step = morphology.peel(mask, ANISOTROPIC, 1.5)
+    wanted = morphology.grow(fill_holes(largest_component(step)), ANISOTROPIC, 2.0)
     assert torch.equal(apply_operations(mask, ANISOTROPIC, text), wanted)
     assert parse_operations("") == ()
 
@@ -225,6 +232,36 @@ def _ball_with_field() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     axes = torch.meshgrid(*[torch.arange(52.0) - 25.5] * 3, indexing="ij")
     distance = torch.stack(axes).square().sum(0).sqrt()
     return distance <= 20, 0.02 * axes[0], distance
+
+
+@pytest.mark.parametrize("size", [(2.1, 2.1, 2.1), (0.8, 0.8, 3.0), (1.0, 1.0, 1.0)])
+def test_trimming_takes_one_layer_of_voxels_at_least_on_every_side(size):
+    mask = torch.zeros(44, 44, 44, dtype=torch.bool)
+    mask[4:40, 4:40, 4:40] = True
+    all_good = {"reliability": mask.float(), "field": torch.zeros(mask.shape)}
+    layers = [max(1, math.floor(2.0 / v)) for v in size]
+    for erosion, taken in ((2.0, layers), (0.0, [0, 0, 0])):
+        kept = masking.reliable_mask(mask, size, **all_good, erosion=erosion)
+        found = [(int(w.min()), int(w.max())) for w in kept.nonzero().T]
+        assert found == [(4 + n, 39 - n) for n in taken]
+    for text, change in (("erode:2", -1), ("dilate:2", 1)):
+        edited = apply_operations(mask, size, text)
+        found = [int(w.max()) for w in edited.nonzero().T]
+        assert found == [39 + change * n for n in layers]
+
+
+def test_a_bleed_at_the_surface_stays_and_dropout_there_goes():
+    # what 2 cm of blood at 3 T leave of the reliability, and what a sinus leaves
+    mask, field, _ = _ball_with_field()
+    x, y, z = torch.meshgrid(*[torch.arange(52.0) - 25.5] * 3, indexing="ij")
+    blood = mask & ((x - 15).square() + y.square() + z.square() < 49)
+    sinus = mask & ((y + 19).square() + x.square() + z.square() < 25)
+    reliability = torch.where(blood, 0.3, torch.where(sinus, 0.05, 1.0))
+    kept = masking.reliable_mask(mask, (1.0,) * 3, reliability=reliability, field=field)
+    inner = morphology.peel(mask, (1.0,) * 3, 2.0)
+    assert (kept & blood & inner).sum() > 0.95 * (blood & inner).sum()
+    assert not (kept & morphology.peel(sinus, (1.0,) * 3, 1.5)).any()
+    assert not (fill_holes(kept) & ~kept).any()
 
 
 def test_fat_at_the_surface_is_cut_and_a_source_inside_stays():
@@ -274,3 +311,28 @@ def test_scalp_that_hangs_on_a_thread_is_cut_off_at_any_voxel_size(size):
     kept = masking.without_dropout(leaked, (size,) * 3, reliability=good, quality=good)
     assert kept[48:].sum() < 10
     assert (kept != mask).sum() < 0.02 * mask.sum()
+
+
+def test_a_simulated_bleed_at_the_surface_stays_in_the_trimmed_mask():
+    shape, edge = (60, 74, 60), 3.0
+    head = heads.procedural(4, shape, edge)
+    depth = ndimage.distance_transform_edt(head.brain, sampling=head.voxel_size)
+    rng = np.random.default_rng(2)
+    surface = (depth > 2) & (depth < 5) & head.brain
+    surface[:, :, : shape[2] // 2] = False  # the convexity, not the base
+    where = tuple(int(i) for i in rng.permutation(np.argwhere(surface))[0])
+    canvas = pathology._Canvas(head)
+    box, d = canvas.blob(where, 10.0, rng, roughness=0.2)
+    canvas.write(box, d, lab.HAEMORRHAGE, np.full_like(d, 0.3))
+    scan = simulate_subject(4, head=canvas.head(), protocol=Protocol(b0=7.0))
+    size = tuple(float(v) for v in scan.head.voxel_size)
+    given = chain.ScanParameters(scan.protocol.echo_times, 7.0, size)
+    phase, magnitude = torch.from_numpy(scan.phase), torch.from_numpy(scan.magnitude)
+    fitted = chain.map_field(phase, magnitude, given)[2]
+    brain = torch.from_numpy(scan.brain)
+    around = morphology.grow(brain, size, 2.0)
+    kept = chain.trim_mask(around, fitted, given)[0]
+    bleed = brain & torch.from_numpy(scan.head.labels == lab.HAEMORRHAGE)
+    assert bleed.sum() > 50
+    assert (bleed & ~morphology.peel(brain, size, 2.0)).any()  # it reaches the surface
+    assert (kept & bleed).sum() > 0.8 * bleed.sum()

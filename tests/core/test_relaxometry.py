@@ -33,6 +33,30 @@ def test_noise_at_snr_40_biases_the_mean_by_less_than_two_percent(method):
     assert float(decay.r2star.mean()) == pytest.approx(40, rel=0.02)
 
 
+@pytest.mark.parametrize("snr", [5, 10, 30])
+def test_the_noise_floor_does_not_slow_a_decay(snr):
+    # half of the head decays slowly, as tissue does: the noise is measured in it
+    rates = torch.full((30, 30, 30), 20.0)
+    fast = {50.0: slice(0, 8), 120.0: slice(8, 15)}
+    for rate, where in fast.items():
+        rates[where] = rate
+    found = loglinear(decaying(rates, noise=1 / snr), rates > 0, TE).r2star
+    line = loglinear(decaying(rates, noise=1 / snr), rates > 0, TE, sigma=0.0).r2star
+    tolerance = 0.06 if snr == 5 else 0.03
+    for rate, where in {**fast, 20.0: slice(15, None)}.items():
+        assert float(found[where].median()) == pytest.approx(rate, rel=tolerance)
+    if snr == 5:
+        assert float(line[8:15].median()) < 90  # what it was without
+
+
+def test_a_decay_below_the_noise_in_the_second_echo_is_not_told_faster():
+    rates = torch.full((12, 12, 12), 20.0)
+    rates[6:] = 500  # first echo 5 σ, second 0.3 σ
+    found = loglinear(decaying(rates, noise=1 / 40), rates > 0, TE).r2star[6:]
+    limit = float(torch.tensor(40.0).log() - 500 * TE[0]) / (TE[1] - TE[0])
+    assert float(found.median()) == pytest.approx(limit, rel=0.1)
+
+
 @pytest.mark.parametrize("method", [loglinear, arlo])
 def test_signal_scale_does_not_matter_and_outside_is_zero(method):
     rates = torch.full((5, 5, 5), 30.0)

@@ -6,6 +6,7 @@ import pytest
 
 from qsm_nipype import cli
 from qsm_nipype.commands import demo
+from qsm_nipype.errors import UsageError
 
 
 @pytest.mark.slow
@@ -41,3 +42,10 @@ def test_a_folder_that_is_no_demo_is_left_alone(tmp_path, capsys):
     (tmp_path / "bids").mkdir()
     assert cli.main(["demo", str(tmp_path)]) == 2
     assert "not a finished demo; choose another folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", ["6", "0"])
+def test_voxels_that_cannot_show_susceptibility_are_refused(tmp_path, size):
+    with pytest.raises(UsageError, match="voxel-size"):
+        demo.main([str(tmp_path / "demo"), "--voxel-size", size, "--mask", "magnitude"])
+    assert not (tmp_path / "demo").exists()

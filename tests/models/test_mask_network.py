@@ -90,3 +90,26 @@ def test_resizing_keeps_constants_means_and_lines():
     fine = resize(line, (20, 4, 4))[:, 0, 0]
     assert torch.allclose(fine[1:-1], torch.arange(1, 19) / 2 - 0.25, atol=1e-5)
     assert torch.equal(resize(volume, (12, 12, 12)), volume)
+
+
+def test_an_image_smaller_than_the_stride_has_a_mask():
+    # instance normalisation needs more than one voxel at the network's bottom
+    magnitude = torch.full((12, 9, 7), 10.0)
+    magnitude[3:9, 2:7, 2:6] = 900.0
+    network = MaskNet().eval()
+    assert segment(magnitude, (1.0, 1.0, 1.0), network, 2.0).shape == magnitude.shape
+
+
+def test_a_head_upside_down_is_turned_about_when_its_mask_is_too_large():
+    # this network takes all that is bright for brain, and twice as much of a head upside down
+    head = torch.zeros(40, 40, 40)
+    head[5:35, 5:35, 20:35] = 1.0  # 1.8 litres of 5 mm voxels, in the upper half
+
+    def answer(x):
+        if x[0, 0, ..., 20:].sum() > x[0, 0, ..., :20].sum():
+            return 20 * (x - 0.5)
+        return 20 * (torch.ones_like(x) - 0.5)
+
+    size = (5.0, 5.0, 5.0)
+    assert torch.equal(segment(head, size, answer, 5.0), head > 0.5)
+    assert torch.equal(segment(head.flip(2), size, answer, 5.0), head.flip(2) > 0.5)

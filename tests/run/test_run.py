@@ -8,7 +8,7 @@ from types import MappingProxyType, SimpleNamespace
 import pytest
 import torch
 
-from qsm_nipype import cli
+from qsm_nipype import cli, plan
 from qsm_nipype import settings as configuration
 from qsm_nipype.dataset.acquisitions import Refusal
 from qsm_nipype.errors import UsageError
@@ -184,3 +184,23 @@ def test_the_page_shows_visits_and_runs_in_the_order_of_their_names(tmp_path):
     html = publish_subject(reversed(records), tmp_path, subject="01", version="1").read_text()
     places = [html.index(f'id="ses-{s}-dir-ap-run-{r}"') for s, r in visits]
     assert places == sorted(places)
+
+
+@pytest.mark.parametrize("times", [(0.0023, 0.0046), (0.004, 0.008, 0.020)])
+def test_arlo_is_refused_before_the_run_where_it_cannot_work(chosen, monkeypatch, times):
+    uneven = SimpleNamespace(entities={"sub": "01"}, echo_times=times)
+    even = SimpleNamespace(entities={"sub": "02"}, echo_times=(0.004, 0.008, 0.012))
+    monkeypatch.setattr(preflight, "find_acquisitions", lambda *_: ([uneven, even], []))
+    found, refused = preflight.find(replace(chosen, relaxometry="arlo"))
+    assert found == [even]
+    assert "loglinear" in refused[0].reason and refused[0].entities == {"sub": "01"}
+    assert preflight.find(chosen)[0] == [uneven, even]
+
+
+def test_a_map_that_will_be_doubtful_is_said_to_be(chosen):
+    small, large = (SimpleNamespace(voxel_size=(1.0, 1.0, v)) for v in (3.0, 6.0))
+    assert plan._doubts(chosen, small) == []
+    assert "6 mm are too large" in plan._doubts(chosen, large)[0]
+    assert "fat" in plan._doubts(replace(chosen, mask="magnitude"), small)[0]
+    own = replace(chosen, mask="magnitude", derivatives={"masks": "m.nii"})
+    assert plan._doubts(own, small) == []

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qsm_nipype.errors import UsageError
+from qsm_nipype.plan import LARGEST_VOXEL
 from qsm_nipype.simulation.scores import DESCRIPTIONS, score_chi
 
 _PARTICIPANT = "01"
@@ -16,6 +17,11 @@ _PARTICIPANT = "01"
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns the exit code of the participant run."""
     options, more = _parser().parse_known_args(argv)
+    if not 0 < options.voxel_size <= LARGEST_VOXEL:
+        raise UsageError(
+            f"--voxel-size {options.voxel_size:g}: give an edge above 0, of at most "
+            f"{LARGEST_VOXEL:g} mm; larger voxels cannot show susceptibility"
+        )
     bids_dir, out_dir = options.out / "bids", options.out / "derivatives"
     started = time.monotonic()
     _simulate(bids_dir, options)

@@ -386,11 +386,14 @@ def _noise(
 ) -> np.ndarray:
     """SD of 2πf (rad/s): σ/√information, more where the residual is beyond what noise explains.
 
-    Never more than that of a field known up to a cycle only, which is also the value outside.
+    A measured |S|² holds noise, too: σ² of it tells nothing about the field. Never more than the
+    SD of a field known up to a cycle only, which is also the value outside.
     """
     spacing = float(np.diff(times).min()) if times.size > 1 else float(times[0])
     unknown = np.float32(TWO_PI / spacing / math.sqrt(12.0))
-    noise = np.float32(sigma) / np.sqrt(np.maximum(information, np.float32(1e-30)))
+    own = np.float32(sigma**2 * np.square(times.astype(np.float64)).sum())
+    signal = np.maximum(information - own, information / 4)
+    noise = np.float32(sigma) / np.sqrt(np.maximum(signal, np.float32(1e-30)))
     if times.size > 1:
         chi2 = residual**2 * (amplitude**2).sum(0) / max(sigma, 1e-15) ** 2
         noise *= np.sqrt(np.maximum(1, chi2 / (4 * (times.size - 1))))

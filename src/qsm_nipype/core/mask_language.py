@@ -1,7 +1,8 @@
 """The mask language: which masks to intersect, and what to do to each and to the result.
 
 `quality&net:dilate:3` is the part of `quality` within 3 mm of `net`; `erode:1,fill,largest` are
-operations, done from left to right, radii in mm.
+operations, done from left to right, radii in mm; `erode` and `dilate` take or add one layer of
+voxels at least.
 """
 
 from __future__ import annotations

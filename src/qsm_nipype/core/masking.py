@@ -110,24 +110,25 @@ def reliable_mask(
     *,
     reliability: Tensor,
     field: Tensor,
-    threshold: float = 0.5,
+    threshold: float = 0.2,
     jump: float = 0.3,
     erosion: float = 2.0,
 ) -> Tensor:
     """The part of `mask` in which the total field is fit for background removal → bool.
 
     Background removal spreads a wrong field at the surface over the whole brain, so the surface
-    must be right: left out are patches whose `reliability` (0 to 1) is below `threshold`, voxels
+    must be right: left out are patches whose `reliability` (0 to 1) is below `threshold` (0.2 is
+    0.42 rad of residual or noise; the consensus' 0.3 rad would take bleeds at the surface), voxels
     at the surface whose `field` (ppm) is more than `jump` off its mean within 5 mm (fat of orbit
-    and skull, shifted by 3.4 ppm), and the outer `erosion` mm. Strong sources inside the brain
-    stay in, such as a haemorrhage. The largest component is kept.
+    and skull, shifted by 3.4 ppm), and the outer `erosion` mm, one layer of voxels at least (0:
+    none). Strong sources inside the brain stay in, such as a haemorrhage. The largest component
+    is kept.
     """
     kept = trim_mask(mask, voxel_size, residual=1 - reliability, limit=1 - threshold)
     off = (field - _ball_mean(field, mask, voxel_size, 5.0)).abs() > jump
     kept &= ~morphology.dilate(off & mask, voxel_size, 1.5)
     kept = fill_holes(kept) & mask
-    if erosion > 0:
-        kept &= morphology.erode(mask, voxel_size, erosion)
+    kept &= morphology.peel(mask, voxel_size, erosion)
     return fill_holes(largest_component(morphology.opening(kept, voxel_size, 3.0)))
 
 
@@ -169,8 +170,8 @@ def _ball_mean(x: Tensor, mask: Tensor, voxel_size: Sequence[float], radius: flo
 
 
 _RADIAL: dict[str, Callable[..., Tensor]] = {
-    "erode": morphology.erode,
-    "dilate": morphology.dilate,
+    "erode": morphology.peel,
+    "dilate": morphology.grow,
     "open": morphology.opening,
     "close": morphology.closing,
 }

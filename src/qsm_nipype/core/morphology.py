@@ -65,6 +65,20 @@ def dilate(mask: Tensor, voxel_size: Sequence[float], radius: float) -> Tensor:
     return ~(distance_inside(~mask, voxel_size, radius, border=False) > radius * (1 + 5e-6))
 
 
+def peel(mask: Tensor, voxel_size: Sequence[float], depth: float) -> Tensor:
+    """`mask` without its outer `depth` mm: one layer of voxels at least, however large."""
+    if depth <= 0:
+        return mask.clone()
+    return erode(mask, voxel_size, depth) & erode(mask, (1.0, 1.0, 1.0), 1.0)
+
+
+def grow(mask: Tensor, voxel_size: Sequence[float], depth: float) -> Tensor:
+    """`mask` and the `depth` mm around it: one layer of voxels at least, however large."""
+    if depth <= 0:
+        return mask.clone()
+    return dilate(mask, voxel_size, depth) | dilate(mask, (1.0, 1.0, 1.0), 1.0)
+
+
 def opening(mask: Tensor, voxel_size: Sequence[float], radius: float) -> Tensor:
     """Erosion, then dilation: removes what is thinner than a ball of `radius` mm."""
     return dilate(erode(mask, voxel_size, radius), voxel_size, radius)

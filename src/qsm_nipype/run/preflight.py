@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import uuid
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -100,7 +101,28 @@ def find(settings: Settings) -> tuple[list[Acquisition], list[Refusal]]:
             f"{', '.join(SUFFIXES)}, and no phasediff or phase1 field map; name others by "
             f"--bids-filter-file"
         )
-    return acquisitions, refusals
+    fit = []
+    for item in acquisitions:
+        reason = _unfit(settings, item)
+        if reason:
+            refusals = [*refusals, Refusal(item.entities, reason)]
+        else:
+            fit.append(item)
+    return fit, refusals
+
+
+def _unfit(settings: Settings, acquisition: Acquisition) -> str:
+    """Why a chosen method cannot work with an acquisition; empty where all can."""
+    times = acquisition.echo_times
+    gaps = [b - a for a, b in pairwise(times)]
+    uneven = len(times) > 1 and (len(times) < 3 or max(gaps) - min(gaps) > 0.02 * gaps[0])
+    if settings.relaxometry == "arlo" and uneven:
+        shown = ", ".join(f"{1000 * t:.4g}" for t in times)
+        return (
+            "--relaxometry arlo needs three or more equally spaced echoes, and these are at "
+            f"{shown} ms; use --relaxometry loglinear"
+        )
+    return ""
 
 
 def _filters(path: Path | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from types import MappingProxyType
 
@@ -23,15 +24,14 @@ def tkd(
     voxel_size: Sequence[float],
     b0_dir: Sequence[float] = (0.0, 0.0, 1.0),
     *,
-    threshold: float = 0.15,
+    threshold: float = 0.2,
     correct: bool = True,
 ) -> Solution:
     """Truncated k-space division [Shmueli2009]_: local `field` `(X, Y, Z)` in ppm → χ in ppm.
 
-    Where |D| < `threshold`, D is replaced by ±`threshold`. With `correct`, χ is divided by the
-    value at the origin of the point spread function, mean(D·D⁻¹), which undoes the
-    underestimation that the truncation causes [Schweser2013]_. Raises ValueError unless
-    `threshold` is positive.
+    Where |D| < `threshold`, D is replaced by ±`threshold`. With `correct`, χ is divided by
+    `truncated_share`, which undoes the underestimation that the truncation causes [Schweser2013]_.
+    Raises ValueError unless `threshold` is positive.
     """
     if threshold <= 0:
         raise ValueError("threshold must be positive")
@@ -40,11 +40,24 @@ def tkd(
         inverted = torch.where(kernel < 0, -kernel.new_ones(()), kernel.new_ones(()))
         inverted = inverted / kernel.abs().clamp_min(threshold)
         inverted[0, 0, 0] = 0.0
-        if correct:
-            inverted /= (kernel * inverted).mean()
-        return inverted
+        return inverted / truncated_share(threshold) if correct else inverted
 
     return Solution(_divide(field, mask, voxel_size, b0_dir, inverse))
+
+
+def truncated_share(threshold: float) -> float:
+    """Share of a source that truncation at `threshold` leaves: mean of min(|D|/threshold, 1).
+
+    The mean is over all directions of k, D = 1/3 − cos²θ, for what is larger than a voxel has its
+    spectrum near the origin, and there all directions alike. The mean over the grid (the point
+    spread function at its origin) is that of a single voxel, whose spectrum reaches the corners
+    of k-space: it is 5 % less, and dividing by it makes nuclei 5 to 8 % too strong.
+    """
+    middle = math.sqrt(1 / 3)
+    low, high = (math.sqrt(min(max(1 / 3 + t, 0.0), 1.0)) for t in (-threshold, threshold))
+    primitive = [u / 3 - u**3 / 3 for u in (low, middle, high)]
+    inside = 2 * primitive[1] - primitive[0] - primitive[2]
+    return 1 - (high - low) + inside / threshold
 
 
 def tikhonov(
