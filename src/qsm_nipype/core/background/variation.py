@@ -15,7 +15,7 @@ from qsm_nipype.core.background.lbv import lbv
 from qsm_nipype.core.dipole import dipole_kernel
 from qsm_nipype.core.field_noise import field_noise
 from qsm_nipype.core.fourier import WorkingGrid, irfft, rfft, working_grid
-from qsm_nipype.core.inversion.admm import DATA_PENALTY, DipoleAndHarmonic, Limits, solve
+from qsm_nipype.core.inversion.admm import DipoleAndHarmonic, Limits, solve
 from qsm_nipype.core.inversion.dataterm import FieldTerm, least_squares
 from qsm_nipype.core.inversion.harmonic import GRADIENT_SCALE_BESIDE_H, LAPLACIAN_PENALTY
 from qsm_nipype.core.inversion.priors import Variation
@@ -26,6 +26,9 @@ from qsm_nipype.core.morphology import erode
 #: Voxels with edges up to this (mm) are halved in number along the axis for χ and h: both only
 #: have to tell what is harmonic.
 FINE = 1.25
+#: Penalty of the splitting y = Dχ + h. `whtv`'s 0.5 settles χ first; this, with which h arrives
+#: in the same iterations, where iSMV's boundary was wrong.
+DATA_PENALTY = 0.03
 
 
 def ismv_tv(  # noqa: PLR0913  the common signature
@@ -51,7 +54,7 @@ def ismv_tv(  # noqa: PLR0913  the common signature
     local field is Dχ.
 
     `radius` (mm) is iSMV's. `regularization` λ (ppm), `harmonic` β and `noise` (SD in ppm) are as
-    in `whtv`, which has the same splitting and stops likewise. Where voxels are small, χ and h are
+    in `whtv`, which stops likewise. Where voxels are small, χ and h are
     found on voxels twice as large. The mask loses `erosion` mm, and one layer of voxels at least.
     """
     inside = mask.bool()
