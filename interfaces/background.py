@@ -152,3 +152,16 @@ class ISMVTFI(BackgroundRemoval):
 
     input_spec = _ISMVTFIInputSpec
     function = f"{_CORE}.tfi:ismv_tfi"
+
+
+class _ISMVTVInputSpec(_ISMVInputSpec):
+    regularization = traits.Float(parameter=True, desc="weight of total variation (ppm)")
+    harmonic = traits.Float(parameter=True, desc="weight of the Laplacian of the harmonic field")
+    erosion = traits.Float(parameter=True, desc="what the mask loses (mm)")
+
+
+class ISMVTV(BackgroundRemoval):
+    """iSMV refined by an inversion with total variation."""
+
+    input_spec = _ISMVTVInputSpec
+    function = f"{_CORE}.variation:ismv_tv"

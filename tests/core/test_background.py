@@ -10,14 +10,15 @@ from qsm_nipype.core.background.lbv import lbv
 from qsm_nipype.core.background.pdf import pdf, remove_far_sources
 from qsm_nipype.core.background.sharp import mean_value_kernel, resharp, sharp, vsharp
 from qsm_nipype.core.background.tfi import ismv_tfi, lbv_tfi
+from qsm_nipype.core.background.variation import ismv_tv
 from qsm_nipype.core.dipole import dipole_field
 from qsm_nipype.core.fourier import irfft
 from qsm_nipype.core.morphology import distance_inside
 
-METHODS = [sharp, vsharp, resharp, ismv, lbv, pdf, lbv_tfi, ismv_tfi]
+METHODS = [sharp, vsharp, resharp, ismv, lbv, pdf, lbv_tfi, ismv_tfi, ismv_tv]
 named = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name__)
 LIMITS = {"sharp": 0.25, "vsharp": 0.45, "resharp": 0.22, "ismv": 0.25, "lbv": 0.3}
-LIMITS |= {"pdf": 0.45, "lbv_tfi": 0.33, "ismv_tfi": 0.35}
+LIMITS |= {"pdf": 0.45, "lbv_tfi": 0.33, "ismv_tfi": 0.35, "ismv_tv": 0.2}
 OBLIQUE = (0.3, -0.2, 0.93)
 
 
@@ -167,7 +168,7 @@ def test_of_a_background_little_is_left(method, b0_dir):
     assert left.std() < 0.12 * before.std()
 
 
-@pytest.mark.parametrize("method", [pdf, lbv_tfi], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("method", [pdf, lbv_tfi, ismv_tv], ids=lambda m: m.__name__)
 def test_noise_weights_let_a_spoilt_region_harm_less(method):
     local, background, mask, voxel_size, b0_dir = head()
     total, noise = local + background, torch.full(mask.shape, 0.001)
@@ -181,6 +182,31 @@ def test_noise_weights_let_a_spoilt_region_harm_less(method):
     naive = method(total, mask, voxel_size, b0_dir)
     errors = [((r.field - local) * elsewhere).std() for r in (told, naive)]
     assert errors[0] < errors[1]
+
+
+@pytest.mark.parametrize("voxel_size", [(1.0, 1.0, 1.0), (1.6, 1.6, 1.6)])
+def test_total_variation_takes_off_what_ismv_and_lbv_leave(voxel_size):
+    """1 mm takes χ from a grid twice coarser, 1.6 mm from its own."""
+    shape = tuple(round(n / voxel_size[0]) for n in (40, 42, 56))
+    local, background, mask, voxel_size, b0_dir = head(shape, voxel_size)
+    case = local + background, mask, voxel_size, b0_dir
+    deep = distance_inside(mask, voxel_size, 5.0) > 2.1 * voxel_size[0]
+
+    def off(result):
+        a, b = result.field[deep], local[deep]
+        return float(((a - a.mean()) - (b - b.mean())).norm())
+
+    assert off(ismv_tv(*case)) < 0.7 * min(off(ismv(*case)), off(lbv(*case)))
+
+
+def test_with_total_variation_the_storage_of_the_axes_hardly_matters():
+    local, background, mask, voxel_size, b0_dir = head((41, 43, 57))
+    total = local + background
+    here = ismv_tv(total, mask, voxel_size, b0_dir)
+    turned = (1.0, 1.0, 1.0), (b0_dir[2], -b0_dir[0], -b0_dir[1])
+    there = ismv_tv(*(x.permute(2, 0, 1).flip(1, 2).contiguous() for x in (total, mask)), *turned)
+    back = there.field.flip(1, 2).permute(1, 2, 0)
+    assert float((back - here.field).norm()) < 0.03 * float(here.field.norm())
 
 
 def test_far_sources_are_solid_harmonics():
