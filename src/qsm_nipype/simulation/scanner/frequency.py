@@ -11,10 +11,10 @@ from qsm_nipype.simulation.deformation import grid_points
 from qsm_nipype.simulation.head import Head
 from qsm_nipype.simulation.shapes import smooth_noise
 
-#: χ∥ − χ⊥ of white matter in ppm: 0.01 to 0.02 in vivo [Li2012]_
+#: χ∥ − χ⊥ of white matter in ppm: 0.0136 to 0.0192 by a torque balance [VanGelderen2015]_
 ANISOTROPY = 0.015
-#: SD in ppm of the frequency of microstructure: fibres across B0 precess up to 10 ppb below
-#: those along it [He2009]_ [Wharton2012]_
+#: SD in ppm of the frequency of microstructure, which is larger than that of anisotropy
+#: [Wharton2015]_ (amount assumed): fibres across B0 precess 10 ppb below those along it
 MICROSTRUCTURE = 0.003
 
 
