@@ -36,6 +36,7 @@ from qsm_nipype.settings import Settings
 from qsm_nipype.simulation.scores import score_chi
 from qsm_nipype.simulation.signal import Protocol, Scan
 from qsm_nipype.simulation.subject import simulate_subject
+from qsm_nipype.system.threads import limit_threads
 
 #: Voxels kept around the head: as far as the filters of the scorer reach.
 MARGIN = 8
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser().parse_args(argv)
     if options.after_default and Settings.background not in options.background:
         parser().error(f"--after-default needs {Settings.background} among --background")
-    torch.set_num_threads(options.threads)
+    limit_threads(options.threads)
     for number, snr in enumerate(options.snr):
         data = prepared(options, snr)
         if number == 0 and not options.no_true_field:

@@ -31,6 +31,7 @@ from scipy import ndimage
 from qsm_nipype import methods
 from qsm_nipype.methods import accepted, resolve
 from qsm_nipype.simulation.reader_scores import streaks
+from qsm_nipype.system.threads import limit_threads
 from qsm_nipype.volume import load
 
 matplotlib.use("Agg")
@@ -44,7 +45,7 @@ RANGE, COLUMNS = 0.15, 2
 def main(argv: Sequence[str] | None = None) -> None:
     """Invert, draw, print."""
     options = parser().parse_args(argv)
-    torch.set_num_threads(options.threads)
+    limit_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
     volume = load(options.data / "localfield.nii.gz")
     mask = load(options.data / "mask.nii.gz").data > 0.5

@@ -41,6 +41,7 @@ from qsm_nipype.simulation.scanner.effects import EFFECTS
 from qsm_nipype.simulation.scores import score_chi
 from qsm_nipype.simulation.signal import Protocol, Scan
 from qsm_nipype.simulation.subject import simulate_subject
+from qsm_nipype.system.threads import limit_threads
 
 #: background removal and inversion; the first is what a user gets who chooses nothing
 CHAINS = tuple(
@@ -71,7 +72,7 @@ COLUMNS = (
 def main(argv: Sequence[str] | None = None) -> None:
     """Compute what is missing, print the tables."""
     options = parser().parse_args(argv)
-    torch.set_num_threads(options.threads)
+    limit_threads(options.threads)
     if options.cut:
         cuts(options)
         return
