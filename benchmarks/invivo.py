@@ -9,10 +9,10 @@ kept in OUT, so that a run goes on where another stopped (another OUT for other 
 0.15 ppm; the second axis of that data leads backwards, whatever its header says), `numbers.md`
 the table. No truth is used. The data may not be passed on: keep OUT outside the repository.
 
-Streaks: power at the cone D(k) = 0 over that of its neighbourhood; below 1 it was emptied. Noise: 1.48 × median
-deviation from the 3 × 3 × 3 median. Agreement: correlation with, and slope on, the voxel-wise
-median of all methods. Nuclei: the largest bright parts of that median within 35 mm of the brain's
-middle, as `x, y, z` in voxels (pallidum with putamen first).
+Streaks: power at the cone D(k) = 0 over that of its neighbourhood; below 1 it was emptied. Noise:
+1.48 × median deviation from the 3 × 3 × 3 median. Agreement: correlation with, and slope on, the
+voxel-wise median of all methods. Nuclei: the largest bright parts of that median within 35 mm of
+the brain's middle, as `x, y, z` in voxels (pallidum with putamen first).
 """
 
 from __future__ import annotations
