@@ -195,6 +195,13 @@ def test_flow_grows_with_each_readout_and_stands_still_elsewhere(head: Head) -> 
     assert np.abs(velocity).max() > 30
 
 
+def test_laminar_flow_loses_signal_as_the_mean_over_its_speeds() -> None:
+    speeds = np.linspace(0.5, 1.5, 2001)
+    for phase in (0.0, 0.3, 4.7, 16.0):
+        expected = abs(np.exp(1j * phase * speeds).mean())
+        assert flow.dephasing(np.array(phase)) == pytest.approx(expected, abs=1e-3)
+
+
 def test_the_transmit_field_varies_more_at_7_t(head: Head) -> None:
     low, high = (
         receive.transmit_field(head, b0, np.random.default_rng(0))[head.brain] for b0 in (3, 7)

@@ -38,6 +38,14 @@ def flow_phase(velocity: np.ndarray, number: int, head: Head, voxel: float) -> n
     return (number + 0.5) * each * velocity
 
 
+def dephasing(phase: np.ndarray) -> np.ndarray:
+    """Share of the signal that is left where flow makes `phase` (rad).
+
+    Flow is laminar: a voxel holds speeds from half of its mean to one and a half.
+    """
+    return np.abs(np.sinc(phase / (2 * math.pi)))
+
+
 def voxel_along_readout(head: Head) -> float:
     """Edge of a voxel in mm along the readout."""
     return head.voxel_size[READOUT]
