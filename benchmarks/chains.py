@@ -36,6 +36,7 @@ from qsm_nipype.settings import Settings
 from qsm_nipype.simulation.scores import score_chi
 from qsm_nipype.simulation.signal import Protocol, Scan
 from qsm_nipype.simulation.subject import simulate_subject
+from qsm_nipype.system.threads import limit_threads
 
 #: Voxels kept around the head: as far as the filters of the scorer reach.
 MARGIN = 8
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser().parse_args(argv)
     if options.after_default and Settings.background not in options.background:
         parser().error(f"--after-default needs {Settings.background} among --background")
-    torch.set_num_threads(options.threads)
+    limit_threads(options.threads)
     for number, snr in enumerate(options.snr):
         data = prepared(options, snr)
         if number == 0 and not options.no_true_field:
@@ -97,45 +98,57 @@ def prepared(options: argparse.Namespace, snr: float) -> dict[str, Any]:
         protocol=Protocol(b0=options.b0, snr=snr),
         anatomy=options.anatomy,
     )
-    data = front_end(scan)
+    data = front_end(raw(scan))
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(data, path)
     return data
 
 
-def front_end(scan: Scan) -> dict[str, Any]:
-    """Field, noise and trimmed mask as the pipeline makes them, beside the truth.
+def raw(scan: Scan) -> dict[str, Any]:
+    """What a reconstruction is given, and the truth: plain tensors and numbers."""
+    volumes = {
+        "phase": scan.phase,
+        "magnitude": scan.magnitude,
+        "brain": scan.brain,
+        "labels": scan.head.labels,
+        "total": scan.truth.total,
+        "local": scan.truth.local,
+        "chi": scan.truth.chi,
+    }
+    known = parameters_of(scan)
+    return {
+        **{name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in volumes.items()},
+        "b0": known.b0,
+        "echo_times": known.echo_times,
+        "size": known.voxel_size,
+        "b0_dir": known.b0_dir,
+    }
+
+
+def front_end(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Field, noise and trimmed mask as the pipeline makes them of `raw`, beside the truth.
 
     Everything is cut to the union of the masks and `MARGIN`, which saves time in scoring.
     """
-    phase, magnitude = torch.from_numpy(scan.phase), torch.from_numpy(scan.magnitude)
-    given = parameters_of(scan)
-    _, unwrapped, fitted = chain.map_field(phase, magnitude, given)
-    mask = chain.make_mask(magnitude, unwrapped.quality, given)
-    trimmed, _ = chain.trim_mask(mask, fitted, given)
-    brain = torch.from_numpy(scan.brain)
+    magnitude = given["magnitude"]
+    _, unwrapped, fitted = chain.map_field(given["phase"], magnitude, acquired(given))
+    mask = chain.make_mask(magnitude, unwrapped.quality, acquired(given))
+    trimmed, _ = chain.trim_mask(mask, fitted, acquired(given))
     volumes = {
         "field": fitted.field,
         "noise": fitted.noise,
         "mask": trimmed,
         "magnitude": combined_magnitude(magnitude),
-        "brain": brain,
-        "labels": torch.from_numpy(scan.head.labels),
-        "total": torch.from_numpy(scan.truth.total),
-        "local": torch.from_numpy(scan.truth.local),
-        "chi": torch.from_numpy(scan.truth.chi),
+        **{name: given[name] for name in ("brain", "labels", "total", "local", "chi")},
     }
     box = tuple(
         slice(max(side.start - MARGIN, 0), side.stop + MARGIN)
-        for side in working_grid(trimmed | brain).box
+        for side in working_grid(trimmed | given["brain"]).box
     )
     return {
         **{name: volume[box].clone() for name, volume in volumes.items()},
-        "b0": given.b0,
-        "echo_times": given.echo_times,
-        "size": given.voxel_size,
-        "b0_dir": given.b0_dir,
+        **{name: given[name] for name in ("b0", "echo_times", "size", "b0_dir")},
     }
 
 
@@ -145,7 +158,7 @@ def parameters_of(scan: Scan) -> chain.ScanParameters:
         tuple(float(v) for v in values) for values in (scan.head.voxel_size, scan.head.b0_dir)
     )
     return chain.ScanParameters(
-        scan.protocol.echo_times,
+        tuple(float(t) for t in scan.protocol.echo_times),
         float(scan.protocol.b0),
         size,  # type: ignore[arg-type]
         direction,  # type: ignore[arg-type]
@@ -153,7 +166,7 @@ def parameters_of(scan: Scan) -> chain.ScanParameters:
 
 
 def acquired(data: Mapping[str, Any]) -> chain.ScanParameters:
-    """The same from what `front_end` keeps."""
+    """How a scan was acquired, from `raw` or what `front_end` keeps."""
     return chain.ScanParameters(data["echo_times"], data["b0"], data["size"], data["b0_dir"])
 
 

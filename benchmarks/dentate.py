@@ -27,6 +27,7 @@ from qsm_nipype import reconstruct
 from qsm_nipype.simulation import labels as lab
 from qsm_nipype.simulation.signal import Protocol, Scan
 from qsm_nipype.simulation.subject import simulate_subject
+from qsm_nipype.system.threads import limit_threads
 from qsm_nipype.volume import Volume, canonical, load, save
 
 HEADS = (
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Make the maps that are missing, segment, print the table."""
     options = parser().parse_args(argv)
     options.out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(options.threads)
+    limit_threads(options.threads)
     if options.chi:
         cases = [("given", (options.chi, options.mask, options.labels))]
     else:
@@ -129,7 +130,7 @@ def reconstructed(scan: Scan) -> tuple[torch.Tensor, torch.Tensor]:
 
 def segmented(chi: Path, mask: Path, weights: str | None, threads: int) -> dict[str, Any]:
     """Labels in RAS+, with wall and CPU seconds and peak memory (GB) of the whole step."""
-    torch.set_num_threads(threads)
+    limit_threads(threads)
     wall, cpu = time.perf_counter(), time.process_time()
     from qsm_nipype.models.dentate import segment
     from qsm_nipype.models.registry import read_nnunet

@@ -27,6 +27,7 @@ from qsm_nipype.simulation.head import Head
 from qsm_nipype.simulation.heads import ANATOMIES
 from qsm_nipype.simulation.signal import Protocol, Scan, acquire
 from qsm_nipype.simulation.tissue import tissue_maps
+from qsm_nipype.system.threads import limit_threads
 
 ECHO_TIMES = {
     3.0: ((0.004, 0.011, 0.018, 0.025), (0.005, 0.010, 0.015, 0.020)),
@@ -102,7 +103,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="one spacing, offset on")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    limit_threads(options.threads)
     shape = tuple(round(n / options.voxel_size) for n in (176, 220, 187))
     head = ANATOMIES[options.anatomy](options.seed, shape, options.voxel_size)
     brain = torch.from_numpy(head.brain)

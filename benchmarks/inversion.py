@@ -32,6 +32,7 @@ from qsm_nipype.interfaces import inversion
 from qsm_nipype.methods import accepted, resolve
 from qsm_nipype.simulation import heads
 from qsm_nipype.simulation.tissue import random_contrast, tissue_maps
+from qsm_nipype.system.threads import limit_threads
 
 FACTORS = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
 
@@ -110,7 +111,7 @@ class Peak(threading.Thread):
 
 def measure(function: str, args: Any, path: str, queue: Any) -> None:
     """In a process of its own: every noise level, one row each."""
-    torch.set_num_threads(args.threads)
+    limit_threads(args.threads)
     data = dict(np.load(path))
     chi, mask = torch.from_numpy(data["chi"]), torch.from_numpy(data["mask"])
     for sigma in args.sigma:
@@ -202,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--sweep", metavar="METHOD", choices=sorted(methods()))
     args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
+    limit_threads(args.threads)
     data = brain(args.head, args.seed, args.voxel_size, args.texture)
     (sweep if args.sweep else table)(args, data)
 

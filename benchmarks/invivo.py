@@ -4,15 +4,15 @@
     python benchmarks/invivo.py OUT --methods whtv tv tkd
 
 `--data` holds `localfield.nii.gz` (ppm, B0 along its third axis) and `mask.nii.gz`. Each map is
-kept in OUT, so that a run goes on where another stopped; `page.png` has a row for each method
-(axial through the nuclei, coronal, sagittal, −0.15 to 0.15 ppm), `numbers.md` the table. No truth
-is used. The data may not be passed on: keep OUT outside the repository.
+kept in OUT, so that a run goes on where another stopped (another OUT for other defaults);
+`page.png` shows the field and each method (axial through the nuclei, coronal, sagittal, −0.15 to
+0.15 ppm; the second axis of that data leads backwards, whatever its header says), `numbers.md`
+the table. No truth is used. The data may not be passed on: keep OUT outside the repository.
 
-Streaks: power at the cone D(k) = 0 over that of its neighbourhood, 1 without. Noise: 1.48 × median
-deviation from the 3 × 3 × 3 median. Agreement: correlation with, and slope on, the voxel-wise
-median of all methods. Nuclei: the largest bright parts of that median within 35 mm of the brain's
-middle, as `x, y, z` in voxels; published pallidum, 0.13 to 0.19 ppm, putamen 0.05 to 0.10
-[Langkammer2012].
+Streaks: power at the cone D(k) = 0 over that of its neighbourhood; below 1 it was emptied. Noise:
+1.48 × median deviation from the 3 × 3 × 3 median. Agreement: correlation with, and slope on, the
+voxel-wise median of all methods. Nuclei: the largest bright parts of that median within 35 mm of
+the brain's middle, as `x, y, z` in voxels (pallidum with putamen first).
 """
 
 from __future__ import annotations
@@ -30,18 +30,21 @@ from scipy import ndimage
 from qsm_nipype import methods
 from qsm_nipype.methods import accepted, resolve
 from qsm_nipype.simulation.reader_scores import streaks
+from qsm_nipype.system.threads import limit_threads
 from qsm_nipype.volume import load
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 B0, ECHO_TIME = 3.0, 0.025
+#: ppm from black to grey, methods beside each other on the page
+RANGE, COLUMNS = 0.15, 2
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Invert, draw, print."""
     options = parser().parse_args(argv)
-    torch.set_num_threads(options.threads)
+    limit_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
     volume = load(options.data / "localfield.nii.gz")
     mask = load(options.data / "mask.nii.gz").data > 0.5
@@ -63,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     text = table(maps, middle, mask, edges, places)
     (options.out / "numbers.md").write_text(text)
     print(text)
-    page(maps, mask, places, options.out / "page.png")
+    field = np.where(mask, volume.data, 0)
+    page(maps, field, mask, places, not options.forwards, options.out / "page.png")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -75,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--data", type=Path, default=Path("../shared/data/invivo_2016"))
     made.add_argument("--methods", nargs="+", choices=methods.names("inversion"))
     made.add_argument("--networks", action="store_true", help="also methods with weights")
+    made.add_argument("--forwards", action="store_true", help="the second axis leads to the front")
     made.add_argument("--threads", type=int, default=2)
     return made
 
@@ -130,26 +135,36 @@ def table(
 
 
 def page(
-    maps: Mapping[str, np.ndarray], mask: np.ndarray, places: Sequence[np.ndarray], path: Path
+    maps: Mapping[str, np.ndarray],
+    field: np.ndarray,
+    mask: np.ndarray,
+    places: Sequence[np.ndarray],
+    backwards: bool,
+    path: Path,
 ) -> None:
-    """One row of three cuts for each method."""
+    """Three cuts of the field and of each method, cropped to the mask, the front up or left."""
     centre = ndimage.center_of_mass(places[0] if places else mask)
     middle = ndimage.center_of_mass(mask)
     x, y, z = round(middle[0]) + 6, round(middle[1]), round(centre[2])
-    columns = 2
-    rows = -(-len(maps) // columns)
+    around = [(max(s.start - 2, 0), s.stop + 2) for s in ndimage.find_objects(mask.astype(int))[0]]
+    sides = [slice(a, b) for a, b in around]
+    shown = {"local field (±0.05 ppm)": 3 * field, **maps}
+    rows = -(-len(shown) // COLUMNS)
     figure, axes = plt.subplots(
-        rows, 3 * columns, figsize=(4.5 * columns, 1.6 * rows), squeeze=False
+        rows, 3 * COLUMNS, figsize=(5.4 * COLUMNS, 2.1 * rows), squeeze=False
     )
     for axis in axes.flat:
         axis.axis("off")
-    for number, (name, chi) in enumerate(maps.items()):
-        row, first = number % rows, 3 * (number // rows)
-        for offset, cut in enumerate((chi[:, :, z], chi[:, y], chi[x])):
-            axes[row, first + offset].imshow(np.rot90(cut), cmap="gray", vmin=-0.15, vmax=0.15)
-        axes[row, first].set_title(name, fontsize=7, loc="left", pad=1)
+    for number, (name, volume) in enumerate(shown.items()):
+        row, first = number // COLUMNS, 3 * (number % COLUMNS)
+        cuts = volume[sides[0], sides[1], z], volume[sides[0], y, sides[2]]
+        ahead = -1 if backwards else 1
+        axial, sagittal = cuts[0][:, ::ahead], volume[x, sides[1], sides[2]][::-ahead]
+        for offset, cut in enumerate((axial, cuts[1], sagittal)):
+            axes[row, first + offset].imshow(np.rot90(cut), cmap="gray", vmin=-RANGE, vmax=RANGE)
+        axes[row, first].set_title(name, fontsize=9, loc="left", pad=2)
     figure.tight_layout(pad=0.2)
-    figure.savefig(path, dpi=220)
+    figure.savefig(path, dpi=150)
     plt.close(figure)
 
 

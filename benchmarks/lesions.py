@@ -18,7 +18,6 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import torch
 
 from qsm_nipype import cli
 from qsm_nipype.simulation import heads
@@ -26,6 +25,7 @@ from qsm_nipype.simulation.dataset import write_description, write_scan
 from qsm_nipype.simulation.pathology import ms_lesions
 from qsm_nipype.simulation.signal import Protocol
 from qsm_nipype.simulation.subject import simulate_subject
+from qsm_nipype.system.threads import limit_threads
 from qsm_nipype.training import rim_scores as scores
 
 
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--voxel-size", type=float, default=1.0)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    limit_threads(options.threads)
     wall, cpu = time_fifty()
     print(f"50 lesions: {wall:.1f} s wall, {cpu:.1f} s CPU, {options.threads} threads", flush=True)
     if not options.heads:

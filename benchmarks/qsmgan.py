@@ -33,6 +33,7 @@ from qsm_nipype.simulation import heads
 from qsm_nipype.simulation import labels as lab
 from qsm_nipype.simulation.pathology import microbleeds
 from qsm_nipype.simulation.tissue import random_contrast, tissue_maps
+from qsm_nipype.system.threads import limit_threads
 
 OTHERS = ("TKD", "Tikhonov", "ILSQR", "MEDI", "TV", "NonlinearTV")
 
@@ -209,7 +210,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--picture", type=Path, help="PNG of the wrong mask's effect")
     args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
+    limit_threads(args.threads)
     {"table": table, "bleeds": bleeds, "wrong-mask": wrong_mask}[args.experiment](args)
 
 

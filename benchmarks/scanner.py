@@ -2,20 +2,26 @@
 
     nice -n 10 python benchmarks/scanner.py OUT --anatomy colin --voxel-size 2
     python benchmarks/scanner.py OUT --anatomy colin --print       # the tables of what is done
+    python benchmarks/scanner.py OUT --anatomy colin --tag NAME    # again, with other defaults
     python benchmarks/scanner.py OUT --anatomy colin --cut 0 2 5 8 # local fields with cut masks
 
-Every cell (one head, one scanner) is one JSON file in OUT, written when it is done; a run goes on
-where another stopped. A cell holds for every chain the scores of `simulation.reader_scores` (error
-in fixed brain voxels, what is bright beside the brain, by tissue, by depth, the nuclei's line,
-streaks) beside those of the public package qsm-ci inside the map's own mask. The mask is the
-pipeline's (`quality`, trimmed); χ is read off inside the mask that background removal leaves.
-Simulated data.
+OUT/HEAD holds the scan of every cell (one scanner), which no reconstruction changes, and
+OUT/HEAD/TAG one JSON file for each cell, written after every chain: a run goes on where another
+stopped, and adds the chains of `--chains` that a cell lacks. Results stay what they were when the
+code changes; another TAG measures again, from the same scans. Delete OUT/HEAD after a change of
+the simulator.
+
+A cell holds for every chain the scores of `simulation.reader_scores` (error in fixed brain voxels,
+what is bright beside the brain, by tissue, by depth, the nuclei's line, streaks) beside those of
+the public package qsm-ci inside the map's own mask. The mask is the pipeline's (`quality`,
+trimmed); χ is read off inside the mask that background removal leaves. Simulated data.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,27 +29,34 @@ from typing import Any
 
 import numpy as np
 import torch
-from chains import front_end
+from chains import acquired, front_end, raw
+from torch import Tensor
 
-from qsm_nipype import methods
-from qsm_nipype.methods import accepted, resolve
+from qsm_nipype import chain
+from qsm_nipype.core.background import LocalField
 from qsm_nipype.settings import Settings
 from qsm_nipype.simulation.cut import cut_field
 from qsm_nipype.simulation.reader_scores import reader_scores
 from qsm_nipype.simulation.scanner.effects import EFFECTS
 from qsm_nipype.simulation.scores import score_chi
-from qsm_nipype.simulation.signal import Protocol
+from qsm_nipype.simulation.signal import Protocol, Scan
 from qsm_nipype.simulation.subject import simulate_subject
+from qsm_nipype.system.threads import limit_threads
 
 #: background removal and inversion; the first is what a user gets who chooses nothing
-CHAINS = (
-    (Settings.background, Settings.inversion[0]),
-    ("lbv_tfi", "tv"),
-    ("lbv_tfi", "medi"),
-    ("vsharp", "tkd"),
-    ("vsharp", "nltv"),
-    ("pdf", "ilsqr"),
+CHAINS = tuple(
+    dict.fromkeys(
+        (
+            (Settings.background, Settings.inversion[0]),
+            ("lbv_tfi", "tv"),
+            ("lbv_tfi", "medi"),
+            ("vsharp", "tkd"),
+            ("vsharp", "nltv"),
+            ("pdf", "ilsqr"),
+        )
+    )
 )
+NAMES = tuple(f"{background} → {inversion}" for background, inversion in CHAINS)
 #: the columns of the default chain's table: key, title, digits
 COLUMNS = (
     ("fixed_nrmse", "fixed %", 1), ("nrmse", "own %", 1), ("xsim", "XSIM", 3),
@@ -59,20 +72,13 @@ COLUMNS = (
 def main(argv: Sequence[str] | None = None) -> None:
     """Compute what is missing, print the tables."""
     options = parser().parse_args(argv)
-    torch.set_num_threads(options.threads)
+    limit_threads(options.threads)
     if options.cut:
         cuts(options)
         return
     if not options.print:
         for cell in options.cells or ["clean", "all", *EFFECTS]:
-            path = place(options, cell)
-            if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                result = measured(options, cell)
-                part = path.with_suffix(".part")
-                part.write_text(json.dumps(result, indent=1))
-                part.rename(path)
-                print(f"{cell}: {result['seconds']:.0f} s", flush=True)
+            measure(options, cell)
     tables(options)
 
 
@@ -89,21 +95,45 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--snr", type=float, default=60.0, help="of white matter in echo 1")
     made.add_argument("--cells", nargs="+", choices=["clean", "all", *EFFECTS])
     made.add_argument("--without", nargs="+", choices=list(EFFECTS), default=(), help='of "all"')
-    made.add_argument("--default-only", action="store_true", help="no other chain")
+    made.add_argument(
+        "--chains",
+        nargs="+",
+        type=int,
+        default=range(len(CHAINS)),
+        metavar="N",
+        help="which of " + ", ".join(f"{n}: {c}" for n, c in enumerate(NAMES)),
+    )
+    made.add_argument(
+        "--default-only",
+        dest="chains",
+        action="store_const",
+        const=[0],
+        help="the same as --chains 0",
+    )
+    made.add_argument("--tag", default="default", help="name of the defaults measured")
     made.add_argument("--print", action="store_true", help="compute nothing")
     made.add_argument("--cut", nargs="+", type=int, help="layers of voxels to take from the mask")
     made.add_argument("--threads", type=int, default=2)
-    return made
+    return made  # fmt: skip
+
+
+def head_folder(options: argparse.Namespace) -> Path:
+    """Where the scans of one head lie."""
+    head = f"{options.anatomy}-{options.seed}-{options.voxel_size:g}mm-{options.b0:g}T"
+    return options.out / f"{head}-snr{options.snr:g}"
+
+
+def file_name(options: argparse.Namespace, cell: str) -> str:
+    """The name of a cell's files, without suffix."""
+    return cell + "".join(f"-no-{e}" for e in options.without if cell == "all")
 
 
 def place(options: argparse.Namespace, cell: str) -> Path:
-    """The file of a cell."""
-    less = "".join(f"-no-{e}" for e in options.without) if cell == "all" else ""
-    head = f"{options.anatomy}-{options.seed}-{options.voxel_size:g}mm-{options.b0:g}T"
-    return options.out / f"{head}-snr{options.snr:g}" / f"{cell}{less}.json"
+    """The file of a cell's scores."""
+    return head_folder(options) / options.tag / f"{file_name(options, cell)}.json"
 
 
-def scan_of(options: argparse.Namespace, cell: str) -> Any:
+def scan_of(options: argparse.Namespace, cell: str) -> Scan:
     """The head of `options`, seen by the scanner of `cell`."""
     named = {"clean": (), "all": tuple(e for e in EFFECTS if e not in options.without)}
     protocol = Protocol(b0=options.b0, snr=options.snr, effects=named.get(cell, (cell,)))
@@ -117,38 +147,68 @@ def scan_of(options: argparse.Namespace, cell: str) -> Any:
     )
 
 
+def scanned(options: argparse.Namespace, cell: str) -> dict[str, Any]:
+    """`chains.raw` of the cell's scan, simulated once."""
+    path = head_folder(options) / f"{file_name(options, cell)}.pt"
+    if path.exists():
+        return dict(torch.load(path, weights_only=True))
+    found = raw(scan_of(options, cell))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    torch.save(found, part)
+    part.rename(path)
+    return found
+
+
 # ---- one cell ---------------------------------------------------------------------------------
 
 
-def measured(options: argparse.Namespace, cell: str) -> dict[str, Any]:
-    """Scores of every chain on one scanner's echoes."""
-    start = time.perf_counter()
-    data = front_end(scan_of(options, cell))
-    chains = CHAINS[:1] if options.default_only else CHAINS
-    locals_: dict[str, Any] = {}
-    scores = {}
-    for background, inversion in chains:
-        if background not in locals_:
-            remove = resolve(methods.get("background", background).function)
-            optional = accepted(remove, noise=data["noise"])
-            locals_[background] = remove(
-                data["field"], data["mask"], data["size"], data["b0_dir"], **optional
-            )
-        local = locals_[background]
+def measure(options: argparse.Namespace, cell: str) -> None:
+    """Score the chains that a cell lacks, one at a time."""
+    path = place(options, cell)
+    result = {"simulated": True, "commit": commit(), "chains": {}}
+    if path.exists():
+        result = json.loads(path.read_text())
+    missing = [n for n in options.chains if NAMES[n] not in result["chains"]]
+    if not missing:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    start = time.process_time()
+    data = front_end(scanned(options, cell))
+    print(f"{cell}: scan and field in {time.process_time() - start:.0f} s of CPU", flush=True)
+    removed: dict[str, LocalField] = {}
+    for number in missing:
+        start = time.process_time()
+        background, inversion = CHAINS[number]
+        if background not in removed:
+            removed[background] = chain.remove_background(
+                data["field"], data["mask"], acquired(data),
+                field_noise=data["noise"], method=background,
+            )  # fmt: skip
+        local = removed[background]
         chi = inverted(data, inversion, local.field, local.mask)
-        scores[f"{background} → {inversion}"] = score(data, chi, local.mask)
-    return {"simulated": True, "seconds": time.perf_counter() - start, "chains": scores}
+        scores = {**score(data, chi, local.mask), "seconds": time.process_time() - start}
+        result["chains"][NAMES[number]] = scores
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(result, indent=1))
+        part.rename(path)
+        print(f"  {NAMES[number]}: {scores['seconds']:.0f} s", flush=True)
 
 
-def inverted(data: Mapping[str, Any], name: str, field: Any, mask: Any) -> np.ndarray:
+def commit() -> str:
+    """The commit that is measured."""
+    here = Path(__file__).parent
+    call = ["git", "-C", str(here), "describe", "--always", "--dirty", "--exclude", "*"]
+    return subprocess.run(call, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def inverted(data: Mapping[str, Any], name: str, field: Tensor, mask: Tensor) -> np.ndarray:
     """χ by one inversion with its own defaults."""
-    invert = resolve(methods.get("inversion", name).function)
-    known = {key: data[key] for key in ("noise", "magnitude", "b0", "echo_time")}
-    found = invert(field, mask, data["size"], data["b0_dir"], **accepted(invert, **known))
-    return found.chi.numpy()
+    known = {"field_noise": data["noise"], "magnitude": data["magnitude"]}
+    return chain.invert(field, mask, acquired(data), method=name, **known).chi.numpy()
 
 
-def score(data: Mapping[str, Any], chi: np.ndarray, mask: Any) -> dict[str, float]:
+def score(data: Mapping[str, Any], chi: np.ndarray, mask: Tensor) -> dict[str, float]:
     """The reader's scores and the public scorer's, the latter in the map's own mask."""
     truth, brain, labels = (data[k].numpy() for k in ("chi", "brain", "labels"))
     inside = mask.numpy()
@@ -163,15 +223,18 @@ def score(data: Mapping[str, Any], chi: np.ndarray, mask: Any) -> dict[str, floa
 
 def tables(options: argparse.Namespace) -> None:
     """Error of every chain by effect; every score of the default chain."""
-    cells = {}
+    cells, commits = {}, []
     for cell in ["clean", *EFFECTS, "all"]:
         path = place(options, cell)
         if path.exists():
-            cells[cell] = json.loads(path.read_text())["chains"]
+            result = json.loads(path.read_text())
+            cells[cell] = result["chains"]
+            commits.append(result["commit"])
     if not cells:
         print("nothing is done yet")
         return
-    names = list(next(iter(cells.values())))
+    names = list(dict.fromkeys(name for chains in cells.values() for name in chains))
+    print(f"\n{head_folder(options).name}, {options.tag}: {', '.join(dict.fromkeys(commits))}")
     print("\nNRMSE in fixed brain voxels / in the map's own mask, %")
     print("| scanner | " + " | ".join(names) + " |\n|" + "---|" * (len(names) + 1))
     for cell, chains in cells.items():
@@ -182,7 +245,8 @@ def tables(options: argparse.Namespace) -> None:
     print("| scanner | " + " | ".join(t for _, t, _ in COLUMNS) + " |")
     print("|" + "---|" * (len(COLUMNS) + 1))
     for cell, chains in cells.items():
-        values = (f"{chains[names[0]].get(k, np.nan):.{d}f}" for k, _, d in COLUMNS)
+        found = chains.get(names[0], {})
+        values = (f"{found.get(k, np.nan):.{d}f}" for k, _, d in COLUMNS)
         print(f"| {cell} | " + " | ".join(values) + " |")
     costliest(cells, names)
 
@@ -196,7 +260,7 @@ def costliest(cells: Mapping[str, Any], names: Sequence[str]) -> None:
         rises = {
             cell: chains[name]["fixed_nrmse"] - cells["clean"][name]["fixed_nrmse"]
             for cell, chains in cells.items()
-            if cell in EFFECTS and name in chains
+            if cell in EFFECTS and name in chains and name in cells["clean"]
         }
         worst = sorted(rises, key=lambda c: -rises[c])[:3]
         print(f"{name}: " + ", ".join(f"{c} {rises[c]:+.1f}" for c in worst))
@@ -205,23 +269,16 @@ def costliest(cells: Mapping[str, Any], names: Sequence[str]) -> None:
 def cuts(options: argparse.Namespace) -> None:
     """Inversions of the true local field and 1 ppb of noise in masks cut by some layers."""
     scan = scan_of(options, "clean")
-    truth = {"chi": scan.truth.chi, "brain": scan.brain, "labels": scan.head.labels}
-    common = {
-        **{name: torch.from_numpy(volume) for name, volume in truth.items()},
-        "magnitude": torch.from_numpy(scan.magnitude).square().sum(-1).sqrt(),
-        "size": scan.head.voxel_size, "b0_dir": scan.head.b0_dir, "b0": options.b0,
-        "echo_time": float(np.mean(scan.protocol.echo_times)),
-    }  # fmt: skip
+    data = raw(scan)
+    data["noise"] = torch.full(scan.brain.shape, 1e-3)
+    drawn = np.random.default_rng(0).standard_normal(scan.brain.shape, dtype=np.float32)
     names = list(dict.fromkeys(inversion for _, inversion in CHAINS))
-    print("NRMSE in the cut mask / in fixed brain voxels, %")
+    print(f"{head_folder(options).name}, {commit()}: NRMSE in the cut mask / in fixed voxels, %")
     print("| layers | brain kept % | " + " | ".join(names) + " |\n|" + "---|" * (len(names) + 2))
     for layers in options.cut:
         field, mask = cut_field(scan, layers)
-        noise = 1e-3 * np.random.default_rng(0).standard_normal(field.shape, dtype=np.float32)
-        data = {**common, "noise": torch.full(field.shape, 1e-3)}
-        inside = torch.from_numpy(mask)
-        noisy = torch.from_numpy(np.where(mask, field + noise, 0))
-        row = []
+        noisy = torch.from_numpy(np.where(mask, field + np.float32(1e-3) * drawn, 0))
+        inside, row = torch.from_numpy(mask), []
         for name in names:
             found = score(data, inverted(data, name, noisy, inside), inside)
             row.append(f"{found['nrmse']:.1f} / {found['fixed_nrmse']:.1f}")

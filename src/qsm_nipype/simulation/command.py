@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--echo-times", type=float, nargs="+", default=(), help="echo times in seconds")
     add("--snr", type=float, default=default.snr, help="of white matter, echo 1; 0: no noise")
     add("--angles", type=float, nargs=3, default=(0.0, 0.0, 0.0), metavar=("X", "Y", "Z"),
-        help="tilt of the slab in degrees about x, y, z")  # fmt: skip
+        help="degrees of the slab about x, y, z; above 2 mm add --effects finer")  # fmt: skip
     add("--bipolar", type=float, default=0.0, help="alternating readout phase in rad")
     add("--scanner", choices=sorted(SCANNERS), default="clean",
         help="realistic: with every effect of docs/simulation.md")  # fmt: skip

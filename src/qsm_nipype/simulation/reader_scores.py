@@ -127,7 +127,9 @@ def streaks(
     voxel_size: Sequence[float],
     b0_dir: Sequence[float],
 ) -> float:
-    """Power of `chi` at the cone D(k) = 0, over that of its neighbourhood: 1 without streaks.
+    """Power of `chi` at the cone D(k) = 0, over that of its neighbourhood.
+
+    Above 1 there are streaks, below 1 the cone was emptied; both at once may pass for neither.
 
     Median over shells of |k| (0.05 to 0.4 of the sampling rate) of the mean power where
     |D| < 0.04, over that where 0.1 < |D| < 0.2. It needs no truth.

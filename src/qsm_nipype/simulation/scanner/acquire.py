@@ -15,7 +15,12 @@ from qsm_nipype.simulation.head import Head
 from qsm_nipype.simulation.scanner import finer
 from qsm_nipype.simulation.scanner.effects import EFFECTS
 from qsm_nipype.simulation.scanner.fat import displacement, fat_factor, shifted
-from qsm_nipype.simulation.scanner.flow import flow_phase, readout_velocity, voxel_along_readout
+from qsm_nipype.simulation.scanner.flow import (
+    dephasing,
+    flow_phase,
+    readout_velocity,
+    voxel_along_readout,
+)
 from qsm_nipype.simulation.scanner.frequency import anisotropic_field, fibres, microstructure
 from qsm_nipype.simulation.scanner.kspace import acquired, filtered, lines_of
 from qsm_nipype.simulation.scanner.noise import g_factor
@@ -122,7 +127,9 @@ def _echo(spins: Spins, protocol: Protocol, number: int, head: Head) -> Tensor:
     phase = spins.rate * te
     if spins.velocity is not None:
         voxel = voxel_along_readout(head) * (2 if "finer" in protocol.effects else 1)
-        phase = phase + torch.from_numpy(flow_phase(spins.velocity, number, head, voxel))
+        moved = flow_phase(spins.velocity, number, head, voxel)
+        phase = phase + torch.from_numpy(moved)
+        magnitude = magnitude * torch.from_numpy(dephasing(moved))
     turn = (-1) ** number if protocol.bipolar else 1
     if protocol.bipolar:
         ramp = torch.linspace(-0.5, 0.5, phase.shape[0]).view(-1, 1, 1) + 0.15

@@ -13,7 +13,7 @@ from qsm_nipype.core import GYROMAGNETIC_RATIO
 BANDWIDTH = 400.0
 #: the axis along which the echoes are read (that of `Protocol.bipolar`)
 READOUT = 0
-#: ppm against water → share of the signal, the six peaks of [Hamilton2011]_
+#: ppm against water → share of the signal, six peaks [Hamilton2011]_ as in the fat–water toolbox
 PEAKS = {-3.80: 0.087, -3.40: 0.693, -2.60: 0.128, -1.94: 0.004, -0.39: 0.039, 0.60: 0.049}
 #: ppm of the main peak, by which the image is displaced
 MAIN = -3.40

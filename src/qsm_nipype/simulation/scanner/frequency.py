@@ -11,10 +11,10 @@ from qsm_nipype.simulation.deformation import grid_points
 from qsm_nipype.simulation.head import Head
 from qsm_nipype.simulation.shapes import smooth_noise
 
-#: χ∥ − χ⊥ of white matter in ppm: 0.01 to 0.02 in vivo [Li2012]_
+#: χ∥ − χ⊥ of white matter in ppm: 0.0136 to 0.0192 by a torque balance [VanGelderen2015]_
 ANISOTROPY = 0.015
-#: SD in ppm of the frequency of microstructure: fibres across B0 precess up to 10 ppb below
-#: those along it [He2009]_ [Wharton2012]_
+#: SD in ppm of the frequency of microstructure, which is larger than that of anisotropy
+#: [Wharton2015]_ (amount assumed): fibres across B0 precess 10 ppb below those along it
 MICROSTRUCTURE = 0.003
 
 
@@ -55,8 +55,15 @@ def anisotropic_field(
 
 
 def microstructure(direction: np.ndarray, *, spread: float = MICROSTRUCTURE) -> np.ndarray:
-    """Frequency −c sin²θ in ppm of fibres at θ to B0, of SD `spread` in white matter."""
+    """Frequency −c sin²θ in ppm of fibres at θ to B0, of SD `spread` in white matter, mean zero.
+
+    The mean is left out: white matter's susceptibility is taken from maps that hold it already.
+    """
     there = (direction != 0).any(axis=0)
-    across = np.where(there, 1 - direction[2] ** 2, 0)
-    scale = across[there].std() if there.any() else 1.0
-    return (-spread / max(float(scale), 1e-6) * across).astype(np.float32)
+    if not there.any():
+        return np.zeros(there.shape, np.float32)
+    across = 1 - direction[2][there] ** 2
+    across -= across.mean()
+    found = np.zeros(there.shape, np.float32)
+    found[there] = -spread / max(float(across.std()), 1e-6) * across
+    return found

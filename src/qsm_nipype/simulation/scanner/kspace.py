@@ -19,13 +19,14 @@ from qsm_nipype.simulation.head import Head
 
 #: seconds for the whole k-space
 DURATION = 420.0
-#: ppm of the breathing field in the brain's middle (1 Hz at 3 T, 2.4 at 7 T) [VanDeMoortele2002]_
-#: [Raj2000]_, seconds of one breath, and mm over which it falls to 1/e away from the lungs
+#: ppm of the breathing field in the brain's middle (1 Hz at 3 T, 2.4 at 7 T), seconds of one
+#: breath, and mm over which it falls to 1/e away from the lungs (assumed; the lower cervical cord
+#: has an SD of 5 Hz at 3 T [Beghini2024]_)
 BREATHING, BREATH, FALL = 0.008, 4.0, 80.0
 #: ppm that the field drifts from first to last line (2.5 Hz at 3 T), SD of the eddy-current phase
-#: of each echo in rad: its mean, and from end to end of each axis
+#: of each echo in rad: its mean, and from end to end of each axis (assumed)
 DRIFT, EDDY_MEAN, EDDY_RAMP = 0.02, 0.03, 0.1
-#: SD of the movement: mm along each axis, degrees about x and z
+#: SD of the movement: mm along each axis, degrees about x and z (assumed)
 SHIFT, TURN = 0.4, 0.4
 #: part of k-space read: along every axis, of the axis 1 (partial Fourier), rolled off at the end
 ACQUIRED, PARTIAL, ROLL_OFF = 0.9, 0.875, 0.2

@@ -10,9 +10,10 @@ from qsm_nipype.simulation.scanner.space import from_middle
 
 
 def transmit_field(head: Head, b0: float, rng: np.random.Generator) -> np.ndarray:
-    """Flip angle `(X, Y, Z)` over the nominal one: ±15 % at 3 T, ±35 % at 7 T [Vaughan2001]_.
+    """Flip angle `(X, Y, Z)` over the nominal one: ±15 % at 3 T, ±35 % at 7 T.
 
-    High in the middle, low at the rim, with a random slope; mean about 1 in the brain.
+    High in the middle, low at the rim, with a random slope; mean about 1 in the brain. Measured:
+    23 % at 4 T and 42 % at 7 T [Vaughan2001]_.
     """
     r = from_middle(head)
     lines = [np.linspace(-1, 1, n, dtype=np.float32) for n in r.shape]

@@ -20,17 +20,20 @@ _ARTERIES = (
     [(8, 2, -18, 1.3), (2, 16, -14, 1.2), (2, 34, -6, 1.0)],
     [(0, -16, -48, 1.9), (0, -8, -30, 1.8), (0, -10, -18, 1.6)],
 )
-#: mm of the dura, of bone that is open towards sinuses, and of the plexus under the brain
-_DURA, _OPEN, _PLEXUS = 1.0, 3.0, 4.0
+#: mm of the dura, of bone that is open towards sinuses, of what is left between such an opening
+#: and the brain (dura and mucosa), and of the plexus under the brain
+_DURA, _OPEN, _COVER, _PLEXUS = 1.0, 3.0, 2.0, 4.0
+#: values of unit-variance noise that a third and a fifth of places exceed
+_THIRD, _FIFTH = 0.43, 0.84
 
 
 def with_surroundings(head: Head, rng: np.random.Generator) -> Head:
     """`head` with more of what surrounds a brain; the brain's own tissue and mask stay.
 
-    Fat fills both orbits; half of the thin bone between air sinuses and the skull's base is
-    open (dehiscences of tegmen and sphenoid are common [Lloyd2008]_); veins of the cavernous
-    sinus and the basilar plexus lie in a fifth of the base; dura lines the skull; arteries run
-    through the basal cisterns.
+    Fat fills both orbits; a third of the thin bone between air sinuses and the skull's base is
+    open (assumed; in computed tomography a third of ears have some opening); veins of the
+    cavernous sinus and the basilar plexus lie in a fifth of the base (assumed); dura lines the
+    skull and whatever is open; arteries run through the basal cisterns.
     """
     labels = head.labels.copy()
     points = grid_points(labels.shape, head.affine)  # type: ignore[arg-type]
@@ -38,9 +41,9 @@ def with_surroundings(head: Head, rng: np.random.Generator) -> Head:
     to_brain = distance_transform_edt(~head.brain, sampling=head.voxel_size)
     base = (points[2] < 0) & ~head.brain
     _fill_orbits(labels, head)
-    _open_base(labels, head, base & (to_brain > 1.0) & (texture[0] > 0))
+    _open_base(labels, head, base & (texture[0] > _THIRD), to_brain)
     soft = np.isin(labels, (lab.BONE, lab.MARROW, lab.MUSCLE, lab.FAT))
-    labels[base & soft & (to_brain < _PLEXUS) & (texture[1] > 0.8)] = lab.VEIN
+    labels[base & soft & (to_brain < _PLEXUS) & (texture[1] > _FIFTH)] = lab.VEIN
     _paint_dura(labels, head)
     _paint_arteries(labels, points)
     return replace(head, labels=labels)
@@ -61,10 +64,13 @@ def _fill_orbits(labels: np.ndarray, head: Head) -> None:
     sub[near & ~muscle & soft] = lab.FAT
 
 
-def _open_base(labels: np.ndarray, head: Head, where: np.ndarray) -> None:
+def _open_base(labels: np.ndarray, head: Head, where: np.ndarray, to_brain: np.ndarray) -> None:
+    """Air in place of bone, up to dura and mucosa (at least one layer of voxels) on the brain."""
     air = distance_transform_edt(labels != lab.SINUS_AIR, sampling=head.voxel_size)
-    near = air <= max(_OPEN, *head.voxel_size)
-    labels[where & near & np.isin(labels, (lab.BONE, lab.MARROW))] = lab.SINUS_AIR
+    near = where & (air <= max(_OPEN, *head.voxel_size))
+    opened = near & np.isin(labels, (lab.BONE, lab.MARROW))
+    cover = to_brain <= max(_COVER, *head.voxel_size)
+    labels[opened] = np.where(cover, lab.DURA, lab.SINUS_AIR)[opened]
 
 
 def _paint_dura(labels: np.ndarray, head: Head) -> None:
