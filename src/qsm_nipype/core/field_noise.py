@@ -39,14 +39,16 @@ def field_noise(
         if known.numel():
             return float(known.median())
     grid = working_grid(mask, padding=8)
-    window = _window(grid.embed(mask.to(field.dtype)), voxel_size)
+    window = window_inside(grid.embed(mask.to(field.dtype)), voxel_size)
     energy = float(window.square().sum())
     if energy == 0:
         return 0.0
     inside = torch.where(mask, field, field.new_zeros(()))
     power = rfft(grid.embed(inside) * window).abs().square()
     cone = _cone(grid, voxel_size, b0_dir, field)
-    return math.sqrt(float(power[cone].median()) / (math.log(2.0) * energy))
+    # the half grid stands for the whole: its inner planes count twice
+    values = torch.cat([power[cone], power[..., 1:-1][cone[..., 1:-1]]])
+    return math.sqrt(float(values.median()) / (math.log(2.0) * energy))
 
 
 def noiseless(sigma: float, scale: float) -> float:
@@ -54,7 +56,7 @@ def noiseless(sigma: float, scale: float) -> float:
     return max(scale**2 - sigma**2, 0.04 * scale**2) ** 0.5
 
 
-def _window(mask: Tensor, voxel_size: Sequence[float], radius: float = 4.0) -> Tensor:
+def window_inside(mask: Tensor, voxel_size: Sequence[float], radius: float = 4.0) -> Tensor:
     """A mask that fades from one, `radius` voxels inside, to zero at its edge, smoothly."""
     width = radius * sum(float(v) for v in voxel_size) / 3
     r = distances(mask.shape, voxel_size, mask)
