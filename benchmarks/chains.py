@@ -238,7 +238,7 @@ def chains(data: Mapping[str, Any], options: argparse.Namespace, snr: float) -> 
 
 def row(data: Mapping[str, Any], background: str, inversion: str, local: Any) -> str:
     """One chain's cells."""
-    known = {"field_noise": data["noise"], "magnitude": data["magnitude"]}
+    known = {"field_noise": data["noise"], "magnitude": data["magnitude"], "region": data["mask"]}
     field, mask = local.field, local.mask
     if methods.get("inversion", inversion).from_total_field:
         background, field, mask = "–", data["field"], data["mask"]

@@ -28,6 +28,8 @@ import torch
 from scipy import ndimage
 
 from qsm_nipype import methods
+from qsm_nipype.commands.stage import REGION_MARGIN
+from qsm_nipype.core.morphology import dilate
 from qsm_nipype.methods import accepted, resolve
 from qsm_nipype.simulation.reader_scores import streaks
 from qsm_nipype.system.threads import limit_threads
@@ -87,9 +89,11 @@ def parser() -> argparse.ArgumentParser:
 def inverted(name: str, field: np.ndarray, mask: np.ndarray, edges: Sequence[float]) -> np.ndarray:
     """χ with the method's automatic settings, without mean in the mask."""
     invert = resolve(methods.get("inversion", name).function)
-    known = {"b0": B0, "echo_time": ECHO_TIME}
+    inside = torch.from_numpy(mask)
+    region = dilate(inside, edges, REGION_MARGIN)
+    known = {"b0": B0, "echo_time": ECHO_TIME, "region": region}
     found = invert(
-        torch.from_numpy(field.astype(np.float32)), torch.from_numpy(mask), edges,
+        torch.from_numpy(field.astype(np.float32)), inside, edges,
         (0.0, 0.0, 1.0), **accepted(invert, **known),
     )  # fmt: skip
     chi = found.chi.numpy()

@@ -33,7 +33,9 @@ from chains import acquired, front_end, raw
 from torch import Tensor
 
 from qsm_nipype import chain
+from qsm_nipype.commands.stage import REGION_MARGIN
 from qsm_nipype.core.background import LocalField
+from qsm_nipype.core.morphology import dilate
 from qsm_nipype.settings import Settings
 from qsm_nipype.simulation.cut import cut_field
 from qsm_nipype.simulation.reader_scores import reader_scores
@@ -186,7 +188,7 @@ def measure(options: argparse.Namespace, cell: str) -> None:
                 field_noise=data["noise"], method=background,
             )  # fmt: skip
         local = removed[background]
-        chi = inverted(data, inversion, local.field, local.mask)
+        chi = inverted(data, inversion, local.field, local.mask, data["mask"])
         scores = {**score(data, chi, local.mask), "seconds": time.process_time() - start}
         result["chains"][NAMES[number]] = scores
         part = path.with_suffix(".part")
@@ -202,9 +204,11 @@ def commit() -> str:
     return subprocess.run(call, capture_output=True, text=True, check=False).stdout.strip()
 
 
-def inverted(data: Mapping[str, Any], name: str, field: Tensor, mask: Tensor) -> np.ndarray:
+def inverted(
+    data: Mapping[str, Any], name: str, field: Tensor, mask: Tensor, region: Tensor
+) -> np.ndarray:
     """χ by one inversion with its own defaults."""
-    known = {"field_noise": data["noise"], "magnitude": data["magnitude"]}
+    known = {"field_noise": data["noise"], "magnitude": data["magnitude"], "region": region}
     return chain.invert(field, mask, acquired(data), method=name, **known).chi.numpy()
 
 
@@ -267,7 +271,10 @@ def costliest(cells: Mapping[str, Any], names: Sequence[str]) -> None:
 
 
 def cuts(options: argparse.Namespace) -> None:
-    """Inversions of the true local field and 1 ppb of noise in masks cut by some layers."""
+    """Inversions of the true local field and 1 ppb of noise in masks cut by some layers.
+
+    Sources may lie `REGION_MARGIN` around the cut mask, as in `stage dipole`.
+    """
     scan = scan_of(options, "clean")
     data = raw(scan)
     data["noise"] = torch.full(scan.brain.shape, 1e-3)
@@ -279,8 +286,9 @@ def cuts(options: argparse.Namespace) -> None:
         field, mask = cut_field(scan, layers)
         noisy = torch.from_numpy(np.where(mask, field + np.float32(1e-3) * drawn, 0))
         inside, row = torch.from_numpy(mask), []
+        region = dilate(inside, data["size"], REGION_MARGIN)
         for name in names:
-            found = score(data, inverted(data, name, noisy, inside), inside)
+            found = score(data, inverted(data, name, noisy, inside, region), inside)
             row.append(f"{found['nrmse']:.1f} / {found['fixed_nrmse']:.1f}")
         kept = 100 * mask.sum() / scan.brain.sum()
         print(f"| {layers} | {kept:.1f} | " + " | ".join(row) + " |", flush=True)

@@ -15,6 +15,7 @@ from qsm_nipype.volume import Volume, load, load_like, save
 class _InversionInputSpec(QSMInputSpec):
     in_file = File(exists=True, mandatory=True, desc="local field (ppm)")
     in_mask = File(exists=True, mandatory=True, desc="voxels with a valid field")
+    in_region = File(exists=True, desc="where sources of the field may lie; default: in_mask")
     in_noise = File(exists=True, desc="noise SD of the field (ppm)")
     in_magnitude = File(exists=True, desc="echo-combined magnitude")
     b0 = traits.Float(desc="main field strength (T)")
@@ -66,6 +67,8 @@ class DipoleInversion(QSMInterface):
         found: dict[str, Any] = {}
         if isdefined(self.inputs.in_noise):
             found["noise"] = load_like(field, self.inputs.in_noise).tensor(self.device)
+        if isdefined(self.inputs.in_region):
+            found["region"] = load_like(field, self.inputs.in_region).mask(self.device)
         if isdefined(self.inputs.in_magnitude):
             magnitude = load_like(field, self.inputs.in_magnitude).tensor(self.device)
             found["magnitude"] = combined_magnitude(magnitude)

@@ -42,9 +42,10 @@ def init_inversion_wf(  # noqa: PLR0913  plain values, each named, so that it wo
         local field, mask, noise, magnitude ─► inversion ─► reference ─► χ
                                                inversion ─► reference ─► χ ─► agreement
 
-    A method that works on the total field gets that and the trimmed mask instead. `region` is the
-    file of the reference region, where `reference` needs one; MEDI asks χ to be uniform in that
-    of "csf" (MEDI+0). `weights` is the file of a network.
+    The trimmed mask, which background removal was given, is where sources of the local field may
+    lie. A method that works on the total field gets that and the trimmed mask instead. `region`
+    is the file of the reference region, where `reference` needs one; MEDI asks χ to be uniform in
+    that of "csf" (MEDI+0). `weights` is the file of a network.
     With `two_stage`, χ is made again by the method `background` and the inversion without sources
     above that many ppm (`init_second_stage_wf`), before the reference is set.
 
@@ -121,6 +122,7 @@ def init_inversion_wf(  # noqa: PLR0913  plain values, each named, so that it wo
             ]
         links += [
             (inputnode, invert, [(field, "in_file"), (mask, "in_mask"), *data]),
+            (inputnode, invert, [("trimmed", "in_region")]),
             (inputnode, refer, [(mask, "in_mask")]),
             (made, refer, [(out, "in_file")]),
             (invert, merges["record_inversion"], [("out_record", f"in{number}")]),

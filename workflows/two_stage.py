@@ -87,6 +87,7 @@ def init_second_stage_wf(
     links += [
         *((n, records, [("out_record", f"in{i}")]) for i, n in enumerate(nodes, start=1)),
         (last, invert, [("out_mask", "in_mask")]),
+        (leave_out, invert, [("out_mask", "in_region")]),
         (last, join, [("out_mask", "in_inside")]),
         (records, outputnode, [("out", "records")]),
     ]

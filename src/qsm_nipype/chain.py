@@ -526,6 +526,7 @@ def invert(  # noqa: PLR0913  all that an inversion may use, each named
     mask: Tensor,
     scan: ScanParameters,
     *,
+    region: Tensor | None = None,
     field_noise: Tensor | None = None,
     magnitude: Tensor | None = None,
     csf: Tensor | None = None,
@@ -533,17 +534,20 @@ def invert(  # noqa: PLR0913  all that an inversion may use, each named
     parameters: Parameters = _NONE,
     weights: Weights = _NONE,
 ) -> Solution:
-    """χ (ppm) of the sources inside `mask` (bool) from their `field`, `(X, Y, Z)` in ppm.
+    """χ (ppm) inside `mask` (bool) from the `field` that is known there, `(X, Y, Z)` in ppm.
 
-    `field` is the local one, or the total one for a method that starts from that. `field_noise`
-    (SD in ppm), `magnitude` (`(X, Y, Z)` or echoes last) and `csf` (bool, whose χ MEDI makes
-    uniform) go to the methods that use them. Raises DataError, UsageError, WeightsError.
+    Sources of the field may lie in `region` (bool), which holds the mask and more: where
+    background removal was told that there are some. None: in the mask only. `field` is the local
+    one, or the total one for a method that starts from that. `field_noise` (SD in ppm),
+    `magnitude` (`(X, Y, Z)` or echoes last) and `csf` (bool, whose χ MEDI makes uniform) go to
+    the methods that use them. Raises DataError, UsageError, WeightsError.
     """
     mask = as_mask(mask, field, "mask")
     known = {
         "noise": field_noise,
         "magnitude": None if magnitude is None else combined_magnitude(magnitude),
         "csf": csf,
+        "region": region,
         "b0": scan.b0,
         "echo_time": scan.echo_time,
         **_inversion_network(method, weights),
@@ -578,11 +582,11 @@ def susceptibility(  # noqa: PLR0913  all that the two steps may use, each named
     """`remove_background`, then `invert`; an inversion of the total field needs no first step."""
     common: dict[str, Any] = {"field_noise": field_noise, "parameters": parameters}
     used: dict[str, Any] = {"magnitude": magnitude, "csf": csf, "weights": weights}
-    field, local = total_field, None
+    field, local, region = total_field, None, mask
     if not methods.get("inversion", inversion).from_total_field:
         found = remove_background(field, mask, scan, method=background, **common)
         field, mask, local = found.field, found.mask, found.field
-    solution = invert(field, mask, scan, method=inversion, **used, **common)
+    solution = invert(field, mask, scan, region=region, method=inversion, **used, **common)
     return Inverted(solution.chi, mask, local)
 
 

@@ -15,11 +15,11 @@ from qsm_nipype.core.inversion.problem import field_problem
 from qsm_nipype.core.inversion.rts import rts
 from qsm_nipype.core.inversion.tv import tv
 from qsm_nipype.core.inversion.weights import (
-    harmonic_weight,
     l2_weight,
     phase_weight,
     rts_weight,
     tv_weight,
+    with_model_error,
 )
 from qsm_nipype.core.operators import gradient
 
@@ -216,7 +216,7 @@ def test_rules_scale_as_their_units_demand():
     assert l2_weight(0.5, 5.0) == pytest.approx(l2_weight(0.1, 1.0))
 
 
-@pytest.mark.parametrize("rule", [l2_weight, tv_weight, harmonic_weight, rts_weight, phase_weight])
+@pytest.mark.parametrize("rule", [l2_weight, tv_weight, rts_weight, phase_weight])
 def test_rules_rise_with_the_noise_and_are_never_zero_beside_a_signal(rule):
     found = [rule(sigma, 0.02) for sigma in (0.0, 3e-4, 1e-3, 5e-3, 0.019)]
     assert found == sorted(found) and found[0] > 0
@@ -312,9 +312,10 @@ def test_weak_harmonic_takes_off_what_outer_sources_left():
     assert moved[whtv] < 0.25 * moved[tv]
 
 
-def test_weak_harmonic_accounts_for_what_background_removal_left():
-    """Without noise λ stays, at a fixed share of the field; with much noise it is that of tv."""
-    assert harmonic_weight(0.0, 0.01) == pytest.approx(10 * harmonic_weight(0.0, 0.001))
-    assert harmonic_weight(1e-5, 0.01) > 5 * tv_weight(1e-5, 0.01)
-    assert harmonic_weight(0.009, 0.01) == pytest.approx(tv_weight(0.009, 0.01), rel=0.05)
-    assert harmonic_weight(0.0, 0.0) == 0.0
+def test_model_error_counts_as_noise_up_to_the_size_of_the_signal():
+    assert with_model_error(0.002, 0.0, 0.01) == 0.002
+    assert with_model_error(0.0, 0.1, 0.01) == pytest.approx(0.005)
+    assert with_model_error(0.0, 0.4, 0.01) == pytest.approx(0.01)
+    assert with_model_error(0.02, 0.1, 0.1) == pytest.approx(
+        10 * with_model_error(0.002, 0.1, 0.01)
+    )

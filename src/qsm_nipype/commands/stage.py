@@ -19,6 +19,7 @@ from torch import Tensor
 
 from qsm_nipype import chain, methods
 from qsm_nipype.cli import parse_value
+from qsm_nipype.core.morphology import dilate
 from qsm_nipype.errors import DataError, UsageError
 from qsm_nipype.methods import Method
 from qsm_nipype.settings import Settings
@@ -34,9 +35,9 @@ STAGES: dict[str, tuple[tuple[str, ...], str]] = {
     "bfr+dipole": (("background", "inversion"), "chimap"),
     "end-to-end": (("offset", "unwrapping", "fit", "background", "inversion"), "chimap"),
 }
-#: Where a stage's default is not the pipeline's: a local field that is given as such holds no
-#: background that the inversion would have to remove, too (docs/inversion.md).
-DEFAULTS = {"dipole": {"inversion": "nltv"}}
+#: Sources of a local field may lie so far (mm) outside the mask that comes with it: whatever
+#: removed the background took a layer of the mask, and left the layer's field in the rest.
+REGION_MARGIN = 4.0
 
 
 def main(argv: Sequence[str]) -> int:
@@ -82,11 +83,13 @@ def _run(
     assert field is not None
     mask = chain.as_mask(mask, field, "mask")
     common: dict[str, Any] = {"field_noise": noise, "parameters": parameters}
+    region = dilate(mask, scan.voxel_size, REGION_MARGIN)
     if "background" in names:
+        region = mask
         local = chain.remove_background(field, mask, scan, method=names["background"], **common)
         field, mask = local.field, local.mask
     if "inversion" in names:
-        used: dict[str, Any] = {"magnitude": magnitude, "weights": weights}
+        used: dict[str, Any] = {"magnitude": magnitude, "weights": weights, "region": region}
         field = chain.invert(field, mask, scan, method=names["inversion"], **used, **common).chi
     return field * mask
 
@@ -135,8 +138,6 @@ def _choose(stage: str, names: Sequence[str]) -> list[Method]:
     """The default method of each step, or the one of `names` that belongs to it."""
     steps = STAGES[stage][0]
     defaults = {m.step: m for m in Settings(Path(), Path()).chosen()}
-    for step, name in DEFAULTS.get(stage, {}).items():
-        defaults[step] = methods.get(step, name)
     chosen = {step: defaults[step] for step in steps}
     for name in names:
         found = [m for m in methods.METHODS if m.name == name and m.step in steps]

@@ -13,22 +13,20 @@ from qsm_nipype.core.background import LocalField
 from qsm_nipype.core.background.ismv import ismv
 from qsm_nipype.core.background.lbv import lbv
 from qsm_nipype.core.dipole import dipole_kernel
-from qsm_nipype.core.field_noise import field_noise
 from qsm_nipype.core.fourier import WorkingGrid, irfft, rfft, working_grid
-from qsm_nipype.core.inversion.admm import DipoleAndHarmonic, Limits, solve
+from qsm_nipype.core.inversion.admm import LAPLACIAN_PENALTY, DipoleAndHarmonic, Limits, solve
 from qsm_nipype.core.inversion.dataterm import FieldTerm, least_squares
-from qsm_nipype.core.inversion.harmonic import GRADIENT_SCALE_BESIDE_H, LAPLACIAN_PENALTY
 from qsm_nipype.core.inversion.priors import Variation
 from qsm_nipype.core.inversion.problem import field_problem
-from qsm_nipype.core.inversion.weights import harmonic_weight
+from qsm_nipype.core.inversion.weights import tv_weight
 from qsm_nipype.core.morphology import erode
 
 #: Voxels with edges up to this (mm) are halved in number along the axis for χ and h: both only
 #: have to tell what is harmonic.
 FINE = 1.25
-#: Penalty of the splitting y = Dχ + h. `whtv`'s 0.5 settles χ first; this, with which h arrives
-#: in the same iterations, where iSMV's boundary was wrong.
-DATA_PENALTY = 0.03
+#: Penalty of the splitting y = Dχ + h, with which h arrives where iSMV's boundary was wrong in the
+#: same iterations as χ, and λ/μ in units of the field's RMS.
+DATA_PENALTY, GRADIENT_SCALE = 0.03, 6.0
 
 
 def ismv_tv(  # noqa: PLR0913  the common signature
@@ -104,18 +102,19 @@ def _fit(
     limits: Limits,
 ) -> _Fit:
     """χ and h of the `local` field, known in `mask`, with sources in `region`."""
-    problem = field_problem(local, mask, *geometry, noise=noise, region=region)
+    # where the field has no number, χ is told all the same
+    known = torch.where(mask, local, torch.nan)
+    problem = field_problem(known, region, *geometry, noise=noise, region=region)
     weight, beta = weights
     if problem.scale == 0:
         return _Fit(torch.zeros_like(local), torch.zeros_like(local), 0)
     if weight is None:
-        sigma = field_noise(local, mask, *geometry, noise=noise)
-        weight = harmonic_weight(sigma, problem.scale)
-    radius = GRADIENT_SCALE_BESIDE_H * problem.scale
+        weight = tv_weight(problem.error.noise, problem.scale)
+    radius = GRADIENT_SCALE * problem.scale
     solver = _Remembering(problem, weight / radius, DATA_PENALTY, beta, LAPLACIAN_PENALTY)
     found = solve(
         problem,
-        Variation(problem, radius, faces=~problem.rim()),
+        Variation(problem, radius, free=problem.rim()),
         FieldTerm(problem, least_squares(problem, DATA_PENALTY)),
         solver,
         limits,

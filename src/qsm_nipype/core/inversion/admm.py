@@ -38,7 +38,7 @@ PHASE_PENALTY, PHASE_GRADIENT_SCALE, PHASE_RELAXATION = 0.15, 4.0, 1.5
 LAPLACIAN_PENALTY = 0.5
 #: Weight γ of ½|∇h|² for a source region of one voxel; γ grows with its cross-section, so that it
 #: is the size of the head that counts and not that of a voxel.
-HARMONIC_ENERGY = 4e-5
+HARMONIC_ENERGY = 4e-8
 
 
 class Limits(NamedTuple):
@@ -134,7 +134,10 @@ class Support:
 
 
 class Dipole:
-    """y = Dχ. Four transforms an iteration.
+    """y = Dχ + c. Four transforms an iteration.
+
+    Of what z₂ − u₂ holds beside Dχ, c takes the part 1 − s, s = 1/(1 + ν·misfit): its prior is
+    diagonal in k-space, and so it is gone from the equation of χ.
 
     Outside the box, where nothing is asked, z₂ is Dχ itself, relaxed by `a`, and the spectrum R
     of z₂ − u₂ can be kept from that of y: transforms see the box only.
@@ -143,7 +146,9 @@ class Dipole:
     def __init__(self, problem: Problem, mu: float, nu: float, *, a: float = 1.0) -> None:
         self._problem, self._weight, self._a = problem, mu / nu, a
         L, D = _laplacian(problem), problem.D
-        self._inverse = L.add_(1).mul_(self._weight).addcmul_(D, D).reciprocal_()
+        self._s = _share_of_dipole(problem, nu)
+        self._inverse = L.add_(1).mul_(self._weight).add_(self._s * D * D).reciprocal_()
+        self._sD = self._s * D
         self._R, self._P = _spectrum(problem), _spectrum(problem)
 
     def start(self, x: Tensor) -> Tensor:
@@ -153,25 +158,26 @@ class Dipole:
 
     def __call__(self, pull: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
         p, D, R, P = self._problem, self._problem.D, self._R, self._P
-        # X = (D·(R + F q) + μ/ν·(P + F(pull))) / (D² + μ/ν·(L + 1))
+        # X = (sD·(R + F q) + μ/ν·(P + F(pull))) / (sD² + μ/ν·(L + 1))
         R.add_(p.transform(q))
         P.add_(p.transform(pull))
-        X = (R * D).add_(P, alpha=self._weight).mul_(self._inverse)
+        X = (R * self._sD).add_(P, alpha=self._weight).mul_(self._inverse)
         x = p.inverse(X)
         P.sub_(X, alpha=self._a)
-        Y = X.mul_(D)
+        Y = _with_c(X.mul_(D), R, self._s)
         R.mul_(1 - self._a).add_(Y, alpha=self._a)
         return x, p.inverse(Y)
 
 
 class DipoleAndHarmonic:
-    """y = Dχ + h with ½β‖SΔh‖² by z₄ = −Δh (penalty π) and ½γ‖∇h‖². Six transforms an iteration.
+    """y = Dχ + h + c with ½β‖MΔh‖² by z₄ = −Δh (penalty π) and ½γ‖∇h‖². Six transforms.
 
     Harmonic functions can be of any size, and those that a layer of χ at the rim of S makes are
     among them: without γ (`HARMONIC_ENERGY`), h and that layer grow against each other for
     thousands of iterations. Of all h that explain the field, it prefers the least energy.
-    What sources outside S put into the field is harmonic in S. Outside the box z₂ is y and z₄
-    is −Δh, relaxed by `a`: the spectra R and R₄ of z₂ − u₂ and z₄ − u₄ are kept from theirs.
+    What sources outside S put into the field is harmonic in M. c as in `Dipole`. Outside the box
+    z₂ is y and z₄ is −Δh, relaxed by `a`: the spectra R and R₄ of z₂ − u₂ and z₄ − u₄ are kept
+    from theirs.
     """
 
     def __init__(
@@ -185,16 +191,17 @@ class DipoleAndHarmonic:
         a: float = 1.0,
     ) -> None:
         self._problem, self._mu, self._pi, self._a = problem, mu / nu, pi / nu, a
-        self._free = problem.S.to(problem.D.dtype) * (beta / (beta + pi))
+        self._free = problem.M.to(problem.D.dtype) * (beta / (beta + pi))
         self._L = L = _laplacian(problem)
-        D = problem.D
-        # the inverse of [[μ(L + 1) + νD², νD], [νD, ν + πL² + γL]], times ν
+        self._s = s = _share_of_dipole(problem, nu)
+        self._sD = sD = s * problem.D
+        # the inverse of [[μ(L + 1) + νsD², νsD], [νsD, νs + πL² + γL]], times ν
         stiff = L.square().mul_(self._pi).add_(L, alpha=self._gamma(problem) / nu)
         smooth = (L + 1).mul_(self._mu)
-        determinant = (stiff + 1).mul_(smooth).addcmul_(stiff, D.square())
-        self._chi_chi = (stiff + 1).div_(determinant)
-        self._h_h = smooth.addcmul_(D, D).div_(determinant)
-        self._chi_h = D / determinant
+        determinant = (stiff + s).mul_(smooth).addcmul_(stiff, sD * problem.D)
+        self._chi_chi = (stiff + s).div_(determinant)
+        self._h_h = smooth.addcmul_(sD, problem.D).div_(determinant)
+        self._chi_h = sD / determinant
         self._R, self._R4, self._P = (_spectrum(problem) for _ in range(3))
         self._z, self._u, self._q = problem.zeros(), problem.zeros(), problem.zeros()
 
@@ -205,16 +212,16 @@ class DipoleAndHarmonic:
 
     def __call__(self, pull: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
         p, D, R, R4, P = self._problem, self._problem.D, self._R, self._R4, self._P
-        # [X; H] = inverse · [D·(R + F q) + μ/ν·(P + F(pull)); R + F q + π/ν·L·(R₄ + F q₄)]
+        # [X; H] = inverse · [sD·(R + F q) + μ/ν·(P + F(pull)); s(R + F q) + π/ν·L·(R₄ + F q₄)]
         R.add_(p.transform(q))
         P.add_(p.transform(pull))
-        right_h = R4.add_(p.transform(self._q)).mul(self._L).mul_(self._pi).add_(R)
-        right_chi = (R * D).add_(P, alpha=self._mu)
+        right_h = R4.add_(p.transform(self._q)).mul(self._L).mul_(self._pi).add_(R * self._s)
+        right_chi = (R * self._sD).add_(P, alpha=self._mu)
         X = (self._chi_chi * right_chi).sub_(self._chi_h * right_h)
         H = right_h.mul_(self._h_h).sub_(right_chi.mul_(self._chi_h))
         x = p.inverse(X)
         P.sub_(X, alpha=self._a)
-        Y, T = X.mul_(D).add_(H), H.mul_(self._L)
+        Y, T = _with_c(X.mul_(D).add_(H), R, self._s), H.mul_(self._L)
         R.mul_(1 - self._a).add_(Y, alpha=self._a)
         R4.mul_(1 - self._a).add_(T, alpha=self._a)
         self._split(p.inverse(T))
@@ -325,6 +332,18 @@ def zero_solution(problem: Problem, chosen: Mapping[str, float]) -> Solution:
     """χ = 0, where there is no field."""
     chi = problem.restore(problem.zeros())
     return Solution(chi, parameters=MappingProxyType(dict(chosen)))
+
+
+def _share_of_dipole(problem: Problem, nu: float) -> Tensor:
+    """s = 1/(1 + ν·misfit): a scalar 1 where the model has no error."""
+    if problem.misfit is None:
+        return problem.D.new_ones(())
+    return problem.misfit.mul(nu).add_(1).reciprocal_()
+
+
+def _with_c(Y: Tensor, T: Tensor, s: Tensor) -> Tensor:
+    """Y and the c = (1 − s)(T − Y) beside it, where T = F(z₂ − u₂)."""
+    return Y if s.dim() == 0 else Y.sub_(T).mul_(s).add_(T)
 
 
 def _laplacian(problem: Problem) -> Tensor:

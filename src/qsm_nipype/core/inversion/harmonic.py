@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from qsm_nipype.core.field_noise import field_noise
 from qsm_nipype.core.inversion import Solution
 from qsm_nipype.core.inversion.admm import (
     LAPLACIAN_PENALTY,
@@ -19,7 +18,7 @@ from qsm_nipype.core.inversion.admm import (
 from qsm_nipype.core.inversion.dataterm import FieldTerm, least_squares
 from qsm_nipype.core.inversion.priors import Variation
 from qsm_nipype.core.inversion.problem import field_problem
-from qsm_nipype.core.inversion.weights import harmonic_weight
+from qsm_nipype.core.inversion.weights import tv_weight
 
 #: Penalty ν and λ/μ in units of the field's RMS. Where nothing is asked of the field, y = Dχ + h
 #: moves the faster the smaller ν is.
@@ -33,25 +32,26 @@ def whtv(  # noqa: PLR0913  the common signature
     b0_dir: Sequence[float] = (0.0, 0.0, 1.0),
     *,
     noise: Tensor | None = None,
+    region: Tensor | None = None,
     regularization: float | None = None,
     harmonic: float = 150.0,
-    tolerance: float = 1.5e-3,
-    max_iterations: int = 250,
+    tolerance: float = 5e-3,
+    max_iterations: int = 120,
 ) -> Solution:
     """Weak-harmonic QSM [Milovic2019]_ with a linear data term: χ in ppm.
 
-    Minimises ½‖W(Dχ + h − f)‖² + λ Σ|∇χ|₂ + ½β‖M Δh‖² + ½γ‖∇h‖² over the χ that vanish outside
-    `mask` M and over h: what sources outside put into the field is harmonic inside, and its energy
-    has a small weight γ (`admm.HARMONIC_ENERGY`), without which χ at the rim is undetermined. f is
-    the local `field` `(X, Y, Z)` in ppm, `harmonic` is β; weights W, differences and the rest as
-    in `tv`, except that the step of χ at the mask's rim costs nothing. `regularization` λ (ppm)
-    None: see `harmonic_weight`.
+    Minimises ½‖W(Dχ + h + c − f)‖² + λ Σ|∇χ|₂ + ½β‖M Δh‖² + ½γ‖∇h‖² + ½‖c‖² over the χ that vanish
+    outside `region`, over h and c: what sources outside put into the field is harmonic in the
+    `mask` M, and its energy has a small weight γ (`admm.HARMONIC_ENERGY`), without which χ at the
+    rim is undetermined. f is the local `field` `(X, Y, Z)` in ppm, `harmonic` is β; the norm of c,
+    weights W and the rest as in `tv`, except that the step of χ at the rim of `region` costs
+    nothing.
     """
-    problem = field_problem(field, mask, voxel_size, b0_dir, noise=noise)
+    problem = field_problem(field, mask, voxel_size, b0_dir, noise=noise, region=region)
     chosen: dict[str, float] = {}
     if regularization is None:
-        chosen["noise"] = sigma = field_noise(field, mask, voxel_size, b0_dir, noise=noise)
-        regularization = harmonic_weight(sigma, problem.scale)
+        chosen["noise"] = sigma = problem.error.noise
+        regularization = tv_weight(sigma, problem.scale)
     chosen["regularization"] = regularization
     if problem.scale == 0:
         return zero_solution(problem, chosen)

@@ -7,11 +7,10 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from qsm_nipype.core.field_noise import field_noise
 from qsm_nipype.core.inversion import Solution
 from qsm_nipype.core.inversion.admm import DATA_PENALTY, Limits, solve_linear
 from qsm_nipype.core.inversion.dataterm import absolute, least_squares
-from qsm_nipype.core.inversion.l1 import OBJECTIVE_SCALE, ROBUST_GRADIENT_SCALE
+from qsm_nipype.core.inversion.l1 import OBJECTIVE_SCALE, ROBUST_GRADIENT_SCALE, robust_problem
 from qsm_nipype.core.inversion.problem import field_problem
 from qsm_nipype.core.inversion.weights import ROBUST_WEIGHT, tv_weight
 
@@ -19,16 +18,17 @@ from qsm_nipype.core.inversion.weights import ROBUST_WEIGHT, tv_weight
 FIRST_STAGE_ITERATIONS = 15
 
 
-def hdqsm(
+def hdqsm(  # noqa: PLR0913  the common signature
     field: Tensor,
     mask: Tensor,
     voxel_size: Sequence[float],
     b0_dir: Sequence[float] = (0.0, 0.0, 1.0),
     *,
     noise: Tensor | None = None,
+    region: Tensor | None = None,
     regularization: float | None = None,
-    tolerance: float = 2e-3,
-    max_iterations: int = 60,
+    tolerance: float = 1e-3,
+    max_iterations: int = 100,
 ) -> Solution:
     """Hybrid data fidelity QSM [Lambert2022]_: local `field` `(X, Y, Z)` in ppm → χ in ppm.
 
@@ -37,15 +37,14 @@ def hdqsm(
     keeps its weight, voxels with a wrong field lose theirs. `regularization` λ (ppm) is the
     second stage's; None takes it from the noise by `tv_weight`.
     """
-    problem = field_problem(field, mask, voxel_size, b0_dir, noise=noise)
-    sigma = field_noise(field, mask, voxel_size, b0_dir, noise=noise)
-    sigma = max(sigma, 1e-2 * problem.scale)
+    problem = field_problem(field, mask, voxel_size, b0_dir, noise=noise, region=region)
+    sigma = max(problem.error.noise, 1e-2 * problem.scale)
     if regularization is None:
         regularization = tv_weight(sigma, problem.scale)
     chosen = {"regularization": regularization, "noise": sigma}
     unit = OBJECTIVE_SCALE * problem.scale
     first = solve_linear(
-        problem,
+        robust_problem(problem, unit),
         absolute(problem, DATA_PENALTY, unit),
         ROBUST_WEIGHT * unit,
         Limits(tolerance, min(FIRST_STAGE_ITERATIONS, max_iterations)),

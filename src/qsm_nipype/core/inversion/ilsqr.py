@@ -15,13 +15,14 @@ from qsm_nipype.core.operators import divergence, gradient
 from qsm_nipype.core.solvers import conjugate_gradient
 
 
-def ilsqr(
+def ilsqr(  # noqa: PLR0913  the common signature
     field: Tensor,
     mask: Tensor,
     voxel_size: Sequence[float],
     b0_dir: Sequence[float] = (0.0, 0.0, 1.0),
     *,
     noise: Tensor | None = None,
+    region: Tensor | None = None,
     threshold: float = 0.2,
     tolerance: float = 1e-2,
     max_iterations: int = 30,
@@ -35,7 +36,7 @@ def ilsqr(
     k-space division, of which the steepest 30 % of the mask's voxels count as edges, and 1
     elsewhere. Weights W are the mask, or σ₀/σ from the map `noise` (SD in ppm).
     """
-    problem = field_problem(field, mask, voxel_size, b0_dir, noise=noise)
+    problem = field_problem(field, mask, voxel_size, b0_dir, noise=noise, region=region)
     if problem.scale == 0:
         return Solution(problem.restore(problem.zeros()))
     x, iterations = fit_least_squares(problem, tolerance, max_iterations)

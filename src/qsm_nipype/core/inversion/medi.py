@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qsm_nipype.core.inversion import Solution
 from qsm_nipype.core.inversion.problem import B0, ECHO_TIME, PhaseProblem, Signal, phase_problem
-from qsm_nipype.core.inversion.weights import MEDI_FACTOR, phase_weight
+from qsm_nipype.core.inversion.weights import MEDI_FACTOR, phase_weight, with_model_error
 from qsm_nipype.core.operators import divergence, gradient
 from qsm_nipype.core.phase import wrap
 from qsm_nipype.core.solvers import conjugate_gradient
@@ -21,6 +21,8 @@ EDGE_SHARE = 0.3
 CSF_WEIGHT = 0.1
 #: Rounding of |∇χ| at zero, in typical phases of the field.
 GRADIENT_ROUNDING = 0.1
+#: Least weight of the data in the preconditioner, as a share of their mean weight.
+SHELL_WEIGHT = 0.1
 #: Residuals above so many standard deviations lose weight with `merit`.
 OUTLIER_LIMIT = 6.0
 
@@ -32,6 +34,7 @@ def medi(  # noqa: PLR0913  the common signature, with all the data this method 
     b0_dir: Sequence[float] = (0.0, 0.0, 1.0),
     *,
     noise: Tensor | None = None,
+    region: Tensor | None = None,
     magnitude: Tensor | None = None,
     csf: Tensor | None = None,
     b0: float = B0,
@@ -55,10 +58,11 @@ def medi(  # noqa: PLR0913  the common signature, with all the data this method 
     `phase_weight`. Stops when a step changes χ by less than `tolerance` relative to itself.
     """
     signal = Signal(noise, magnitude, b0, echo_time)
-    data = phase_problem(field, mask, voxel_size, b0_dir, signal)
+    data = phase_problem(field, mask, voxel_size, b0_dir, signal, region=region)
     weight = regularization
     if weight is None:
-        weight = phase_weight(data.noise, data.size, factor=MEDI_FACTOR)
+        sigma = with_model_error(data.error.noise, data.error.share, data.size)
+        weight = phase_weight(sigma, data.size, factor=MEDI_FACTOR)
     edges = smooth_faces(data, None if magnitude is None else data.cut(magnitude))
     pool = None if csf is None else data.gather(data.cut(csf.bool()))
     x, steps, done = _gauss_newton(
@@ -127,7 +131,9 @@ def _normal_equations(
         return out if pool is None else out.add_(_deviation(p, pool), alpha=CSF_WEIGHT)
 
     diagonal = data.gather(sum_faces(P, data.voxel_size))
-    diagonal = diagonal.add_(W2, alpha=float(data.D.square().mean())).clamp_min_(1e-6)
+    # where there are no data, those around still weigh on χ
+    around = W2.clamp_min(SHELL_WEIGHT * float(W2.mean()))
+    diagonal = diagonal.add_(around, alpha=float(data.D.square().mean())).clamp_min_(1e-6)
     return apply, lambda r: r / diagonal
 
 

@@ -20,11 +20,12 @@ def nltv(  # noqa: PLR0913  the common signature, with all the data this method 
     b0_dir: Sequence[float] = (0.0, 0.0, 1.0),
     *,
     noise: Tensor | None = None,
+    region: Tensor | None = None,
     magnitude: Tensor | None = None,
     b0: float = B0,
     echo_time: float = ECHO_TIME,
     regularization: float | None = None,
-    tolerance: float = 1e-3,
+    tolerance: float = 6e-4,
     max_iterations: int = 100,
 ) -> Solution:
     """Non-linear total variation (FANSI) [Milovic2018]_: local `field` → χ, `(X, Y, Z)` in ppm.
@@ -40,10 +41,10 @@ def nltv(  # noqa: PLR0913  the common signature, with all the data this method 
     Stops when χ changes by less than `tolerance` relative to itself in an iteration.
     """
     signal = Signal(noise, magnitude, b0, echo_time)
-    problem = phase_problem(field, mask, voxel_size, b0_dir, signal)
+    problem = phase_problem(field, mask, voxel_size, b0_dir, signal, region=region)
     weight = regularization
     if weight is None:
-        weight = phase_weight(problem.noise, problem.size)
+        weight = phase_weight(problem.error.noise, problem.size)
     return solve_phase(problem, Variation, weight, Limits(tolerance, max_iterations))
 
 
@@ -54,6 +55,7 @@ def nltgv(  # noqa: PLR0913  the common signature, with all the data this method
     b0_dir: Sequence[float] = (0.0, 0.0, 1.0),
     *,
     noise: Tensor | None = None,
+    region: Tensor | None = None,
     magnitude: Tensor | None = None,
     b0: float = B0,
     echo_time: float = ECHO_TIME,
@@ -67,8 +69,8 @@ def nltgv(  # noqa: PLR0913  the common signature, with all the data this method
     variation, which lets χ vary linearly at no cost and so makes no stairs of ramps.
     """
     signal = Signal(noise, magnitude, b0, echo_time)
-    problem = phase_problem(field, mask, voxel_size, b0_dir, signal)
+    problem = phase_problem(field, mask, voxel_size, b0_dir, signal, region=region)
     weight = regularization
     if weight is None:
-        weight = phase_weight(problem.noise, problem.size)
+        weight = phase_weight(problem.error.noise, problem.size)
     return solve_phase(problem, GeneralisedVariation, weight, Limits(tolerance, max_iterations))

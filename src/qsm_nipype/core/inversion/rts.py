@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from qsm_nipype.core.field_noise import field_noise
 from qsm_nipype.core.inversion import Solution
 from qsm_nipype.core.inversion.admm import (
     GRADIENT_SCALE,
@@ -22,7 +21,7 @@ from qsm_nipype.core.inversion.direct import tkd
 from qsm_nipype.core.inversion.ilsqr import fit_least_squares
 from qsm_nipype.core.inversion.priors import Variation
 from qsm_nipype.core.inversion.problem import field_problem
-from qsm_nipype.core.inversion.weights import rts_weight
+from qsm_nipype.core.inversion.weights import rts_weight, with_model_error
 
 #: Conjugate gradient steps of the first stage: few, because stopping early is what keeps the
 #: ill-conditioned part of k-space from being fitted to noise.
@@ -36,6 +35,7 @@ def rts(  # noqa: PLR0913  (the eight of every inversion and the paper's δ)
     b0_dir: Sequence[float] = (0.0, 0.0, 1.0),
     *,
     noise: Tensor | None = None,
+    region: Tensor | None = None,
     regularization: float | None = None,
     threshold: float = 0.2,
     tolerance: float = 5e-3,
@@ -49,10 +49,11 @@ def rts(  # noqa: PLR0913  (the eight of every inversion and the paper's δ)
     two transforms an iteration. `regularization` λ (ppm) None takes it from the noise by
     `rts_weight`. Weights W as in `tv.tv`. Stops on a relative change of χ of `tolerance`.
     """
-    problem = field_problem(field, mask, voxel_size, b0_dir, noise=noise)
+    problem = field_problem(field, mask, voxel_size, b0_dir, noise=noise, region=region)
     chosen: dict[str, float] = {}
     if regularization is None:
-        chosen["noise"] = sigma = field_noise(field, mask, voxel_size, b0_dir, noise=noise)
+        chosen["noise"], share = problem.error.noise, problem.error.share
+        sigma = with_model_error(chosen["noise"], share, problem.scale)
         regularization = rts_weight(sigma, problem.scale)
     chosen["regularization"] = regularization
     if problem.scale == 0:

@@ -22,6 +22,7 @@ def tgv(  # noqa: PLR0913  the common signature, with all the data this method c
     b0_dir: Sequence[float] = (0.0, 0.0, 1.0),
     *,
     noise: Tensor | None = None,
+    region: Tensor | None = None,
     magnitude: Tensor | None = None,
     b0: float = B0,
     echo_time: float = ECHO_TIME,
@@ -46,9 +47,9 @@ def tgv(  # noqa: PLR0913  the common signature, with all the data this method c
     known = torch.isfinite(field)
     start = lbv(torch.where(known, field, 0.0), mask.bool() & known, voxel_size, b0_dir)
     signal = Signal(noise, magnitude, b0, echo_time)
-    problem = phase_problem(start.field, start.mask, voxel_size, b0_dir, signal)
+    problem = phase_problem(start.field, start.mask, voxel_size, b0_dir, signal, region=region)
     weight = regularization
     if weight is None:
-        weight = phase_weight(problem.noise, problem.size, misfit=BACKGROUND_MISFIT)
+        weight = phase_weight(problem.error.noise, problem.size, misfit=BACKGROUND_MISFIT)
     limits = Limits(tolerance, max_iterations)
     return solve_phase(problem, GeneralisedVariation, weight, limits, harmonic=harmonic)

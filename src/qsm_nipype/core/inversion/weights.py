@@ -5,12 +5,11 @@
 | rule | λ | for | where it comes from |
 |---|---|---|---|
 | `l2_weight` | 0.045·max(σ/S, 0.05) | tikhonov | sweeps over textured heads, 0.5 … 10 ppb |
-| `tv_weight` | 0.105·σ·(σ/S)^½ | tv, second stage of hdqsm | the same sweeps |
-| `harmonic_weight` | 0.105·e·(e/S)^½, e² = σ² + (S/4)² | whtv | `tv_weight` and a fixed misfit |
-| `rts_weight` | 1.9·σ·(σ/S)^¼ | rts | the same sweeps |
+| `tv_weight` | 0.08·σ·(σ/S)^½ | tv, whtv, second stage of hdqsm | the same sweeps, scanners |
+| `rts_weight` | 1.9·e·(e/S)^¼, e of `with_model_error` | rts | the same sweeps |
 | `phase_weight` | 0.1·e·(e/S)^½, e² = σ² | nltv, nltgv | sweeps at 0.5, 2 and 5 ppb |
 | | 0.1·e·(e/S)^½, e² = σ² + (S/4)² | tgv | the same, and whtv's misfit |
-| | 0.12·e·(e/S)^½, e² = σ² | medi | the same sweeps, edges free |
+| | 0.12·e·(e/S)^½, e of `with_model_error` | medi | the same sweeps, edges free |
 | `ROBUST_WEIGHT` | 0.07 | l1tv, first stage of hdqsm | both terms grow with the noise |
 
 All but the first and the last have the unit of the field, ppm, because gradients are per mean
@@ -30,7 +29,7 @@ from torch import Tensor
 #: λ·S/σ of the quadratic penalty, and the least σ/S that it starts from.
 L2_FACTOR, L2_LEAST_NOISE = 0.045, 0.05
 #: λ·S^½/σ^1.5 of total variation with a linear data term, and the least λ/S.
-TV_FACTOR, TV_LEAST = 0.105, 1e-5
+TV_FACTOR, TV_LEAST = 0.08, 1e-5
 #: λ·S^¼/σ^1.25 of the second step of RTS, and the least λ/S: it has a cone to fill in any case.
 RTS_FACTOR, RTS_LEAST = 1.9, 1e-3
 #: λ·S^½/σ^1.5 with the data term in the complex signal (FANSI's TV and TGV), and that of MEDI.
@@ -40,8 +39,19 @@ PHASE_LEAST_NOISE = 0.01
 #: Error of the model, as a share of S, that λ accounts for besides the noise where a field still
 #: holds background: what h cannot take off is an error of the signal's own size.
 BACKGROUND_MISFIT = 0.25
+#: White noise that does the harm of a model error of share q of χ's power: q times this, of S,
+#: and at most S. Only for methods whose data term has no place for that error.
+MODEL_FACTOR = 5.0
 #: λ of an ℓ1 data term, a number: both terms grow with the field and its noise.
 ROBUST_WEIGHT = 0.07
+
+
+def with_model_error(sigma: float, share: float, scale: float) -> float:
+    """White noise (ppm) as harmful as the noise `sigma` and a model error of `share` together.
+
+    √(σ² + (5·`share`·S)²), the second at most S² = scale² − σ², the power of the signal.
+    """
+    return math.hypot(sigma, min(MODEL_FACTOR * share, 1.0) * noiseless(sigma, scale))
 
 
 def l2_weight(sigma: float, scale: float) -> float:
@@ -56,26 +66,14 @@ def l2_weight(sigma: float, scale: float) -> float:
 def tv_weight(sigma: float, scale: float) -> float:
     """λ (ppm) of `tv` from the noise `sigma` and the RMS `scale` of the local field in ppm.
 
-    λ = 0.105·σ·√(σ/S), S² = scale² − σ² the power of the signal: fitted to sweeps over three
-    textured heads at σ from 0.5 to 10 ppb.
+    λ = 0.08·σ·√(σ/S), S² = scale² − σ² the power of the signal: the exponents from sweeps over
+    three textured heads at σ from 0.5 to 10 ppb, the factor from those and scanner-like heads,
+    with the model's error c beside χ.
     """
     signal = noiseless(sigma, scale)
     if signal == 0:
         return 0.0
     return max(TV_FACTOR * sigma * (sigma / signal) ** 0.5, TV_LEAST * scale)
-
-
-def harmonic_weight(sigma: float, scale: float) -> float:
-    """λ (ppm) of `whtv` from the noise `sigma` and the RMS `scale` of the local field in ppm.
-
-    λ = 0.105·e·√(e/S) as in `tv_weight`, but e² = `sigma`² + (`BACKGROUND_MISFIT`·S)²: in a
-    field that came out of background removal, the noise is the smaller part of the error.
-    """
-    signal = noiseless(sigma, scale)
-    if signal == 0:
-        return 0.0
-    error = (sigma**2 + (BACKGROUND_MISFIT * signal) ** 2) ** 0.5
-    return TV_FACTOR * error * (error / signal) ** 0.5
 
 
 def rts_weight(sigma: float, scale: float) -> float:
