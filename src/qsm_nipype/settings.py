@@ -93,7 +93,7 @@ class Settings:
         "reliable", _HOW, "which voxels of the mask are kept", "--trim", step="trim"
     )
     background: str = _option(
-        "lbv_tfi", _HOW, "background field removal", "--background", "--bfr", step="background"
+        "ismv_tv", _HOW, "background field removal", "--background", "--bfr", step="background"
     )
     inversion: tuple[str, ...] = _option(
         ("whtv",),

@@ -121,7 +121,7 @@ def test_the_demo_of_the_wheel_runs_elsewhere(site, tmp_path):
     """Data, maps and report by the installed command, from a folder that has no sources."""
     if importlib.util.find_spec("qsm_ci") is None:
         pytest.skip("the demo's scorer, qsm-ci, is not installed")
-    quick = ["--voxel-size", "6", "--background", "vsharp", "--inversion", "tkd"]
+    quick = ["--voxel-size", "4", "--background", "vsharp", "--inversion", "tkd"]
     quick += ["--mask", "magnitude", "--segmentation", "none", "--nprocs", "2"]
     done = subprocess.run(
         [sys.executable, str(site / "bin" / "qsm-nipype"), "demo", "OUT", *quick],
