@@ -13,8 +13,8 @@ the simulator.
 
 A cell holds for every chain the scores of `simulation.reader_scores` (error in fixed brain voxels,
 what is bright beside the brain, by tissue, by depth, the nuclei's line, streaks) beside those of
-the public package qsm-ci inside the map's own mask. The mask is the pipeline's (`quality`,
-trimmed); χ is read off inside the mask that background removal leaves. Simulated data.
+the public package qsm-ci inside the map's own mask. The mask is the pipeline's, trimmed; χ is read
+off inside the mask that background removal leaves. Simulated data.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ class Settings:
     unwrapping: str = _option("romeo", _HOW, "phase unwrapping", "--unwrapping", step="unwrapping")
     fit: str = _option("linear", _HOW, "field fit over the echoes", "--fit", step="fit")
     mask: str = _option(
-        "net:dilate:2",
+        "quality&net:dilate:2",
         _HOW,
         "brain mask; several joined by & intersect, each after its own operations, as in "
         "quality&net:dilate:3",
