@@ -30,6 +30,8 @@ LEAST_PLACE = 6_000.0
 WHOLE_CEREBELLUM = 70_000.0
 #: Less of a nucleus than this (mm³) is noise; adults have 400 to 1300.
 LEAST_NUCLEUS = 100.0
+#: The same where the cerebellum is not whole: a slab above it has shown chance nuclei of 130.
+LEAST_IN_PART = 250.0
 #: Longer voxel edges (mm) show no dentate nucleus: its walls are 2 mm thick.
 LARGEST_VOXEL = 2.6
 #: A map whose middle values are beyond this is not in ppm.
@@ -109,7 +111,8 @@ def _search(
     extent = np.maximum(BOX, segmenter.extent)
     labels = label_box(chi, middle, extent, voxel_size, segmenter, device, mirrored=mirrored)
     box = _box(middle, extent, voxel_size, chi.shape)
-    found = keep_nuclei(labels * mask, voxel_size, cerebellum)
+    least = LEAST_NUCLEUS if _is_whole(cerebellum, voxel_size) else LEAST_IN_PART
+    found = keep_nuclei(labels * mask, voxel_size, cerebellum, least=least)
     if not found.any() and not _is_whole(cerebellum, voxel_size):
         note = (
             "The field of view holds part of a cerebellum at most, and no dentate nucleus in it."
@@ -280,11 +283,15 @@ def _sides(found: np.ndarray, segmenter: Model) -> tuple[np.ndarray, np.ndarray]
 
 
 def keep_nuclei(
-    labels: np.ndarray, voxel_size: Sequence[float], cerebellum: np.ndarray
+    labels: np.ndarray,
+    voxel_size: Sequence[float],
+    cerebellum: np.ndarray,
+    *,
+    least: float = LEAST_NUCLEUS,
 ) -> np.ndarray:
     """Of each side the largest part (gaps of one voxel don't divide).
 
-    It stays when it is large enough and more than half of it lies in the cerebellum.
+    It stays when it has `least` mm³ and more than half of it lies in the cerebellum.
     """
     kept = np.zeros_like(labels)
     for side in (LEFT, RIGHT):
@@ -294,7 +301,7 @@ def keep_nuclei(
         box = ndimage.find_objects(where.astype(np.uint8))[0]
         near = ndimage.binary_dilation(np.pad(where[box], 1))
         part = where[box] & _largest(near)[1:-1, 1:-1, 1:-1]
-        large = part.sum() * np.prod(voxel_size) >= LEAST_NUCLEUS
+        large = part.sum() * np.prod(voxel_size) >= least
         if large and cerebellum[box][part].mean() > 0.5:
             kept[box][part] = side
     return kept

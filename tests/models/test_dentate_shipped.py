@@ -42,8 +42,8 @@ def test_both_nuclei_are_found_on_their_sides_and_not_where_there_is_no_cerebell
     for side in (1, 2):
         ours, theirs = found.labels == side, truth == side
         assert 2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()) > 0.8
-    top = chi[..., 74:]
-    above = run(top, mask[..., 74:], size)
+    top = chi[..., 70:]
+    above = run(top, mask[..., 70:], size)
     assert above.status == "not covered" and not above.labels.any()
 
 
