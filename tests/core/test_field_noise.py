@@ -36,9 +36,7 @@ def test_estimate_rises_with_the_noise_and_scales_with_the_field(head):
     mask = head[1]
     levels = [field_noise(noisy(head, s), mask, VOXEL, B0) for s in (0, 5e-4, 1e-3, 4e-3)]
     assert levels == sorted(levels) and levels[0] < 4e-4
-    assert field_noise(10 * noisy(head, 1e-3), mask, VOXEL, B0) == pytest.approx(
-        10 * levels[2], rel=1e-5
-    )
+    assert field_noise(8 * noisy(head, 1e-3), mask, VOXEL, B0) == pytest.approx(8 * levels[2])
 
 
 def test_a_noise_map_is_believed(head):

@@ -91,7 +91,7 @@ def weak_harmonic(field, mask, region):
 
 def nonlinear(field, mask, region):
     problem = phases(field, mask, region)
-    return solve_phase(problem, Variation, LAMBDA, Limits(6e-4, 100))
+    return solve_phase(problem, Variation, LAMBDA, Limits(4e-4, 150))
 
 
 def generalised(field, mask, region):

@@ -1,10 +1,8 @@
-import math
-
 import pytest
 import torch
 
 from qsm_nipype.core.fourier import gradient_spectrum, irfft, rfft
-from qsm_nipype.core.operators import divergence, gradient, shrink, shrink_vector
+from qsm_nipype.core.operators import divergence, gradient, shrink
 
 VOXEL = (0.7, 1.0, 2.5)
 
@@ -45,10 +43,3 @@ def test_shrink_literals():
     expected = torch.tensor([-2.0, 0.0, 0.0, 0.0, 2.0])
     assert torch.equal(shrink(v, 1.0), expected)
     assert torch.equal(shrink(v, torch.ones(5)), expected)
-
-
-def test_shrink_vector_shortens_and_keeps_the_direction():
-    v = torch.tensor([3.0, 0.0, 4.0]).view(3, 1, 1, 1)
-    assert torch.allclose(shrink_vector(v, 1.0).flatten(), torch.tensor([2.4, 0.0, 3.2]))
-    assert shrink_vector(v, 5.0).abs().max() == 0
-    assert math.isfinite(shrink_vector(torch.zeros(3, 2, 2, 2), 1.0).abs().max().item())

@@ -27,8 +27,8 @@ LARGEST_FREQUENCY, SHELLS = 1.3, 16
 CONE, OUTSIDE = 0.04, 0.15
 #: Fewest frequencies on the cone from which a shell can tell.
 FEWEST = 12
-#: Fewest voxels inside the window: what fewer tell is blurred beyond the cone.
-FEWEST_VOXELS = 1000
+#: Fewest voxels inside the window: 1 ppb of noise in 3000 was read as 0.4.
+FEWEST_VOXELS = 5000
 #: Shells (of the Nyquist frequency) that tell the white noise, and those that tell the share.
 NOISY, TELLING = (0.7, 1.0), (0.18, 0.72)
 #: Least noise power, as a share of the error's before the window's leak is taken off.

@@ -51,11 +51,6 @@ def field_noise(
     return math.sqrt(float(values.median()) / (math.log(2.0) * energy))
 
 
-def noiseless(sigma: float, scale: float) -> float:
-    """RMS of the signal in a field of RMS `scale` with noise `sigma`; at least a fifth of it."""
-    return max(scale**2 - sigma**2, 0.04 * scale**2) ** 0.5
-
-
 def window_inside(mask: Tensor, voxel_size: Sequence[float], radius: float = 4.0) -> Tensor:
     """A mask that fades from one, `radius` voxels inside, to zero at its edge, smoothly."""
     width = radius * sum(float(v) for v in voxel_size) / 3

@@ -54,17 +54,6 @@ def shrink(v: Tensor, threshold: float | Tensor) -> Tensor:
     return v - v.clamp(-threshold, threshold)
 
 
-def shrink_vector(v: Tensor, threshold: float | Tensor) -> Tensor:
-    """Isotropic soft threshold of `(3, X, Y, Z)`: v·max(1 − threshold/|v|, 0), |v| along axis 0.
-
-    The proximal map of threshold·Σ|v|₂, which has no preferred axis.
-    """
-    length = v.square().sum(dim=0).sqrt_()
-    floor = torch.finfo(v.dtype).tiny
-    factor = (1 - threshold / length.clamp_min_(floor)).clamp_min_(0)
-    return v * factor
-
-
 def symmetric_gradient(
     w: Tensor, voxel_size: Sequence[float], *, out: Tensor | None = None
 ) -> Tensor:

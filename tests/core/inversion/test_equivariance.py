@@ -82,8 +82,8 @@ def test_chi_does_not_depend_on_how_the_axes_are_stored(method):
     assert worst <= 5e-3
 
 
-#: Distance to the minimiser where it is more than 2 %: on this head the noise, and so λ, is small.
-NEAR = {whtv: 0.15, nltgv: 0.07, nltv: 0.05, hdqsm: 0.03, tv: 0.03}
+#: whtv does not get within 2 %: its h settles slowly (docs/inversion.md).
+NEAR = {whtv: 0.1}
 
 
 @pytest.mark.parametrize("method", ITERATIVE, ids=lambda m: m.__name__)

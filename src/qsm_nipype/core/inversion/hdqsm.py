@@ -32,7 +32,8 @@ def hdqsm(  # noqa: PLR0913  the common signature
 ) -> Solution:
     """Hybrid data fidelity QSM [Lambert2022]_: local `field` `(X, Y, Z)` in ppm → χ in ppm.
 
-    First an ℓ1 data term for a few iterations; then `tv.tv`'s ℓ2 one, started from it, whose
+    `region` and model error as in `tv.tv`. First an ℓ1 data term for a few iterations; then
+    `tv.tv`'s ℓ2 one, started from it, whose
     weights are divided by |residual|/(3σ) where the first stage's residual exceeds 3σ: noise
     keeps its weight, voxels with a wrong field lose theirs. `regularization` λ (ppm) is the
     second stage's; None takes it from the noise by `tv_weight`.

@@ -29,7 +29,7 @@ def ilsqr(  # noqa: PLR0913  the common signature
 ) -> Solution:
     """iLSQR [Li2015]_: local `field` `(X, Y, Z)` in ppm → χ in ppm.
 
-    First least squares for W·D·χ = W·f with χ = 0 outside `mask`, by conjugate gradients on the
+    First least squares for W·D·χ = W·f with χ = 0 outside `region`, by conjugate gradients on the
     normal equations, stopped at the relative residual `tolerance`. Then the streaks: the part
     χₛ of χ within the cone |D| < `threshold` whose gradient agrees best with that of χ where
     there should be none, min ‖G(∇χ − ∇χₛ)‖², is subtracted. G is 0 on the edges of a truncated

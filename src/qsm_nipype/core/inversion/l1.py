@@ -44,7 +44,7 @@ def l1tv(  # noqa: PLR0913  the common signature
 ) -> Solution:
     """Total variation with an ℓ1 data term [Milovic2022]_: local `field` in ppm → χ in ppm.
 
-    Minimises ‖W(Dχ − f)‖₁ + λ Σ|∇χ|₂ over the χ that vanish outside `mask`, weights as in
+    Minimises ‖W(Dχ + c − f)‖₁ + λ Σ|∇χ|₂ + ½‖c‖² over χ and c; weights, c and `region` as in
     `tv.tv`. `regularization` λ need not follow the noise: both terms grow with it.
     """
     problem = field_problem(field, mask, voxel_size, b0_dir, noise=noise, region=region)

@@ -46,7 +46,7 @@ def medi(  # noqa: PLR0913  the common signature, with all the data this method 
 ) -> Solution:
     """MEDI [Liu2011]_ [Liu2013]_: local `field` → χ, `(X, Y, Z)` in ppm.
 
-    Minimises ½‖W(e^{iDχ} − e^{iφ})‖² + λ Σ|M_G ∇χ| over the χ that vanish outside `mask` by
+    Minimises ½‖W(e^{iDχ} − e^{iφ})‖² + λ Σ|M_G ∇χ| over the χ that vanish outside `region`, by
     Gauss-Newton steps, each solved by conjugate gradients. M_G is zero on the edges of
     `magnitude`: the share `EDGE_SHARE` of voxels where it changes most along an axis. Without a
     magnitude there are no edges but the mask's. φ = 2π·γ·`b0`·`echo_time`·field (T, s); weights W

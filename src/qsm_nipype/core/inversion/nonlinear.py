@@ -25,12 +25,12 @@ def nltv(  # noqa: PLR0913  the common signature, with all the data this method 
     b0: float = B0,
     echo_time: float = ECHO_TIME,
     regularization: float | None = None,
-    tolerance: float = 6e-4,
-    max_iterations: int = 100,
+    tolerance: float = 4e-4,
+    max_iterations: int = 150,
 ) -> Solution:
     """Non-linear total variation (FANSI) [Milovic2018]_: local `field` → χ, `(X, Y, Z)` in ppm.
 
-    Minimises ½‖W(e^{iDχ} − e^{iφ})‖² + λ Σ|∇χ| over the χ that vanish outside `mask`, in radians:
+    Minimises ½‖W(e^{i(Dχ + c)} − e^{iφ})‖² + λ Σ|∇χ| + ½‖c‖², χ = 0 outside `region`, in radians:
     φ = 2π·γ·`b0`·`echo_time`·field (T, s). Because the phase enters through e^{iφ}, whole turns in
     single voxels don't matter; beside a strong source, where φ is made smaller (`phase_problem`),
     they pull less than they would in a linear data term. Weights W come from `noise` (SD in

@@ -43,11 +43,11 @@ def rts(  # noqa: PLR0913  (the eight of every inversion and the paper's δ)
 ) -> Solution:
     """Rapid two-step dipole inversion [Kames2018]_: local `field` `(X, Y, Z)` in ppm → χ in ppm.
 
-    First a few conjugate gradient steps for W·D·χ = W·f with χ = 0 outside `mask`, from a
+    First a few conjugate gradient steps for W·D·χ = W·f with χ = 0 outside `region`, from a
     truncated division, which settle the well-conditioned part |D| ≥ `threshold`. Then
     ½‖H^½(χ − χ₁)‖² + λ Σ|∇χ|₂ with the k-space weight H = min(|D|/`threshold`, 1)², by ADMM with
-    two transforms an iteration. `regularization` λ (ppm) None takes it from the noise by
-    `rts_weight`. Weights W as in `tv.tv`. Stops on a relative change of χ of `tolerance`.
+    two transforms an iteration. `regularization` λ (ppm) None takes it from noise and model error
+    by `rts_weight`. Weights W as in `tv.tv`. Stops on a relative change of χ of `tolerance`.
     """
     problem = field_problem(field, mask, voxel_size, b0_dir, noise=noise, region=region)
     chosen: dict[str, float] = {}
