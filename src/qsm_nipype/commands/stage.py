@@ -127,6 +127,8 @@ def _config(path: Path) -> dict[str, Any]:
 def _json(path: Path) -> Mapping[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as exc:
+        raise DataError(f"{path}: no such file; give the folder of a stage's input") from exc
     except (OSError, ValueError) as exc:
         raise DataError(f"{path}: cannot be read as JSON ({exc}); correct the file") from exc
     if not isinstance(content, dict):
