@@ -165,8 +165,15 @@ class NonlinearTGV(DipoleInversion):
     function = "qsm_nipype.core.inversion.nonlinear:nltgv"
 
 
-class _WeakHarmonicInputSpec(_IterativeInputSpec):
+class _HarmonicInputSpec(_IterativeInputSpec):
     harmonic = traits.Float(parameter=True, desc="weight β that holds the background harmonic")
+
+
+class _WeakHarmonicInputSpec(_HarmonicInputSpec):
+    tail = traits.Float(
+        parameter=True,
+        desc="steps of χ beyond this many times the field's RMS cost their logarithm (0: none)",
+    )
 
 
 class WeakHarmonicTV(DipoleInversion):
@@ -199,7 +206,7 @@ class MEDI(DipoleInversion):
 class SingleStepTGV(DipoleInversion):
     """Total generalised variation from the total field in one step."""
 
-    input_spec = _WeakHarmonicInputSpec
+    input_spec = _HarmonicInputSpec
     function = "qsm_nipype.core.inversion.tgv:tgv"
 
 

@@ -42,10 +42,11 @@ HARMONIC_ENERGY = 4e-8
 
 
 class Limits(NamedTuple):
-    """Relative change of χ at which to stop, and the most iterations."""
+    """Relative change of χ at which to stop, the most iterations and the fewest."""
 
     tolerance: float
     max_iterations: int
+    least: int = 0
 
 
 class Prior(Protocol):
@@ -95,7 +96,7 @@ def solve(
         # χ: (νD² + μ(L + 1)) X = νD·F(z₂ − u₂) + μ·F(∇ᵀ(z₁ − u₁) + z₃ − u₃)
         new, y = solver(pull, q)
         change, x = relative_change(new, x, problem.S), new
-        if change <= limits.tolerance:
+        if change <= limits.tolerance and iteration >= limits.least:
             break
         # z₁ = shrink(∇χ + u₁, λ/μ),  u₁ ← ∇χ + u₁ − z₁;  z₃ = S(χ + u₃),  u₃ ← χ + u₃ − z₃
         pull = support(x, prior(x))

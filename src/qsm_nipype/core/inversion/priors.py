@@ -20,12 +20,18 @@ from qsm_nipype.core.operators import (
 
 #: Voxels that the split of a slab works on: they stay in the processor's cache.
 SLAB_VOXELS = 1 << 18
+#: Iterations after which a logarithmic tail is drawn again about |∇χ|, and the least weight there.
+RENEWALS, LEAST_TAIL = (15, 30), 0.25
 
 
 class Variation:
     """λ Σ|∇χ|₂ with z₁ = ∇χ; `radius` is λ/μ, `a` the over-relaxation.
 
-    Where `free` (3, box) is true a step of χ to the next voxel costs nothing.
+    Where `free` (3, box) is true a step of χ to the next voxel costs nothing. Total variation
+    takes height from every edge, from a steep one as much as from a faint one. With a `tail` τ
+    (ppm) an edge costs τ(1 + log(|∇χ|/τ)) beyond |∇χ| = τ, so that steep ones keep theirs: the
+    majorant of that is λ·min(1, τ/|∇χ|)|∇χ| with |∇χ| as it was at the last of `RENEWALS`
+    [Candes2008]_. In the data mask only: elsewhere nothing would hold χ.
     """
 
     def __init__(
@@ -34,9 +40,11 @@ class Variation:
         radius: float,
         *,
         free: Tensor | None = None,
+        tail: float | None = None,
         a: float = 1.0,
     ) -> None:
-        self._voxel_size = problem.voxel_size
+        self._problem, self._voxel_size = problem, problem.voxel_size
+        self._radius, self._tail, self._calls = radius, tail, 0
         self._split = TwoSided(problem, radius, free=free, a=a)
         self._faces = problem.D.new_zeros(3, *problem.grid.shape)
 
@@ -46,8 +54,25 @@ class Variation:
         return divergence(q, self._voxel_size)
 
     def __call__(self, x: Tensor) -> Tensor:
-        q = self._split(gradient(x, self._voxel_size, out=self._faces))
-        return divergence(q, self._voxel_size)
+        faces = gradient(x, self._voxel_size, out=self._faces)
+        self._calls += 1
+        if self._tail is not None and self._calls in RENEWALS:
+            self._split.radius = self._renewed(two_sided_length(faces), self._tail)
+        return divergence(self._split(faces), self._voxel_size)
+
+    def _renewed(self, length: Tensor, tail: float) -> Tensor:
+        """λ/μ of each voxel for a |∇χ| of this `length`."""
+        weight = length.clamp_min_(tail).reciprocal_().mul_(tail).clamp_min_(LEAST_TAIL)
+        return torch.where(self._problem.M, weight, 1.0).mul_(self._radius)
+
+
+def two_sided_length(faces: Tensor) -> Tensor:
+    """|∇χ| of each voxel from the steps `(3, X, Y, Z)` of χ to the next along each axis."""
+    square = torch.zeros_like(faces[0])
+    for k in range(3):
+        step = faces[k].square()
+        square.add_(step).add_(step.roll(1, k))
+    return square.mul_(0.5).sqrt_()
 
 
 class TwoSided:
@@ -56,13 +81,15 @@ class TwoSided:
     A face is that of a voxel and its next along one axis: s is `(3, X, Y, Z)`, and both of its
     voxels count it, so that z and u have six components in a voxel. With t = a·s + (1 − a)z + u,
     the new u = σt is the projection of t on the ball of `radius`, and z = t − u is t shrunk by it
-    (Moreau): t and the share σ are all that is kept. Where `free` holds, u = 0 and z = s. The
+    (Moreau): t and the share σ are all that is kept. Where `free` holds, u = 0 and z = s. `radius`
+    may become a tensor, one for each voxel. The
     result is z − u summed over the two voxels of each face, in the memory of s.
     """
 
     def __init__(self, problem: Problem, radius: float, *, free: Tensor | None, a: float) -> None:
         shape, like = problem.grid.shape, problem.D
-        self._radius, self._a = radius, a
+        self.radius: float | Tensor = radius
+        self._a = a
         self._t, self._share = like.new_zeros(6, *shape), like.new_zeros(shape)
         area = shape[1] * shape[2]
         self._slab = shape[0] if like.is_cuda else min(shape[0], max(1, SLAB_VOXELS // area))
@@ -120,7 +147,12 @@ class TwoSided:
         torch.mul(t[0], t[0], out=share)
         for component in t[1:]:
             share.addcmul_(component, component)
-        share.sqrt_().clamp_min_(self._radius).reciprocal_().mul_(self._radius)
+        share.sqrt_()
+        if isinstance(self.radius, Tensor):
+            radius = self.radius[slab]
+            torch.maximum(share, radius, out=share).reciprocal_().mul_(radius)
+        else:
+            share.clamp_min_(self.radius).reciprocal_().mul_(self.radius)
         return torch.mul(t, 1 - 2 * share, out=self._r[:, : t.shape[1]])
 
 

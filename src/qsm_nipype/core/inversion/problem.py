@@ -170,11 +170,13 @@ def field_problem(
     *,
     noise: Tensor | None = None,
     region: Tensor | None = None,
+    model_share: float = MODEL_SHARE,
 ) -> FieldProblem:
     """The problem of a local `field` `(X, Y, Z)` in ppm; an empty mask becomes all zeros.
 
     The data mask is where `mask` holds and the field is finite, and so is the source region
     unless a `region` (bool) adds to it. Weights from the map `noise` as in `noise_weights`.
+    c may take `model_share` of the model's error.
     """
     M = mask.bool() & torch.isfinite(field)
     S = M if region is None else M | region.bool()
@@ -184,7 +186,18 @@ def field_problem(
     error = field_error(field, M, voxel_size, b0_dir, noise=noise)
     grid = WorkingGrid(tuple(M.shape), box, tight)  # type: ignore[arg-type]
     shape = tuple(fast_length(n + PADDING) for n in tight)
-    base = _problem(M, S, voxel_size, b0_dir, grid, shape, mask, error, like=field)  # type: ignore[arg-type]
+    base = _problem(
+        M,
+        S,
+        voxel_size,
+        b0_dir,
+        grid,
+        shape,  # type: ignore[arg-type]
+        mask,
+        error,
+        like=field,
+        model_share=model_share,
+    )
     inside = torch.where(M, field, field.new_zeros(()))
     return FieldProblem(**vars(base), f=base.cut(inside), W=base.cut(weights.to(field)))
 
@@ -254,6 +267,7 @@ def _problem(  # noqa: PLR0913  what both kinds share
     error: FieldError,
     *,
     like: Tensor,
+    model_share: float = MODEL_SHARE,
 ) -> Problem:
     """The geometry of volumes `M` and `S` (bool) cut to `grid`."""
     relative = relative_voxel_size(voxel_size)
@@ -261,7 +275,7 @@ def _problem(  # noqa: PLR0913  what both kinds share
     misfit = None
     if error.share > LEAST_SHARE and error.noise > 0:
         radius = spectral_radius(shape, relative, like)
-        misfit = error.model_to_noise(radius, MODEL_SHARE * error.share)
+        misfit = error.model_to_noise(radius, model_share * error.share)
     return Problem(
         grid.embed(M), grid.embed(S), D, mask.bool(), error, misfit, relative, grid, shape
     )

@@ -5,7 +5,8 @@
 | rule | λ | for | where it comes from |
 |---|---|---|---|
 | `l2_weight` | 0.045·max(σ/S, 0.05) | tikhonov | sweeps over textured heads, 0.5 … 10 ppb |
-| `tv_weight` | 0.08·σ·(σ/S)^½ | tv, whtv, second stage of hdqsm | the same sweeps, scanners |
+| `tv_weight` | 0.08·σ·(σ/S)^½ | tv, second stage of hdqsm | the same sweeps, scanners |
+| | 0.14·σ·(σ/S)^½ | whtv, whose steep edges cost less | scanners, nuclei in vivo |
 | `rts_weight` | 1.9·e·(e/S)^¼, e of `with_model_error` | rts | the same sweeps |
 | `phase_weight` | 0.1·e·(e/S)^½, e² = σ² | nltv, nltgv | sweeps at 0.5, 2 and 5 ppb |
 | | 0.1·e·(e/S)^½, e² = σ² + (S/4)² | tgv | the same, and whtv's misfit |
@@ -28,8 +29,9 @@ from torch import Tensor
 
 #: λ·S/σ of the quadratic penalty, and the least σ/S that it starts from.
 L2_FACTOR, L2_LEAST_NOISE = 0.045, 0.05
-#: λ·S^½/σ^1.5 of total variation with a linear data term, and the least λ/S.
-TV_FACTOR, TV_LEAST = 0.08, 1e-5
+#: λ·S^½/σ^1.5 of total variation with a linear data term, with a logarithmic tail, and the least
+#: λ/S.
+TV_FACTOR, TAILED_FACTOR, TV_LEAST = 0.08, 0.14, 1e-5
 #: λ·S^¼/σ^1.25 of the second step of RTS, and the least λ/S: it has a cone to fill in any case.
 RTS_FACTOR, RTS_LEAST = 1.9, 1e-3
 #: λ·S^½/σ^1.5 with the data term in the complex signal (FANSI's TV and TGV), and that of MEDI.
@@ -63,17 +65,17 @@ def l2_weight(sigma: float, scale: float) -> float:
     return L2_FACTOR * max(sigma / signal, L2_LEAST_NOISE) if signal > 0 else L2_FACTOR
 
 
-def tv_weight(sigma: float, scale: float) -> float:
+def tv_weight(sigma: float, scale: float, factor: float = TV_FACTOR) -> float:
     """λ (ppm) of `tv` from the noise `sigma` and the RMS `scale` of the local field in ppm.
 
-    λ = 0.08·σ·√(σ/S), S² = scale² − σ² the power of the signal: the exponents from sweeps over
+    λ = `factor`·σ·√(σ/S), S² = scale² − σ² the power of the signal: the exponents from sweeps over
     three textured heads at σ from 0.5 to 10 ppb, the factor from those and scanner-like heads,
     with the model's error c beside χ.
     """
     signal = noiseless(sigma, scale)
     if signal == 0:
         return 0.0
-    return max(TV_FACTOR * sigma * (sigma / signal) ** 0.5, TV_LEAST * scale)
+    return max(factor * sigma * (sigma / signal) ** 0.5, TV_LEAST * scale)
 
 
 def rts_weight(sigma: float, scale: float) -> float:
