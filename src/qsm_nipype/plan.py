@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from qsm_nipype import __version__
@@ -123,7 +124,12 @@ def static_part(settings: Settings, acquisition: Acquisition) -> dict[str, Any]:
             "voxel_size": [round(v, 4) for v in acquisition.voxel_size],
             "shape": list(acquisition.shape),
         },
-        "warnings": [*acquisition.notes, *acquisition.own.notes, *_doubts(settings, acquisition)],
+        "warnings": [
+            *acquisition.warnings,
+            *acquisition.notes,
+            *acquisition.own.notes,
+            *_doubts(settings, acquisition),
+        ],
         "versions": versions(),
     }
 
@@ -179,19 +185,59 @@ def uri(bids_dir: Path, file: str) -> str:
 
 
 def describe(
-    settings: Settings, acquisitions: Sequence[Acquisition], refusals: Sequence[Refusal]
+    settings: Settings,
+    acquisitions: Sequence[Acquisition],
+    refusals: Sequence[Refusal],
+    warnings: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> str:
-    """What a run would do, as text."""
+    """What a run would do, as text; `warnings` are further sentences by acquisition."""
     lines = [f"qsm-nipype {__version__}: {len(acquisitions)} acquisitions to process"]
+    faulty = [item for item in refusals if not item.idle]
     for item in acquisitions:
         echoes = ", ".join(f"{1000 * t:.4g}" for t in item.echo_times)
         size = " × ".join(f"{v:.3g}" for v in item.voxel_size)
         shape = "×".join(str(n) for n in item.shape)
         lines.append(f"  {item.label}: {item.b0:.4g} T, TE {echoes} ms, {shape} of {size} mm")
-    lines += [f"  {item.label}: NOT PROCESSED: {item.reason}" for item in refusals]
+        lines.append(f"    {_found(item)}")
+        lines += [f"    note: {text}" for text in item.notes]
+        doubts = [*item.warnings, *item.own.notes, *_doubts(settings, item)]
+        lines += [f"    WARNING: {text}" for text in [*doubts, *warnings.get(item.label, ())]]
+    lines += [f"  {item.label}: NOT PROCESSED: {item.reason}" for item in faulty]
+    lines += [f"  {text}" for text in nothing_to_do(refusals)]
     lines.append("steps")
     for step in steps(settings):
         chosen = ", ".join(f"{k} = {v}" for k, v in step["parameters"].items())
         lines.append(f"  {step['step']}: {step['method']}" + (f" ({chosen})" if chosen else ""))
     lines.append(f"results go to {settings.output_dir}, intermediate files to {settings.work_dir}")
     return "\n".join(lines)
+
+
+def _found(acquisition: Acquisition) -> str:
+    """Which files make an acquisition, and what the user brings for it."""
+    parts = {"phase": acquisition.phase, "magnitude": acquisition.magnitude,
+             "real": acquisition.real, "imaginary": acquisition.imaginary}  # fmt: skip
+    words = [f"{len(files)} {part}" for part, files in parts.items() if files]
+    coils = f" of {acquisition.coils} coils" if acquisition.coils > 1 else ""
+    first = Path(acquisition.phase[0] if acquisition.phase else acquisition.real[0]).name
+    own = acquisition.own
+    given = {"mask": own.mask, "reference region": own.region}
+    brought = [f"{kind} {file.name}" for kind, file in given.items() if file is not None]
+    brought += [f"segmentation {atlas.file.name}" for atlas in own.atlases]
+    brought += [f"lesions {own.lesions.mask.name}"] if own.lesions is not None else []
+    files = (
+        f"{', '.join(words)} images{coils} ({first}{' …' if len(acquisition.files) > 1 else ''})"
+    )
+    return "; ".join([files, *brought])
+
+
+def nothing_to_do(refusals: Sequence[Refusal]) -> list[str]:
+    """One line for each reason why there is nothing to do, with those that it holds for."""
+    labels: dict[str, list[str]] = {}
+    for item in refusals:
+        if item.idle:
+            labels.setdefault(item.reason, []).append(item.label)
+    lines = []
+    for reason, own in labels.items():
+        shown = ", ".join(own[:5]) + (f" … ({len(own)} in all)" if len(own) > 5 else "")
+        lines.append(f"{shown}: nothing to do: {reason}")
+    return lines
