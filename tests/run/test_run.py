@@ -188,8 +188,9 @@ def test_the_page_shows_visits_and_runs_in_the_order_of_their_names(tmp_path):
 
 @pytest.mark.parametrize("times", [(0.0023, 0.0046), (0.004, 0.008, 0.020)])
 def test_arlo_is_refused_before_the_run_where_it_cannot_work(chosen, monkeypatch, times):
-    uneven = SimpleNamespace(entities={"sub": "01"}, echo_times=times)
-    even = SimpleNamespace(entities={"sub": "02"}, echo_times=(0.004, 0.008, 0.012))
+    size = {"shape": (80, 80, 60), "voxel_size": (3.0, 3.0, 3.0)}
+    uneven = SimpleNamespace(entities={"sub": "01"}, echo_times=times, **size)
+    even = SimpleNamespace(entities={"sub": "02"}, echo_times=(0.004, 0.008, 0.012), **size)
     monkeypatch.setattr(preflight, "find_acquisitions", lambda *_: ([uneven, even], []))
     found, refused = preflight.find(replace(chosen, relaxometry="arlo"))
     assert found == [even]

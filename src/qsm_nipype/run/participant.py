@@ -14,6 +14,7 @@ from qsm_nipype import __version__, plan
 from qsm_nipype.dataset.acquisitions import Acquisition, Refusal
 from qsm_nipype.errors import UsageError
 from qsm_nipype.run.failures import Failure, collect_failures
+from qsm_nipype.run.memory import short_of_memory, within_memory
 from qsm_nipype.run.preflight import (
     check_device,
     check_programs,
@@ -21,6 +22,7 @@ from qsm_nipype.run.preflight import (
     find,
     make_folders,
     uses_gpu,
+    without_idle,
 )
 from qsm_nipype.settings import Settings
 
@@ -39,8 +41,14 @@ def run(settings: Settings) -> int:
         _start_early(settings)
     acquisitions, refusals = find(settings)
     if settings.dry_run:
-        print(plan.describe(settings, acquisitions, refusals))
-        return 1 if refusals else 0
+        lacking = {r.label: [r.reason] for r in short_of_memory(settings, acquisitions)}
+        print(plan.describe(settings, acquisitions, refusals, lacking))
+        return 1 if any(not item.idle for item in refusals) else 0
+    acquisitions, refusals = without_idle(acquisitions, refusals)
+    if not acquisitions and not refusals:
+        return 0  # it was said that there is nothing to do
+    if not settings.reports_only:
+        acquisitions, refusals = within_memory(settings, acquisitions, refusals)
     from qsm_nipype.execution import lock, state
     from qsm_nipype.run.output import prepare_output, write_reports
     from qsm_nipype.run.states import digests, write_states
