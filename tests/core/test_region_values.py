@@ -65,6 +65,10 @@ def test_labels_are_whole_numbers():
         (where(1.5), "no whole numbers; give labels from 0 up, resampled by the nearest"),
         (where(-1), "reach from -1 to 0"),
         (np.arange(4096.0).reshape(16, 16, 16), "4096 different values; give labels, not"),
+        (
+            np.arange(120).reshape(SHAPE) % 100,
+            "100 % of neighbouring voxels have other values",
+        ),
     ):
         with pytest.raises(DataError, match=words):
             region_values.labels(wrong, "s")

@@ -380,6 +380,14 @@ REFUSED = {
         alone("sub-01_echo-1_MEGRE_ph"),
         "this one to sub-01_echo-1_part-phase_MEGRE.nii.gz",
     ),
+    "echo and phase after the suffix": (
+        alone("sub-01_acq-a_MEGRE_e2_ph"),
+        "this one to sub-01_acq-a_echo-2_part-phase_MEGRE.nii.gz",
+    ),
+    "entities after the suffix": (
+        alone("sub-01_GRE_part-phase"),
+        "BIDS has the suffix GRE at the end; rename the files, this one to sub-01_part-phase_GRE",
+    ),
     "magnitude of another acquisition": (
         alone("sub-01_acq-a_part-phase_GRE", "sub-01_acq-b_part-mag_GRE"),
         "add the missing magnitude files as sub-01_acq-a_part-mag_GRE.nii.gz (if that is "

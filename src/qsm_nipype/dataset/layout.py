@@ -125,11 +125,23 @@ def fault(path: Path) -> str:
     if last.lower() in suffixes:
         right = "_".join([*words, suffixes[last.lower()]]) + ending
         return f"the suffix {last} is not one of BIDS; rename the files, this one to {right}"
-    if last.lower() in _APPENDED and words[-1] in suffixes.values():
-        part = f"part-{_APPENDED[last.lower()]}"
-        right = "_".join([*words[:-1], part, words[-1]]) + ending
-        return f"_{last} after the suffix is not BIDS; rename the files, this one to {right}"
-    return ""
+    place = next((n for n, word in enumerate(words) if word in suffixes.values()), None)
+    if place is None:
+        return ""
+    after = [_entity(word) for word in [*words, last][place + 1 :]]
+    if not all(after):
+        return ""
+    right = "_".join([*words[:place], *after, words[place]]) + ending
+    return f"BIDS has the suffix {words[place]} at the end; rename the files, this one to {right}"
+
+
+def _entity(word: str) -> str:
+    """The entity that a word after the suffix stands for: part-phase for ph, echo-2 for e2."""
+    if word.lower() in _APPENDED:
+        return f"part-{_APPENDED[word.lower()]}"
+    if number := re.fullmatch(r"[eE](\d+)", word):
+        return f"echo-{int(number[1])}"
+    return word if re.fullmatch(r"[a-z]+-[A-Za-z0-9]+", word) else ""
 
 
 def _known_sessions(bids_dir: Path, layout: Any, labels: Sequence[str]) -> list[str]:

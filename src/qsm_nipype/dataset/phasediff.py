@@ -74,6 +74,10 @@ def difference_sidecar(
         time = None if magnitude is None else sidecar(magnitude).get("EchoTime")
         if time is not None and not isinstance(time, list):
             theirs[f"EchoTime{n}"] = time
+    if len(both := _magnitudes(path, "phasediff")) == 1:  # one image for both echoes
+        times = sidecar(both[0]).get("EchoTime")
+        if isinstance(times, list) and len(times) == 2:
+            theirs = {"EchoTime1": times[0], "EchoTime2": times[1]}
     merged = {**theirs, **own}
     name = path.name.split(".")[0] + ".json"
     first, second = _echo_time(merged, 1, name), _echo_time(merged, 2, name)
