@@ -232,12 +232,13 @@ def _found(acquisition: Acquisition) -> str:
 
 def nothing_to_do(refusals: Sequence[Refusal]) -> list[str]:
     """One line for each reason why there is nothing to do, with those that it holds for."""
-    labels: dict[str, list[str]] = {}
+    found: dict[str, list[Refusal]] = {}
     for item in refusals:
         if item.idle:
-            labels.setdefault(item.reason, []).append(item.label)
+            found.setdefault(re.sub(r"^\S+\.nii(\.gz)?: ", "", item.reason), []).append(item)
     lines = []
-    for reason, own in labels.items():
-        shown = ", ".join(own[:5]) + (f" … ({len(own)} in all)" if len(own) > 5 else "")
-        lines.append(f"{shown}: nothing to do: {reason}")
+    for reason, own in found.items():
+        shown = ", ".join(item.label for item in own[:5])
+        more = f" … ({len(own)} in all)" if len(own) > 5 else ""
+        lines.append(f"{shown}{more}: nothing to do: {own[0].reason if len(own) == 1 else reason}")
     return lines

@@ -165,3 +165,16 @@ def test_no_step_asks_for_more_than_what_is_known_without_the_graph():
     for method in METHODS:
         assert method.memory <= (memory._BYTES_OF_ECHO if method.per_echo else memory._BYTES)
         assert INTERPRETER_GB + method.fixed_gb <= memory._FIXED_GB
+
+
+def test_many_with_nothing_to_do_take_one_line_for_each_reason():
+    from qsm_nipype import plan
+    from qsm_nipype.dataset.acquisitions import Refusal
+
+    many = [Refusal({"sub": f"{n:02d}"}, f"sub-{n:02d}_MEGRE.nii.gz: no phase", idle=True)
+            for n in range(1, 13)]  # fmt: skip
+    fault = Refusal({"sub": "13"}, "a fault")
+    assert plan.nothing_to_do([*many, fault, Refusal({"sub": "14"}, "no images", idle=True)]) == [
+        "sub-01, sub-02, sub-03, sub-04, sub-05 … (12 in all): nothing to do: no phase",
+        "sub-14: nothing to do: no images",
+    ]
