@@ -201,7 +201,7 @@ def describe(
         lines.append(f"    {_found(item)}")
         lines += [f"    note: {text}" for text in item.notes]
         doubts = [*item.warnings, *item.own.notes, *_doubts(settings, item)]
-        lines += [f"    WARNING: {text}" for text in [*doubts, *warnings.get(item.label, ())]]
+        lines += [f"    warning: {text}" for text in [*doubts, *warnings.get(item.label, ())]]
     lines += [f"  {item.label}: NOT PROCESSED: {item.reason}" for item in faulty]
     lines += [f"  {text}" for text in nothing_to_do(refusals)]
     lines.append("steps")

@@ -105,7 +105,7 @@ def test_memory_that_will_not_suffice_is_said_and_refused(root, executed, capsys
     pair(root, "sub-02")
     assert run(root, "--dry-run", "--mem", "8") == 0
     said = capsys.readouterr().out
-    assert "WARNING: the step " in said and "and 8 GB may be used; give --mem " in said
+    assert "warning: the step " in said and "and 8 GB may be used; give --mem " in said
     enough = said.split("give --mem ")[1].split()[0]
     assert run(root, "--mem", "8") == 1
     assert executed == ["sub-02"]
