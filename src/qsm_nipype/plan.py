@@ -6,6 +6,7 @@ import inspect
 import platform
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +16,9 @@ from qsm_nipype import __version__
 from qsm_nipype.dataset.acquisitions import Acquisition, Refusal
 from qsm_nipype.dataset.own_files import OwnFiles, folder_of
 from qsm_nipype.methods import Method
+from qsm_nipype.record import Finding
 from qsm_nipype.settings import Settings
+from qsm_nipype.verdict import reported
 
 #: Sidecar fields that may reach an output: scanner and sequence, never a person, place or date.
 _SHOWN = {
@@ -123,9 +126,18 @@ def static_part(settings: Settings, acquisition: Acquisition) -> dict[str, Any]:
             "voxel_size": [round(v, 4) for v in acquisition.voxel_size],
             "shape": list(acquisition.shape),
         },
-        "warnings": [*acquisition.notes, *acquisition.own.notes, *_doubts(settings, acquisition)],
+        "findings": [asdict(finding) for finding in findings(settings, acquisition)],
         "versions": versions(),
     }
+
+
+def findings(settings: Settings, acquisition: Acquisition) -> list[Finding]:
+    """What is known of an acquisition's map before it is made, beside what was read of its files.
+
+    What the user promised and could not be used is a warning, as is what makes a map doubtful.
+    """
+    warnings = [*acquisition.warnings, *acquisition.own.notes, *_doubts(settings, acquisition)]
+    return reported({"notes": acquisition.notes, "warnings": warnings})
 
 
 def _doubts(settings: Settings, acquisition: Acquisition) -> list[str]:

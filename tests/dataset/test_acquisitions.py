@@ -313,8 +313,8 @@ def both(image, sform, s_code, qform, q_code) -> None:
 def test_what_the_header_leaves_unclear_is_noted(dataset, sform, s_code, qform, q_code, words):
     orient(dataset, lambda image: both(image, sform, s_code, qform, q_code))
     (found,), refused = find_acquisitions(dataset, Selection())
-    assert not refused and len(found.notes) == bool(words)
-    assert all(word in found.notes[0] for word in words)
+    assert not refused and len(found.warnings) == bool(words)
+    assert all(word in found.warnings[0] for word in words)
 
 
 def test_a_templates_space_and_sheared_axes_are_refused(dataset):
@@ -333,6 +333,6 @@ def test_a_templates_space_and_sheared_axes_are_refused(dataset):
 def test_a_two_dimensional_acquisition_is_noted(dataset):
     (dataset / "MEGRE.json").write_text('{"MagneticFieldStrength": 3, "MRAcquisitionType": "2D"}')
     (found,), _ = find_acquisitions(dataset, Selection())
-    assert [note.startswith("a 2-D acquisition") for note in found.notes] == [True]
+    assert [note.startswith("a 2-D acquisition") for note in found.warnings] == [True]
     (dataset / "MEGRE.json").write_text('{"MagneticFieldStrength": 3, "MRAcquisitionType": "3D"}')
-    assert not find_acquisitions(dataset, Selection())[0][0].notes
+    assert not find_acquisitions(dataset, Selection())[0][0].warnings

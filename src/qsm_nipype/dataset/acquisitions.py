@@ -13,7 +13,7 @@ from typing import Any
 
 from qsm_nipype.core import GYROMAGNETIC_RATIO
 from qsm_nipype.dataset import phasediff
-from qsm_nipype.dataset.grids import check_grids, geometry_notes
+from qsm_nipype.dataset.grids import check_grids, geometry_warnings
 from qsm_nipype.dataset.metadata import sidecar
 from qsm_nipype.dataset.names import parse_name, stem
 from qsm_nipype.dataset.own_files import OwnFiles, find_own_files
@@ -34,7 +34,8 @@ class Acquisition:
     `entities` is ordered as in the file name; times in s, `b0` in tesla, lengths in mm. Of
     uncombined data, the files (or the volumes of one file per echo) run over the `coils` of the
     first echo, then of the second. A phase difference is one echo at TE₂ − TE₁. `own` are the
-    files that the user brings for it.
+    files that the user brings for it. `notes` are harmless decisions, `warnings` what must be
+    looked at, a sentence each.
     """
 
     entities: Mapping[str, str]
@@ -50,6 +51,7 @@ class Acquisition:
     imaginary: tuple[str, ...] = ()
     metadata: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     coils: int = 1
     own: OwnFiles = OwnFiles()
 
@@ -236,7 +238,7 @@ def _acquisition(bids_dir: Path, entities: dict[str, str], paths: Sequence[Path]
     main = files["phase"] or files["real"]
     sidecars = [sidecar(bids_dir, path) for path in main]
     shape, voxel_size, volumes = check_grids([p for part in files.values() for p in part])
-    notes += geometry_notes(main[0], sidecars[0])
+    warnings = geometry_warnings(main[0], sidecars[0])
     coils = 1
     echo_times: tuple[float, ...]
     if suffix == "phasediff":
@@ -262,6 +264,7 @@ def _acquisition(bids_dir: Path, entities: dict[str, str], paths: Sequence[Path]
         voxel_size=voxel_size,
         metadata=tuple(MappingProxyType(s) for s in sidecars),
         notes=tuple(notes),
+        warnings=tuple(warnings),
         coils=coils,
         **{part: tuple(str(p) for p in found) for part, found in files.items()},  # type: ignore[arg-type]
     )

@@ -49,18 +49,18 @@ def shape_of(path: Path) -> tuple[int, ...]:
     return tuple(open_image(path).shape)
 
 
-def geometry_notes(path: Path, metadata: Mapping[str, Any]) -> list[str]:
+def geometry_warnings(path: Path, metadata: Mapping[str, Any]) -> list[str]:
     """What is unclear about B0's direction and between the slices of an image; see the sidecar.
 
     Raises DataError for a header in which B0 is lost (`check_orientation`).
     """
-    notes = check_orientation(open_image(path), path.name)
+    found = check_orientation(open_image(path), path.name)
     if metadata.get("MRAcquisitionType") == "2D":
-        notes.append(
+        found.append(
             "a 2-D acquisition: slices may have steps of phase or frequency of their own, which "
             "show up as stripes; look at the field across the slices"
         )
-    return notes
+    return found
 
 
 def _times(shape: Iterable[int]) -> str:
