@@ -190,6 +190,14 @@ class Settings:
     stop_on_first_crash: bool = _option(
         False, _RUN, "end the run at the first failure", "--stop-on-first-crash"
     )
+    fail_on: str = _option(
+        "error",
+        _RUN,
+        "exit code 1 for maps with an error (red), with a warning too (red or yellow), or never "
+        "because of a map",
+        "--fail-on",
+        choices=("error", "warning", "never"),
+    )
     clean_workdir: bool = _option(
         False, _RUN, "delete this run's intermediate results after success", "--clean-workdir"
     )

@@ -18,6 +18,7 @@ from qsm_nipype.report.subject import write_subject_report
 from qsm_nipype.run import output, preflight, states, submit
 from qsm_nipype.run import participant as run
 from qsm_nipype.run.failures import Failure, collect_failures
+from qsm_nipype.run.outcome import Outcome
 from qsm_nipype.settings import Settings
 
 
@@ -157,7 +158,8 @@ def test_reports_without_records_are_refused_and_nothing_is_made(recorded, tmp_p
 
 
 def test_failures_of_an_acquisition_are_written_with_its_name(chosen):
-    states.write_states(chosen, ["sub-01"], [Failure("sub-01_run-2", "01", "why", "graph.x")])
+    failure = Failure("sub-01_run-2", "01", "why", "graph.x")
+    states.write_states(chosen, ["sub-01"], [Outcome(failure.label, "01", failure=failure)])
     assert state.read(chosen.output_dir, "sub-01").failures[0]["acquisition"] == "sub-01_run-2"
 
 
