@@ -204,7 +204,7 @@ def _from_flag(option: Field[Any], value: Any) -> Any:
         return MappingProxyType(dict(_pair(item, flag) for item in value))
     if "step" in option.metadata and isinstance(settings.default(option), tuple):
         value = tuple(name.strip() for name in value.split(",") if name.strip())
-        if option.metadata.get("optional") and value == ("none",):
+        if option.metadata.get("optional") and value == (settings.NO_METHOD,):
             return ()
         if not value:
             raise UsageError(f"--{option.name} names no method")

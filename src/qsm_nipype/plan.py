@@ -17,7 +17,7 @@ from qsm_nipype.dataset.acquisitions import Acquisition, Refusal
 from qsm_nipype.dataset.own_files import OwnFiles, folder_of
 from qsm_nipype.methods import Method
 from qsm_nipype.record import Finding
-from qsm_nipype.settings import Settings
+from qsm_nipype.settings import NO_METHOD, Settings, load_config, presets
 from qsm_nipype.verdict import reported
 
 #: Sidecar fields that may reach an output: scanner and sequence, never a person, place or date.
@@ -136,8 +136,44 @@ def findings(settings: Settings, acquisition: Acquisition) -> list[Finding]:
 
     What the user promised and could not be used is a warning, as is what makes a map doubtful.
     """
-    warnings = [*acquisition.warnings, *acquisition.own.notes, *_doubts(settings, acquisition)]
+    warnings = [*acquisition.warnings, *acquisition.own.notes, *_left_out(settings, acquisition)]
+    warnings += _doubts(settings, acquisition)
     return reported({"notes": acquisition.notes, "warnings": warnings})
+
+
+def _left_out(settings: Settings, acquisition: Acquisition) -> list[str]:
+    """What was asked for and will not be done, with the cure; what a user did not say is not."""
+    own_mask = "masks" in settings.derivatives
+    used = [m for m in settings.chosen() if m.step != "mask" or not own_mask]
+    found = []
+    if settings.relaxometry != NO_METHOD and len(acquisition.echo_times) == 1:
+        found.append(
+            "R2* and T2* were not mapped: the acquisition has one echo; give --relaxometry "
+            f"{NO_METHOD} if they are not wanted"
+        )
+    if own_mask and settings.mask != Settings.mask:
+        found.append(f"--mask {settings.mask} was not used: the mask of -d masks takes its place")
+    if "reference" in settings.derivatives and settings.reference not in ("csf", "region"):
+        found.append(
+            f"the region of -d reference was not used: --reference is {settings.reference}; give "
+            "--reference region (or csf)"
+        )
+    if "lesions" not in settings.derivatives and (
+        settings.lesion_volume != Settings.lesion_volume
+        or settings.lesion_instances != Settings.lesion_instances
+    ):
+        found.append("no lesions were looked at: give their masks by -d lesions=PATH")
+    for network in sorted(set(settings.weights) - {m.network for m in used}):
+        found.append(f"--weights {network} was not used: no step of this run has that network")
+    for key in sorted(set(settings.parameters) - {m.key for m in used} - _preset_keys(settings)):
+        found.append(f"the parameters of {key} were not used: the method was not chosen")
+    return found
+
+
+def _preset_keys(settings: Settings) -> set[str]:
+    """Methods whose parameters are those of a preset, which may be given beside other methods."""
+    known = [load_config(path).get("parameters", {}) for path in presets().values()]
+    return {k for k, v in settings.parameters.items() for own in known if own.get(k) == v}
 
 
 def _doubts(settings: Settings, acquisition: Acquisition) -> list[str]:
@@ -200,6 +236,7 @@ def describe(
         size = " × ".join(f"{v:.3g}" for v in item.voxel_size)
         shape = "×".join(str(n) for n in item.shape)
         lines.append(f"  {item.label}: {item.b0:.4g} T, TE {echoes} ms, {shape} of {size} mm")
+        lines += [f"    {f.severity}: {f.text}" for f in findings(settings, item)]
     lines += [f"  {item.label}: NOT PROCESSED: {item.reason}" for item in refusals]
     lines.append("steps")
     for step in steps(settings):

@@ -22,6 +22,10 @@ from qsm_nipype.errors import UsageError
 NETWORKS = tuple(dict.fromkeys(m.network for m in methods.METHODS if m.network is not None))
 
 
+#: What turns off a step that is optional.
+NO_METHOD = "none"
+
+
 def _option(default: Any, group: str, help_text: str, *flags: str, **extra: Any) -> Any:
     """A field with what the command line needs to know of it."""
     metadata = {"group": group, "help": help_text, "flags": flags, **extra}
@@ -103,7 +107,12 @@ class Settings:
         step="inversion",
     )
     relaxometry: str = _option(
-        "loglinear", _HOW, "R2* and T2* mapping", "--relaxometry", step="relaxometry"
+        "loglinear",
+        _HOW,
+        "R2* and T2* mapping; none: no such maps",
+        "--relaxometry",
+        step="relaxometry",
+        optional=True,
     )
     segmentation: tuple[str, ...] = _option(
         ("dentate",),
@@ -238,6 +247,8 @@ class Settings:
         for step in methods.CHOSEN:
             value = getattr(self, step)
             names[step] = value if isinstance(value, tuple) else (value,)
+        if self.relaxometry == NO_METHOD:
+            names["relaxometry"] = ()
         names["mask"] = tuple(dict.fromkeys(part.name for part in parse_masks(self.mask)))
         names["two_stage"] = ("robust",) if self.two_stage else ()
         names["reference"] = (self.reference,)
