@@ -239,7 +239,8 @@ def print_drawn(groups: int, participants: int, faults: int) -> None:
     found, false = [], []
     for seed in range(groups):
         columns, bad = draw_group(np.random.default_rng([26, seed]), participants, faults)
-        named = {i for i, row in enumerate(outlying_measures(columns, {})) if row}
+        words = {name: {"Units": "%"} for name in list(columns)[2::4]}
+        named = {i for i, row in enumerate(outlying_measures(columns, words)) if row}
         found.append(len(named & bad))
         false.append(len(named - bad))
     print(f"\n{groups} drawn groups of {participants} with {faults} faults:")
