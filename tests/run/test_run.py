@@ -81,6 +81,7 @@ def test_a_job_makes_the_choices_of_its_submission(tmp_path, monkeypatch):
     line += ["--participant-label", "01", "--inversion", "tv,rts", "--mask", "quality&net:fill"]
     line += ["--set", "inversion.tv.regularization=4e-4", "--two-stage", "0.3", "-w", "w"]
     line += ["--weights", "mask=net.safetensors", "-d", "masks=own", "--device", "cpu"]
+    line += ["--fail-on", "warning"]
     given = cli.parse(line)
     file = tmp_path / "settings.yml"
     file.write_text(configuration.to_yaml(submit._of_task(given)))
@@ -88,8 +89,8 @@ def test_a_job_makes_the_choices_of_its_submission(tmp_path, monkeypatch):
     monkeypatch.chdir("/")  # a job starts wherever SLURM puts it
     places = [str(given.bids_dir), str(given.output_dir), "participant"]
     job = cli.parse([*places, "--config-file", str(file), "--participant-label", "01"])
-    assert (job.plugin, job.submit, job.device, job.work_dir) == (
-        Settings.plugin, None, "cpu", tmp_path / "w",
+    assert (job.plugin, job.submit, job.device, job.work_dir, job.fail_on) == (
+        Settings.plugin, None, "cpu", tmp_path / "w", "warning",
     )  # fmt: skip
     assert configuration.science(job) == expected
     assert job.derivatives == {"masks": str(tmp_path / "own")}
