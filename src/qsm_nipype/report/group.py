@@ -188,7 +188,9 @@ def _row(
 
 def _far(name: str, value: float | None, z: float, words: Mapping[str, Any]) -> str:
     """`Field noise 35 ppb (z +8.2)`."""
-    amount = f"{format_number(value)} {words.get('Units') or ''}".strip()
+    amount = (
+        f"{'n/a' if value is None else format_number(value)} {words.get('Units') or ''}".strip()
+    )
     return f"{_label(name, words)} {amount} (z {z:+.1f})".replace("z -", "z −")
 
 

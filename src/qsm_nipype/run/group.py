@@ -207,6 +207,6 @@ def to_tsv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _place(column: str) -> int:
     """First what distinguishes rows, as BIDS wants it, then the state, then all others."""
-    first = ("participant_id", "session_id", "run", "acquisition", "status", "error")
-    first += (*VERDICT_COLUMNS, OUTLIERS)
+    identifiers = ("participant_id", "session_id", "run", "acquisition")
+    first = (*identifiers, "status", "error", *VERDICT_COLUMNS, OUTLIERS)
     return first.index(column) if column in first else len(first)

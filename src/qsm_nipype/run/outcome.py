@@ -70,7 +70,7 @@ def _by_record(out_dir: Path, label: str, subject: str) -> Outcome:
         reason = "the run ended before this acquisition was finished; give the command again"
         return Outcome(label, subject, failure=Failure(label, subject, reason))
     record = read_record(stored)
-    failure = record.error and Failure(label, subject, record.error.message)
+    failure = Failure(label, subject, record.error.message) if record.error else None
     return Outcome(label, subject, record.findings, failure)
 
 
