@@ -44,11 +44,6 @@ def robust_scores(values: Sequence[float | None], unit: str = "") -> list[float]
     return [0.0 if v is None else next(scores) for v in values]
 
 
-def find_outliers(values: Sequence[float | None], unit: str = "") -> list[bool]:
-    """Which values stand out: those whose robust score is beyond `LIMIT`."""
-    return [abs(score) > LIMIT for score in robust_scores(values, unit)]
-
-
 def outlying_measures(
     columns: Mapping[str, Sequence[float | None]], words: Mapping[str, Mapping[str, Any]]
 ) -> list[dict[str, float]]:
