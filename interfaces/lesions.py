@@ -144,5 +144,9 @@ class QSMRimNet(QSMInterface):
         return {
             "out_table": write_text(cwd / "lesions.tsv", found.tsv()),
             "out_columns": write_json(cwd / "columns.json", columns),
-            "record": {"warnings": list(found.warnings), "numbers": found.numbers()},
+            "record": {
+                "notes": list(found.notes),
+                "warnings": list(found.warnings),
+                "numbers": found.numbers(),
+            },
         }

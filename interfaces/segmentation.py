@@ -70,7 +70,7 @@ class Dentate(QSMInterface):
         record = {
             "method": "dentate",
             "status": found.status,
-            "warnings": list(found.notes),
+            "errors" if found.status == "reversed sign" else "warnings": list(found.notes),
             "box": _bounds(box),
             "numbers": dentate_numbers(labels, chi.data, mask.data > 0.5, chi.voxel_size),
         }

@@ -231,7 +231,7 @@ def reconstruct(  # noqa: PLR0913  every choice is named, as on the command line
         inverted=chi,
         chi=referenced.chi,
         reference=referenced,
-        warnings=(*removed.warnings, *warnings),
+        warnings=(*removed.notes, *removed.warnings, *warnings),
     )
 
 

@@ -6,6 +6,7 @@ import inspect
 import platform
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +17,9 @@ from qsm_nipype import __version__
 from qsm_nipype.dataset.acquisitions import Acquisition, Refusal
 from qsm_nipype.dataset.own_files import OwnFiles, folder_of
 from qsm_nipype.methods import Method
-from qsm_nipype.settings import Settings
+from qsm_nipype.record import Finding
+from qsm_nipype.settings import NO_METHOD, Settings, load_config, presets
+from qsm_nipype.verdict import reported
 
 #: Sidecar fields that may reach an output: scanner and sequence, never a person, place or date.
 _SHOWN = {
@@ -124,14 +127,54 @@ def static_part(settings: Settings, acquisition: Acquisition) -> dict[str, Any]:
             "voxel_size": [round(v, 4) for v in acquisition.voxel_size],
             "shape": list(acquisition.shape),
         },
-        "warnings": [
-            *acquisition.warnings,
-            *acquisition.notes,
-            *acquisition.own.notes,
-            *_doubts(settings, acquisition),
-        ],
+        "findings": [asdict(finding) for finding in findings(settings, acquisition)],
         "versions": versions(),
     }
+
+
+def findings(settings: Settings, acquisition: Acquisition) -> list[Finding]:
+    """What is known of an acquisition's map before it is made, beside what was read of its files.
+
+    What the user promised and could not be used is a warning, as is what makes a map doubtful.
+    """
+    warnings = [*acquisition.warnings, *acquisition.own.notes, *_left_out(settings, acquisition)]
+    warnings += _doubts(settings, acquisition)
+    return reported({"notes": acquisition.notes, "warnings": warnings})
+
+
+def _left_out(settings: Settings, acquisition: Acquisition) -> list[str]:
+    """What was asked for and will not be done, with the cure; what a user did not say is not."""
+    own_mask = "masks" in settings.derivatives
+    used = [m for m in settings.chosen() if m.step != "mask" or not own_mask]
+    found = []
+    if settings.relaxometry != NO_METHOD and len(acquisition.echo_times) == 1:
+        found.append(
+            "R2* and T2* were not mapped: the acquisition has one echo; give --relaxometry "
+            f"{NO_METHOD} if they are not wanted"
+        )
+    if own_mask and settings.mask != Settings.mask:
+        found.append(f"--mask {settings.mask} was not used: the mask of -d masks takes its place")
+    if "reference" in settings.derivatives and settings.reference not in ("csf", "region"):
+        found.append(
+            f"the region of -d reference was not used: --reference is {settings.reference}; give "
+            "--reference region (or csf)"
+        )
+    if "lesions" not in settings.derivatives and (
+        settings.lesion_volume != Settings.lesion_volume
+        or settings.lesion_instances != Settings.lesion_instances
+    ):
+        found.append("no lesions were looked at: give their masks by -d lesions=PATH")
+    for network in sorted(set(settings.weights) - {m.network for m in used}):
+        found.append(f"--weights {network} was not used: no step of this run has that network")
+    for key in sorted(set(settings.parameters) - {m.key for m in used} - _preset_keys(settings)):
+        found.append(f"the parameters of {key} were not used: the method was not chosen")
+    return found
+
+
+def _preset_keys(settings: Settings) -> set[str]:
+    """Methods whose parameters are those of a preset, which may be given beside other methods."""
+    known = [load_config(path).get("parameters", {}) for path in presets().values()]
+    return {k for k, v in settings.parameters.items() for own in known if own.get(k) == v}
 
 
 def _doubts(settings: Settings, acquisition: Acquisition) -> list[str]:
@@ -199,9 +242,8 @@ def describe(
         shape = "×".join(str(n) for n in item.shape)
         lines.append(f"  {item.label}: {item.b0:.4g} T, TE {echoes} ms, {shape} of {size} mm")
         lines.append(f"    {_found(item)}")
-        lines += [f"    note: {text}" for text in item.notes]
-        doubts = [*item.warnings, *item.own.notes, *_doubts(settings, item)]
-        lines += [f"    warning: {text}" for text in [*doubts, *warnings.get(item.label, ())]]
+        lines += [f"    {f.severity}: {f.text}" for f in findings(settings, item)]
+        lines += [f"    warning: {text}" for text in warnings.get(item.label, ())]
     lines += [f"  {item.label}: NOT PROCESSED: {item.reason}" for item in faulty]
     lines += [f"  {text}" for text in nothing_to_do(refusals)]
     lines.append("steps")
