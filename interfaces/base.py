@@ -28,7 +28,7 @@ from qsm_nipype.system.threads import limit_threads
 #: Packages and modules that nodes compute with; a test compares them with what nodes import.
 COMPUTING = (
     *("core", "interfaces", "models", "report", "data", "dataset", "system"),
-    *("errors", "methods", "record", "volume"),
+    *("errors", "methods", "record", "verdict", "volume"),
 )
 _SOURCES = (".py", ".yml", ".json", ".bib", ".j2")
 
@@ -99,7 +99,7 @@ class QSMOutputSpec(TraitedSpec):
     """Outputs that every node has."""
 
     out_record = File(
-        exists=True, desc="JSON: what the node found and decided, warnings, numbers, its cost"
+        exists=True, desc="JSON: what the node found and decided, its numbers, its cost"
     )
 
 
@@ -107,8 +107,10 @@ class QSMInterface(BaseInterface):
     """Load, one call into `core` or `models`, save.
 
     A subclass implements `_run(cwd)` and returns its outputs by port name; what it puts under
-    "record" (parameters chosen, warnings, numbers, anything a reader may want) is written to
-    `out_record` together with what the node cost. `function` is the `module:name` of what does
+    "record" (parameters chosen, numbers, anything a reader may want) is written to `out_record`
+    together with what the node cost. Its `notes` are sentences about harmless decisions, its
+    `warnings` what a reader must look at before trusting the map, its `errors` why the map must
+    not be used: see `qsm_nipype.verdict`. `function` is the `module:name` of what does
     the work, if the registry lists the interface.
     """
 

@@ -86,6 +86,7 @@ class MCPC3DS(QSMInterface):
             "record": dict(
                 method="MCPC-3D-S",
                 parameters={"bipolar": result.alternating is not None},
+                notes=list(result.notes),
                 warnings=list(result.warnings),
             ),
         }

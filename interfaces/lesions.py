@@ -7,11 +7,12 @@ from typing import Any
 
 from nipype.interfaces.base import File, Str, isdefined, traits
 
+from qsm_nipype.dataset.own_arrays import read_lesions
 from qsm_nipype.errors import DataError
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec
 from qsm_nipype.methods import resolve
 from qsm_nipype.system.files import write_json, write_text
-from qsm_nipype.volume import Volume, load, same_grid, save
+from qsm_nipype.volume import Volume, load, load_one, same_grid, save
 
 
 class _FindLesionsInputSpec(QSMInputSpec):
@@ -53,19 +54,18 @@ class FindLesions(QSMInterface):
         }
 
     def _find(self, magnitude: Volume) -> tuple[Any, Any, dict[str, Any]]:
-        import numpy as np
 
         from qsm_nipype.core.lesions import find_instances
         from qsm_nipype.core.registration import resample
         from qsm_nipype.interfaces.registration import register
 
-        flair = load(self.inputs.in_flair)
-        mask = load(self.inputs.in_lesions)
+        flair = load_one(self.inputs.in_flair)
+        mask = read_lesions(self.inputs.in_lesions)
         space = lesion_space(mask, flair, magnitude)
         found = register(magnitude, flair, threads=self.inputs.num_threads)
         onto = magnitude.data.shape[:3], magnitude.affine
         moved = resample(flair.data, flair.affine, *onto, found.matrix)
-        labels = np.nan_to_num(mask.data).round().astype("int32")
+        labels = mask.data
         if space == "FLAIR":
             labels = resample(labels, mask.affine, *onto, found.matrix, labels=True)
         binary = labels > 0 if labels.max(initial=0) <= 1 else labels
@@ -88,14 +88,9 @@ class FindLesions(QSMInterface):
 
 def lesion_space(mask: Volume, flair: Volume, magnitude: Volume) -> str:
     """Whether a lesion mask lies in "FLAIR" or "GRE" space, by its grid. Raises DataError."""
-    if mask.data.ndim != 3:
-        raise DataError(
-            f"{Path(mask.path).name}: the lesion mask has {mask.data.ndim} axes; "
-            "give one volume of three"
-        )
-    if same_grid(mask, flair, tolerance=0.01):
+    if same_grid(mask, flair):
         return "FLAIR"
-    if same_grid(mask, magnitude, tolerance=0.01):
+    if same_grid(mask, magnitude):
         return "GRE"
     raise DataError(
         f"{Path(mask.path).name}: the lesion mask is on the grid neither of "
@@ -149,5 +144,9 @@ class QSMRimNet(QSMInterface):
         return {
             "out_table": write_text(cwd / "lesions.tsv", found.tsv()),
             "out_columns": write_json(cwd / "columns.json", columns),
-            "record": {"warnings": list(found.warnings), "numbers": found.numbers()},
+            "record": {
+                "notes": list(found.notes),
+                "warnings": list(found.warnings),
+                "numbers": found.numbers(),
+            },
         }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from nipype.interfaces.base import File, InputMultiPath, isdefined, traits
 
+from qsm_nipype.dataset.own_arrays import read_mask_on
 from qsm_nipype.errors import DataError
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec
 from qsm_nipype.methods import resolve
@@ -109,7 +111,7 @@ class TrimMask(QSMInterface):
             field=load_like(volume, self.inputs.in_field).tensor(self.device),
             **self.parameters(),
         )
-        numbers, warnings = self._judge(whole, mask, reliability)
+        numbers, warnings = self._judge(whole, mask, reliability, volume.voxel_size)
         brain = resolve(f"{_CORE}:without_dropout")(
             whole,
             volume.voxel_size,
@@ -122,9 +124,11 @@ class TrimMask(QSMInterface):
             "record": {"numbers": numbers, "warnings": list(warnings)},
         }
 
-    def _judge(self, whole: Any, kept: Any, reliability: Any) -> tuple[dict[str, Any], Any]:
+    def _judge(
+        self, whole: Any, kept: Any, reliability: Any, voxel_size: Sequence[float]
+    ) -> tuple[dict[str, Any], Any]:
         """Numbers and warnings of what was `kept`. Raises DataError where that is hardly any."""
-        from qsm_nipype.core import quality
+        from qsm_nipype.core import masking, quality
 
         numbers, warnings = quality.trimming(
             *(x.cpu().numpy() for x in (whole, kept, reliability))
@@ -132,9 +136,10 @@ class TrimMask(QSMInterface):
         share = numbers["mask_reliable"]["value"]
         if share < quality.REFUSED_SHARE:
             amount = f"only {share:.1f} %" if share else "no voxel"
+            causes = masking.small_cause(whole, voxel_size) + quality.CAUSES
             raise DataError(
-                f"{self.inputs.in_mask}: {amount} of the mask has a reliable field; "
-                f"{quality.CAUSES}; look at the phase, or relax --set trim.reliable.threshold=0"
+                f"{self.inputs.in_mask}: {amount} of the mask has a reliable field; {causes}; "
+                "look at the phase, or relax --set trim.reliable.threshold=0"
             )
         return numbers, warnings
 
@@ -151,10 +156,10 @@ class UserMask(QSMInterface):
     output_spec = _MaskOutputSpec
 
     def _run(self, cwd: Path) -> dict[str, Any]:
-        mask = load_like(load(self.inputs.in_reference), self.inputs.in_file)
-        if not (mask.data > 0.5).any():
-            raise DataError(f"{self.inputs.in_file}: the mask is empty; give one of the brain")
-        return {"out_mask": _save(cwd, mask.data > 0.5, mask)}
+        reference = load(self.inputs.in_reference)
+        shape, name = reference.data.shape[:3], Path(reference.path).name
+        mask = read_mask_on(self.inputs.in_file, reference.affine, shape, name)
+        return {"out_mask": _save(cwd, mask.data, reference)}
 
 
 class _EditMaskInputSpec(QSMInputSpec):

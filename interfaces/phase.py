@@ -85,7 +85,7 @@ def read_stored(
             raw = np.asanyarray(proxy.get_unscaled() if hasattr(proxy, "get_unscaled") else proxy)
         except (OSError, EOFError, ValueError) as exc:
             raise DataError(f"{path}: the image data are cut short; copy the file again") from exc
-        raw = raw[..., 0, :] if raw.ndim == 5 and raw.shape[3] == 1 else raw
+        raw = raw.reshape((*raw.shape[:3], *(n for n in raw.shape[3:] if n > 1)))
         images.append(Volume(raw, np.asarray(image.affine, dtype=float), str(path)))
         volumes = [raw[..., e] for e in range(raw.shape[3])] if raw.ndim == 4 else [raw]
         for volume in volumes:

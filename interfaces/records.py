@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from nipype.interfaces.base import (
 
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec, files_of
 from qsm_nipype.methods import STEPS
+from qsm_nipype.record import Finding, Number
 from qsm_nipype.system.files import write_json
+from qsm_nipype.verdict import distinct, judge, of_numbers, reported
 from qsm_nipype.volume import Volume, load
 
-#: What a node cost, which is no finding about the acquisition.
+#: What a node cost, which says nothing about the acquisition.
 _COST = ("seconds", "cpu_seconds", "peak_gb")
 
 
@@ -60,7 +63,8 @@ class JoinRecords(QSMInterface):
         reports = {step: self._reports(step) for step in STEPS}
         record: dict[str, Any] = dict(self.inputs.acquisition)
         for own in reports["read"]:
-            record["phase_reading"] = _findings(own)
+            reading = _without_cost(own)
+            record["phase_reading"] = {k: v for k, v in reading.items() if k != "numbers"}
         record["steps"] = _with_reports(self.inputs.steps, reports)
         record["runtimes"] = {
             step: round(sum(own.get("seconds", 0.0) for own in nodes), 2)
@@ -69,8 +73,6 @@ class JoinRecords(QSMInterface):
         }
         record["references"] = [reference_fields(own) for own in reports["reference"]]
         every = [own for nodes in reports.values() for own in nodes]
-        warnings = [w for own in every for w in own.get("warnings", [])]
-        record["warnings"] = list(dict.fromkeys([*record.get("warnings", []), *warnings]))
         volumes = self._volumes()
         if "mask" in volumes:
             record["acquisition"] = {**record["acquisition"], **geometry(volumes["mask"])}
@@ -79,11 +81,24 @@ class JoinRecords(QSMInterface):
             record["numbers"] |= own.get("numbers", {})
         for own in reports["segmentation"]:
             record["segmentation"] = segmentation_fields(own)
+        record |= self._verdict(record, reports)
         return {"out_acquisition": write_json(cwd / "acquisition.json", record)}
 
     def _reports(self, step: str) -> list[dict[str, Any]]:
         paths = files_of(getattr(self.inputs, f"from_{step}"))
         return [json.loads(Path(path).read_text(encoding="utf-8")) for path in paths]
+
+    def _verdict(
+        self, record: Mapping[str, Any], reports: Mapping[str, Sequence[Mapping[str, Any]]]
+    ) -> dict[str, Any]:
+        """What was found before the run, by the nodes, and by the numbers; and its sum."""
+        found = [Finding(**known) for known in record.get("findings", [])]
+        found += [
+            f for step, nodes in reports.items() for own in nodes for f in reported(own, step)
+        ]
+        found += of_numbers({name: Number(**own) for name, own in record["numbers"].items()})
+        findings = distinct(found)
+        return {"findings": [asdict(f) for f in findings], "verdict": asdict(judge(findings))}
 
     def _volumes(self) -> dict[str, Volume]:
         volumes = {}
@@ -108,7 +123,8 @@ class JoinRecords(QSMInterface):
 def segmentation_fields(own: dict[str, Any]) -> dict[str, Any]:
     """Sidecar fields of a segmentation: whether it was found, and the box that was searched."""
     box = own.get("box", {})
-    fields = {"Status": own.get("status"), "Notes": own.get("warnings") or None}
+    said = [finding.text for finding in reported(own)]
+    fields = {"Status": own.get("status"), "Notes": said or None}
     fields |= {"BoxFirstVoxel": box.get("first"), "BoxSize": box.get("size")}
     return {name: value for name, value in fields.items() if value is not None}
 
@@ -126,7 +142,7 @@ def geometry(volume: Volume) -> dict[str, Any]:
     }
 
 
-def _findings(report: Mapping[str, Any]) -> dict[str, Any]:
+def _without_cost(report: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in report.items() if name not in _COST}
 
 
@@ -144,7 +160,7 @@ def _with_reports(
         chosen = nodes[0].get("parameters", {}) if nodes else {}
         step["parameters"] = {**chosen, **step.get("parameters", {})}
         if nodes:
-            step["record"] = _findings(nodes[0])
+            step["record"] = _without_cost(nodes[0])
         found.append(step)
     return found
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from nipype.interfaces.base import File, isdefined, traits
 
+from qsm_nipype.dataset.own_arrays import read_mask_on
 from qsm_nipype.errors import DataError
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec
 from qsm_nipype.methods import resolve
@@ -69,8 +70,10 @@ class Reference(QSMInterface):
             return None
         import torch
 
-        volume = load_like(chi, self.inputs.in_region)
+        path = self.inputs.in_region
         if not isdefined(self.inputs.labels):
-            return volume.mask(self.device)
+            region = read_mask_on(path, chi.affine, chi.data.shape[:3], Path(chi.path).name)
+            return torch.as_tensor(region.data, device=self.device)
+        volume = load_like(chi, path)
         labels = torch.tensor(self.inputs.labels, device=self.device)
         return torch.isin(volume.tensor(self.device).round().long(), labels)

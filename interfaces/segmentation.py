@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from nipype.interfaces.base import File, Str, isdefined, traits
 
+from qsm_nipype.dataset.own_arrays import read_labels
 from qsm_nipype.errors import DataError
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec
 from qsm_nipype.methods import resolve
-from qsm_nipype.volume import canonical, load, load_like, same_grid, save
+from qsm_nipype.volume import canonical, load, load_like, load_one, same_grid, save
 
 #: Index and name of the dentate nuclei, as in their look-up table.
 DENTATE = {1: "left dentate nucleus", 2: "right dentate nucleus"}
@@ -69,7 +70,7 @@ class Dentate(QSMInterface):
         record = {
             "method": "dentate",
             "status": found.status,
-            "warnings": list(found.notes),
+            "errors" if found.status == "reversed sign" else "warnings": list(found.notes),
             "box": _bounds(box),
             "numbers": dentate_numbers(labels, chi.data, mask.data > 0.5, chi.voxel_size),
         }
@@ -145,13 +146,13 @@ class AlignLabels(QSMInterface):
         from qsm_nipype.interfaces.registration import register
 
         reference = load(self.inputs.in_reference)
-        labels = load_labels(self.inputs.in_labels)
+        labels = read_labels(self.inputs.in_labels)
         record: dict[str, Any] = {"method": "none", "warnings": []}
         data = labels.data
         if not same_grid(labels, reference):
             matrix = None
             if isdefined(self.inputs.in_anatomical):
-                moving = load(self.inputs.in_anatomical)
+                moving = load_one(self.inputs.in_anatomical)
                 found = register(reference, moving, threads=self.inputs.num_threads)
                 matrix = found.matrix
                 record |= {
@@ -179,12 +180,3 @@ class AlignLabels(QSMInterface):
             "out_labels": save(cwd / "labels.nii", data, reference),
             "record": record,
         }
-
-
-def load_labels(path: str) -> Any:
-    """A segmentation as integers. Raises DataError when it holds other numbers."""
-    volume = load(path)
-    data = np.nan_to_num(volume.data)
-    if data.ndim != 3 or (np.rint(data) != data).any() or data.min() < 0:
-        raise DataError(f"{path}: not a segmentation: give a 3-D image of whole numbers from 0 up")
-    return type(volume)(data.astype(np.int32), volume.affine, volume.path)

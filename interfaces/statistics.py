@@ -11,8 +11,9 @@ from typing import Any
 
 from nipype.interfaces.base import DynamicTraitedSpec, File, isdefined, traits
 
+from qsm_nipype.dataset.own_arrays import read_labels
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec
-from qsm_nipype.interfaces.segmentation import DENTATE, load_labels
+from qsm_nipype.interfaces.segmentation import DENTATE
 from qsm_nipype.system.files import write_json, write_text
 from qsm_nipype.volume import load
 
@@ -121,7 +122,7 @@ class RegionStatistics(QSMInterface):
         tables = self.inputs.tables if isdefined(self.inputs.tables) else [""] * len(names)
         found: dict[str, tuple[Any, Mapping[int, str]]] = {}
         for name, look_up, path in zip(names, tables, self.inputs.in_labels, strict=True):
-            labels = load_labels(path).data
+            labels = read_labels(path).data
             found[name] = (labels, DENTATE if name == "dentate" else names_of(look_up, labels))
         return found
 

@@ -35,10 +35,16 @@ class LeaveOutStrongSources(QSMInterface):
 
     def _run(self, cwd: Path) -> dict[str, Any]:
         chi, mask = load(self.inputs.in_file), load(self.inputs.in_mask)
+        whole = mask.mask(self.device)
         kept = resolve(self.function)(
-            chi.tensor(self.device), mask.mask(self.device), chi.voxel_size, **self.parameters()
+            chi.tensor(self.device), whole, chi.voxel_size, **self.parameters()
         )
-        return {"out_mask": save(cwd / "mask.nii", kept, mask)}
+        notes = (
+            [f"no source above {self.inputs.threshold:g} ppm was left out of the second stage"]
+            if bool((kept == whole).all())
+            else []
+        )
+        return {"out_mask": save(cwd / "mask.nii", kept, mask), "record": {"notes": notes}}
 
 
 class _JoinStagesInputSpec(QSMInputSpec):

@@ -86,8 +86,8 @@ def segment(
         whole = _is_whole(opposite.cerebellum, voxel_size)
         if whole and len(np.unique(opposite.labels)) == 3:
             note = (
-                "The dentate nuclei are seen only with the opposite sign of susceptibility: check "
-                "the sign of the phase."
+                "The dentate nuclei are seen only with the opposite sign of susceptibility: the "
+                "sign of the phase is wrong; give the other --phase-sign (positive or negative)."
             )
             return replace(opposite, labels=empty, status="reversed sign", notes=(note,))
     return found

@@ -49,11 +49,16 @@ class Row:
         return "lesion with rim" if self.rim else "lesion without rim"
 
 
+#: How the note of a lesion below the volume that was asked for begins.
+_SMALL = "smaller than"
+
+
 @dataclass(frozen=True)
 class Found:
     """All lesions of an acquisition."""
 
     rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
@@ -124,7 +129,14 @@ def classify(
         probability = None if math.isnan(chance) else chance
         rim = None if probability is None else probability >= classifier.threshold
         rows.append(Row(lesion, tuple(place.tolist()), probability, rim, note))
-    return Found(tuple(rows), _warnings(rows))
+    small = sum(row.rim is None and row.note.startswith(_SMALL) for row in rows)
+    others = sum(row.rim is None for row in rows) - small
+    where = f"of {len(rows)} lesions"
+    return Found(
+        tuple(rows),
+        _sentence(small, where, f"are {_SMALL} {min_volume:g} mm³"),
+        _sentence(others, where, "are outside the map or vanish in it"),
+    )
 
 
 def _obstacle(lesion: Lesion, min_volume: float) -> str:
@@ -133,15 +145,10 @@ def _obstacle(lesion: Lesion, min_volume: float) -> str:
         where = "outside" if lesion.inside == 0 else f"{1 - lesion.inside:.0%} outside"
         return f"{where} the mask of the susceptibility map"
     if lesion.volume < min_volume:
-        return f"smaller than {min_volume:g} mm³"
+        return f"{_SMALL} {min_volume:g} mm³"
     return ""
 
 
-def _warnings(rows: list[Row]) -> tuple[str, ...]:
-    left = sum(row.rim is None for row in rows)
-    if not left:
-        return ()
-    return (
-        f"{left} of {len(rows)} lesions were too small or outside the map and have no rim "
-        "probability; see the table.",
-    )
+def _sentence(number: int, where: str, why: str) -> tuple[str, ...]:
+    """What is said of lesions without a rim probability; nothing where there are none."""
+    return (f"{number} {where} {why} and have no rim probability; see the table.",) * (number > 0)

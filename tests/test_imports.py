@@ -10,9 +10,9 @@ import pytest
 from source_imports import PACKAGE, imports_of, modules, reached_from, room_of
 
 #: Modules of a room that rooms below it may use, because they import nothing but `errors`.
-LEAVES = {"core.__init__", "core.geometry", "dataset.names"}
+LEAVES = {"core.__init__", "core.geometry", "core.region_values", "dataset.names"}
 _GROUND = {"errors", "data", "system"}
-_FILES = {*_GROUND, "volume", "dataset", "record"}
+_FILES = {*_GROUND, "volume", "dataset", "record", "verdict"}
 #: room → what it may import of the package (a room, or one module of it) and of `WATCHED`.
 #: `__init__` holds the version, which every room may read.
 ROOMS: dict[str, tuple[set[str], set[str]]] = {
@@ -23,15 +23,19 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "models": ({*_GROUND, "core"}, {"torch"}),
     "volume": ({*_GROUND, "core.geometry"}, {"nibabel", "torch"}),
     "record": ({*_GROUND, "dataset.names"}, set()),
-    "dataset": ({*_GROUND, "volume", "core.__init__", "core.geometry"}, {"bids"}),
+    "verdict": ({"errors", "record"}, set()),
+    "dataset": (
+        {*_GROUND, "volume", "core.__init__", "core.geometry", "core.region_values"},
+        {"bids"},
+    ),
     "methods": ({"errors", "data"}, set()),
     "settings": ({*_GROUND, "methods", "dataset", "core.mask_language"}, set()),
-    "plan": ({*_GROUND, "record", "methods", "dataset", "settings"}, set()),
+    "plan": ({*_GROUND, "record", "verdict", "methods", "dataset", "settings"}, set()),
     "chain": ({*_GROUND, "methods", "settings", "core", "models"}, {"torch"}),
     "simulation": ({*_GROUND, "volume", "dataset", "core"}, {"nibabel", "torch"}),
     "training": ({*_FILES, "core", "models", "simulation"}, {"torch"}),
     "report": (
-        {*_GROUND, "volume", "record", "dataset.names", "methods", "core.geometry"},
+        {*_GROUND, "volume", "record", "verdict", "dataset.names", "methods", "core.geometry"},
         {"nibabel"},
     ),
     "dicom": ({*_GROUND, "volume", "dataset"}, {"nibabel"}),
@@ -41,7 +45,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"nipype", "nibabel", "torch"},
     ),
     "workflows": (
-        {*_GROUND, "record", "dataset", "methods", "settings", "plan", "interfaces"}
+        {*_GROUND, "record", "verdict", "dataset", "methods", "settings", "plan", "interfaces"}
         | {"core.mask_language"},
         {"nipype"},
     ),

@@ -17,10 +17,12 @@ from qsm_nipype.record import (
     AcquisitionRecord,
     FailureRecord,
     Figure,
+    Finding,
     Number,
     PhaseReading,
     Scan,
     Step,
+    Verdict,
     Viewer,
 )
 from qsm_nipype.settings import Settings
@@ -36,11 +38,16 @@ FULL = AcquisitionRecord(
         echo_times=(0.004, 0.008), obliquity=0.0,
     ),
     phase_reading=PhaseReading(
-        "radians", "the range agrees", ("w",), stored_range=((0.0, 1.0),), sign_inverted=True
+        "radians", "the range agrees", warnings=("w",), notes=("n",), errors=("e",),
+        stored_range=((0.0, 1.0),), sign_inverted=True,
     ),
     steps=(Step("inversion", "tv", "TV", {"a": [1, None]}, {"numbers": {}, "deep": {"x": 1}}),),
-    numbers={"reference": Number(0.01, "ppm", "mean", sd=0.1), "state": Number("found")},
-    warnings=("one", "two"),
+    numbers={
+        "reference": Number(0.01, "ppm", "mean", sd=0.1), "state": Number("found"),
+        "noise": Number(30.0, "ppb", usual=(None, 10.0), judgement="unusual", reason="noisy"),
+    },
+    findings=(Finding("note", "one"), Finding("error", "two", "read")),
+    verdict=Verdict("red", ("two",)),
     runtimes={"fit": 1.0},
     references=({"ReferenceRegion": "brain", "ReferenceMean": None},),
     segmentation={"Status": "found", "BoxSize": [1, 2, 3]},
@@ -102,8 +109,12 @@ def test_what_is_not_declared_is_refused(path, message):
     [
         (["entities"], [], "entities is a list instead of an object"),
         (["entities", "run"], 2, "entities.run is a whole number instead of text"),
-        (["warnings"], "one", "warnings is text instead of a list"),
-        (["warnings", 1], None, r"warnings\[1\] is null instead of text"),
+        (["findings"], "one", "findings is text instead of a list"),
+        (["findings", 1, "text"], None, r"findings\[1\].text is null instead of text"),
+        (["findings", 0, "severity"], "fatal",
+         r"findings\[0\].severity is text instead of one of 'note', 'warning', 'error'$"),
+        (["verdict", "light"], 1, "verdict.light is a whole number instead of one of 'green'"),
+        (["numbers", "noise", "judgement"], "fair", "judgement is text instead of one of ''"),
         (["acquisition"], "Siemens", "acquisition is text instead of an object"),
         (["acquisition", "field_strength"], "3 T",
          "acquisition.field_strength is text instead of a number or null"),
@@ -143,6 +154,14 @@ def test_values_of_another_kind_are_refused(path, value, message):
 def test_mandatory_fields_are_named_when_missing(path):
     with pytest.raises(DataError, match=f"{path[-1]} is missing$"):
         AcquisitionRecord.from_json(changed(path, ...))
+
+
+def test_warnings_of_records_from_before_are_findings():
+    before = {"entities": {"sub": "01"}, "warnings": ["one", "two"]}
+    found = AcquisitionRecord.from_json(before).findings
+    assert found == (Finding("warning", "one"), Finding("warning", "two"))
+    with pytest.raises(DataError, match=r"warnings is no field"):
+        AcquisitionRecord.from_json({**before, "warnings": "one"})
 
 
 @pytest.mark.parametrize("content", [None, [], "text", 3])

@@ -31,11 +31,11 @@ def test_an_image_on_the_grid_of_the_reference_is_what_load_gives(tmp_path, shap
     [
         ((4, 5, 7), AFFINE),
         ((5, 4, 6), AFFINE),
-        ((4, 5, 6), AFFINE @ np.diag([1, 1, 1.01, 1])),
+        ((4, 5, 6), AFFINE @ np.diag([1, 1, 1.02, 1])),
         ((4, 5, 6), AFFINE @ np.diag([-1, 1, 1, 1])),
-        ((4, 5, 6), AFFINE + np.outer([1, 0, 0, 0], [0, 0, 0, 0.01])),
+        ((4, 5, 6), AFFINE + np.outer([1, 0, 0, 0], [0, 0, 0, 0.4])),
     ],
-    ids=["more slices", "axes exchanged", "voxels 1 % longer", "flipped", "shifted"],
+    ids=["more slices", "axes exchanged", "voxels 2 % longer", "flipped", "shifted"],
 )
 def test_another_grid_is_refused_with_both_names_and_the_cure(tmp_path, shape, affine):
     path = written(tmp_path / "mask.nii.gz", shape, affine)
@@ -56,3 +56,31 @@ def test_whole_numbers_stay_whole(tmp_path):
 def test_a_missing_file_is_refused_by_its_own_sentence(tmp_path):
     with pytest.raises(DataError, match="no such file; check the path"):
         load_like(REFERENCE, tmp_path / "mask.nii")
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        (np.zeros((4, 4)), True),
+        (np.outer([0, 0, 1, 0], [0, 0, 0, 0.03]), True),  # mm
+        (np.outer([0, 0, 1, 0], [0, 0, 0, 0.12]), False),
+        (np.outer([1, 0, 0, 0], [0.0004, 0, 0, 0]), True),  # 0.04 voxels at the far corner
+        (np.outer([1, 0, 0, 0], [0.001, 0, 0, 0]), False),  # a tenth
+    ],
+)
+def test_grids_within_a_twentieth_of_a_voxel_over_the_volume_are_the_same(change, same):
+    from qsm_nipype.volume import same_space
+
+    assert same_space(AFFINE, AFFINE + change, (101, 5, 6)) is same
+
+
+def test_axes_of_length_one_are_dropped_and_others_refused(tmp_path):
+    from qsm_nipype.volume import load_one
+
+    assert load_one(written(tmp_path / "a.nii.gz", (4, 5, 6, 1, 1), AFFINE)).data.shape == (
+        4,
+        5,
+        6,
+    )
+    with pytest.raises(DataError, match="it has 4 axes; give one volume of three"):
+        load_one(written(tmp_path / "b.nii.gz", (4, 5, 6, 2), AFFINE))

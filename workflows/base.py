@@ -16,7 +16,7 @@ from qsm_nipype import plan
 from qsm_nipype.dataset.acquisitions import PARTS, Acquisition
 from qsm_nipype.dataset.derivatives import table
 from qsm_nipype.interfaces.reportlets import SubjectReport
-from qsm_nipype.settings import Settings
+from qsm_nipype.settings import NO_METHOD, Settings
 from qsm_nipype.workflows.background import init_background_wf
 from qsm_nipype.workflows.fieldmap import init_fieldmap_wf
 from qsm_nipype.workflows.inversion import init_inversion_wf
@@ -222,7 +222,7 @@ def _parts(
             weights=weights.get("dentate"),
         ),
     }
-    if len(echo_times) > 1:
+    if _decays(settings, acquisition):
         parts["relaxometry"] = init_relaxometry_wf(
             echo_times, size, relaxometry=settings.relaxometry, **common
         )
@@ -241,7 +241,7 @@ def _parts(
 def written_kinds(settings: Settings, acquisition: Acquisition) -> list[str]:
     """The kinds of data/derivatives.yml that a run writes for an acquisition."""
     holds = {
-        "several_echoes": len(acquisition.echo_times) > 1,
+        "relaxometry": _decays(settings, acquisition),
         "several_inversions": len(settings.inversion) > 1,
         "segmentation": bool(settings.segmentation),
         "own_labels": bool(acquisition.own.atlases),
@@ -250,6 +250,11 @@ def written_kinds(settings: Settings, acquisition: Acquisition) -> list[str]:
     }
     rows = {kind: row for kind, row in table().items() if "from" in row}
     return [kind for kind, row in rows.items() if "when" not in row or holds[row["when"]]]
+
+
+def _decays(settings: Settings, acquisition: Acquisition) -> bool:
+    """Whether R2* and T2* can be mapped and are wanted."""
+    return len(acquisition.echo_times) > 1 and settings.relaxometry != NO_METHOD
 
 
 def _descriptions(settings: Settings, acquisition: Acquisition) -> dict[str, list[str | None]]:

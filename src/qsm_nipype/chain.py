@@ -22,13 +22,14 @@ from torch import Tensor
 
 from qsm_nipype import methods
 from qsm_nipype.core import quality as quality_measures
+from qsm_nipype.core import region_values
 from qsm_nipype.core import two_stage as two_stages
 from qsm_nipype.core.background import LocalField
 from qsm_nipype.core.fieldmap import FieldMap
 from qsm_nipype.core.inversion import Solution
 from qsm_nipype.core.magnitude import combined_magnitude
 from qsm_nipype.core.mask_language import parse_masks, parse_operations
-from qsm_nipype.core.masking import apply_operations, without_dropout
+from qsm_nipype.core.masking import apply_operations, small_cause, without_dropout
 from qsm_nipype.core.offsets import Offsets
 from qsm_nipype.core.reference import Referenced, reference
 from qsm_nipype.core.unwrapping import Unwrapped, quality_map, signal_mask
@@ -230,7 +231,7 @@ def reconstruct(  # noqa: PLR0913  every choice is named, as on the command line
         inverted=chi,
         chi=referenced.chi,
         reference=referenced,
-        warnings=(*removed.warnings, *warnings),
+        warnings=(*removed.notes, *removed.warnings, *warnings),
     )
 
 
@@ -266,19 +267,18 @@ def as_echoes(phase: Any, magnitude: Any, scan: ScanParameters) -> tuple[Tensor,
 
 
 def as_mask(mask: Any, like: Tensor, name: str) -> Tensor:
-    """A mask `(X, Y, Z)` as bool, true above one half, on the grid of `like` `(X, Y, Z[, E])`.
+    """A mask `(X, Y, Z)` as bool on the grid of `like` `(X, Y, Z[, E])`: see `region_values`.
 
     Raises DataError, in which `name` says whose shape differs, or who has no voxel.
     """
-    found = (_tensor(mask) > 0.5).to(like.device)
-    if found.shape != like.shape[:3]:
+    given = torch.as_tensor(mask)
+    if given.shape[:3] != like.shape[:3]:
         raise DataError(
-            f"{name}: shape {_shown(found.shape)} is not the data's {_shown(like.shape[:3])}; "
+            f"{name}: shape {_shown(given.shape)} is not the data's {_shown(like.shape[:3])}; "
             "give it on the voxels of the data"
         )
-    if not bool(found.any()):
-        raise DataError(f"{name}: it has no voxel; give one above 0.5 in the region it names")
-    return found
+    inside = region_values.binary(given.detach().cpu().numpy(), name)
+    return torch.as_tensor(inside).to(like.device)
 
 
 def _tensor(x: Any) -> Tensor:
@@ -493,8 +493,9 @@ def trim_mask(
     )
     share = numbers["mask_reliable"]["value"]
     if share < quality_measures.REFUSED_SHARE:
+        causes = small_cause(mask, scan.voxel_size) + quality_measures.CAUSES
         raise DataError(
-            f"mask: {share:.1f} % of it has a reliable field; {quality_measures.CAUSES}; look at "
+            f"mask: {share:.1f} % of it has a reliable field; {causes}; look at "
             f"the phase, or relax the parameters of trim.{method}"
         )
     return kept, warnings

@@ -43,12 +43,17 @@ examples:
   qsm-nipype /data/bids /data/qsm participant --set inversion.tv.regularization=4e-4
   qsm-nipype /data/bids /data/qsm group
 
+exit codes:
+  0  every acquisition has a map, and none is red
+  1  an acquisition failed, or a map is red (see --fail-on)
+  2  unusable input or usage: nothing was run
+
 other commands (qsm-nipype COMMAND --help):
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 fine, 1 some failed, 2 unusable input."""
+    """Run the command line; returns the exit code (README.md has the table)."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch starts its threads
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -204,7 +209,7 @@ def _from_flag(option: Field[Any], value: Any) -> Any:
         return MappingProxyType(dict(_pair(item, flag) for item in value))
     if "step" in option.metadata and isinstance(settings.default(option), tuple):
         value = tuple(name.strip() for name in value.split(",") if name.strip())
-        if option.metadata.get("optional") and value == ("none",):
+        if option.metadata.get("optional") and value == (settings.NO_METHOD,):
             return ()
         if not value:
             raise UsageError(f"--{option.name} names no method")

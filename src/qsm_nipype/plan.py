@@ -6,16 +6,20 @@ import inspect
 import platform
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from qsm_nipype import __version__
 from qsm_nipype.dataset.acquisitions import Acquisition, Refusal
 from qsm_nipype.dataset.own_files import OwnFiles, folder_of
 from qsm_nipype.methods import Method
-from qsm_nipype.settings import Settings
+from qsm_nipype.record import Finding
+from qsm_nipype.settings import NO_METHOD, Settings, load_config, presets
+from qsm_nipype.verdict import reported
 
 #: Sidecar fields that may reach an output: scanner and sequence, never a person, place or date.
 _SHOWN = {
@@ -123,9 +127,54 @@ def static_part(settings: Settings, acquisition: Acquisition) -> dict[str, Any]:
             "voxel_size": [round(v, 4) for v in acquisition.voxel_size],
             "shape": list(acquisition.shape),
         },
-        "warnings": [*acquisition.notes, *acquisition.own.notes, *_doubts(settings, acquisition)],
+        "findings": [asdict(finding) for finding in findings(settings, acquisition)],
         "versions": versions(),
     }
+
+
+def findings(settings: Settings, acquisition: Acquisition) -> list[Finding]:
+    """What is known of an acquisition's map before it is made, beside what was read of its files.
+
+    What the user promised and could not be used is a warning, as is what makes a map doubtful.
+    """
+    warnings = [*acquisition.warnings, *acquisition.own.notes, *_left_out(settings, acquisition)]
+    warnings += _doubts(settings, acquisition)
+    return reported({"notes": acquisition.notes, "warnings": warnings})
+
+
+def _left_out(settings: Settings, acquisition: Acquisition) -> list[str]:
+    """What was asked for and will not be done, with the cure; what a user did not say is not."""
+    own_mask = "masks" in settings.derivatives
+    used = [m for m in settings.chosen() if m.step != "mask" or not own_mask]
+    found = []
+    if settings.relaxometry != NO_METHOD and len(acquisition.echo_times) == 1:
+        found.append(
+            "R2* and T2* were not mapped: the acquisition has one echo; give --relaxometry "
+            f"{NO_METHOD} if they are not wanted"
+        )
+    if own_mask and settings.mask != Settings.mask:
+        found.append(f"--mask {settings.mask} was not used: the mask of -d masks takes its place")
+    if "reference" in settings.derivatives and settings.reference not in ("csf", "region"):
+        found.append(
+            f"the region of -d reference was not used: --reference is {settings.reference}; give "
+            "--reference region (or csf)"
+        )
+    if "lesions" not in settings.derivatives and (
+        settings.lesion_volume != Settings.lesion_volume
+        or settings.lesion_instances != Settings.lesion_instances
+    ):
+        found.append("no lesions were looked at: give their masks by -d lesions=PATH")
+    for network in sorted(set(settings.weights) - {m.network for m in used}):
+        found.append(f"--weights {network} was not used: no step of this run has that network")
+    for key in sorted(set(settings.parameters) - {m.key for m in used} - _preset_keys(settings)):
+        found.append(f"the parameters of {key} were not used: the method was not chosen")
+    return found
+
+
+def _preset_keys(settings: Settings) -> set[str]:
+    """Methods whose parameters are those of a preset, which may be given beside other methods."""
+    known = [load_config(path).get("parameters", {}) for path in presets().values()]
+    return {k for k, v in settings.parameters.items() for own in known if own.get(k) == v}
 
 
 def _doubts(settings: Settings, acquisition: Acquisition) -> list[str]:
@@ -179,19 +228,59 @@ def uri(bids_dir: Path, file: str) -> str:
 
 
 def describe(
-    settings: Settings, acquisitions: Sequence[Acquisition], refusals: Sequence[Refusal]
+    settings: Settings,
+    acquisitions: Sequence[Acquisition],
+    refusals: Sequence[Refusal],
+    warnings: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> str:
-    """What a run would do, as text."""
+    """What a run would do, as text; `warnings` are further sentences by acquisition."""
     lines = [f"qsm-nipype {__version__}: {len(acquisitions)} acquisitions to process"]
+    faulty = [item for item in refusals if not item.idle]
     for item in acquisitions:
         echoes = ", ".join(f"{1000 * t:.4g}" for t in item.echo_times)
         size = " × ".join(f"{v:.3g}" for v in item.voxel_size)
         shape = "×".join(str(n) for n in item.shape)
         lines.append(f"  {item.label}: {item.b0:.4g} T, TE {echoes} ms, {shape} of {size} mm")
-    lines += [f"  {item.label}: NOT PROCESSED: {item.reason}" for item in refusals]
+        lines.append(f"    {_found(item)}")
+        lines += [f"    {f.severity}: {f.text}" for f in findings(settings, item)]
+        lines += [f"    warning: {text}" for text in warnings.get(item.label, ())]
+    lines += [f"  {item.label}: NOT PROCESSED: {item.reason}" for item in faulty]
+    lines += [f"  {text}" for text in nothing_to_do(refusals)]
     lines.append("steps")
     for step in steps(settings):
         chosen = ", ".join(f"{k} = {v}" for k, v in step["parameters"].items())
         lines.append(f"  {step['step']}: {step['method']}" + (f" ({chosen})" if chosen else ""))
     lines.append(f"results go to {settings.output_dir}, intermediate files to {settings.work_dir}")
     return "\n".join(lines)
+
+
+def _found(acquisition: Acquisition) -> str:
+    """Which files make an acquisition, and what the user brings for it."""
+    parts = {"phase": acquisition.phase, "magnitude": acquisition.magnitude,
+             "real": acquisition.real, "imaginary": acquisition.imaginary}  # fmt: skip
+    words = [f"{len(files)} {part}" for part, files in parts.items() if files]
+    coils = f" of {acquisition.coils} coils" if acquisition.coils > 1 else ""
+    first = Path(acquisition.phase[0] if acquisition.phase else acquisition.real[0]).name
+    own = acquisition.own
+    given = {"mask": own.mask, "reference region": own.region}
+    brought = [f"{kind} {file.name}" for kind, file in given.items() if file is not None]
+    brought += [f"segmentation {atlas.file.name}" for atlas in own.atlases]
+    brought += [f"lesions {own.lesions.mask.name}"] if own.lesions is not None else []
+    files = (
+        f"{', '.join(words)} images{coils} ({first}{' …' if len(acquisition.files) > 1 else ''})"
+    )
+    return "; ".join([files, *brought])
+
+
+def nothing_to_do(refusals: Sequence[Refusal]) -> list[str]:
+    """One line for each reason why there is nothing to do, with those that it holds for."""
+    found: dict[str, list[Refusal]] = {}
+    for item in refusals:
+        if item.idle:
+            found.setdefault(re.sub(r"^\S+\.nii(\.gz)?: ", "", item.reason), []).append(item)
+    lines = []
+    for reason, own in found.items():
+        shown = ", ".join(item.label for item in own[:5])
+        more = f" … ({len(own)} in all)" if len(own) > 5 else ""
+        lines.append(f"{shown}{more}: nothing to do: {own[0].reason if len(own) == 1 else reason}")
+    return lines

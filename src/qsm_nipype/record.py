@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from qsm_nipype.dataset.names import stem
 from qsm_nipype.errors import DataError
@@ -20,6 +20,13 @@ from qsm_nipype.errors import DataError
 Part = TypeVar("Part")
 #: What a sidecar states, whose kind nobody guarantees.
 Stated = float | str | tuple[float | str, ...]
+#: How grave a finding is: harmless but worth reading; to be looked at before the map is trusted;
+#: the map that was written must not be used.
+Severity = Literal["note", "warning", "error"]
+#: A map's traffic light.
+Light = Literal["green", "yellow", "red"]
+#: How a number lies in its usual range.
+Judgement = Literal["", "ok", "unusual", "bad"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,9 @@ class PhaseReading:
 
     decision: str
     reason: str
+    notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
     kind: str = ""
     units_in_sidecar: tuple[str, ...] = ()
     slope: tuple[float, ...] = ()
@@ -86,12 +95,39 @@ class Step:
 
 @dataclass(frozen=True)
 class Number:
-    """One quality measure: `value` in `unit`, with its spread where it has one."""
+    """One quality measure: `value` in `unit`, with its spread where it has one.
+
+    `usual` is the range of good maps, its lower and its upper end (None: open), `judgement` what
+    became of the comparison (empty: there was none), `reason` what a value outside it means.
+    """
 
     value: float | str
     unit: str = ""
     description: str = ""
     sd: float | None = None
+    usual: tuple[float | None, ...] = ()
+    judgement: Judgement = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found about an acquisition, in one sentence; `step` is a key of `methods.STEPS`.
+
+    Without a step it is about the input, or about what was asked for.
+    """
+
+    severity: Severity
+    text: str
+    step: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The light of a map and why it is not green; `verdict.judge` makes it of the findings."""
+
+    light: Light
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,7 +166,8 @@ class FailureRecord:
 class AcquisitionRecord:
     """One acquisition of one subject; docs/report.md lists its keys.
 
-    `entities` are those of the source image, `runtimes` seconds by step, `maps` and the paths in
+    `entities` are those of the source image, `findings` what a reader should know, `verdict` their
+    sum (None: there is no map), `runtimes` seconds by step, `maps` and the paths in
     `figures` and `viewer` relative to the output folder. `references` (one for each inversion)
     and `segmentation` hold fields for the sidecars of maps.
     """
@@ -144,7 +181,8 @@ class AcquisitionRecord:
     phase_reading: PhaseReading | None = None
     steps: tuple[Step, ...] = ()
     numbers: Mapping[str, Number] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    verdict: Verdict | None = None
     runtimes: Mapping[str, float] = field(default_factory=dict)
     references: tuple[Mapping[str, Any], ...] = ()
     segmentation: Mapping[str, Any] = field(default_factory=dict)
@@ -159,9 +197,10 @@ class AcquisitionRecord:
         """The record in `content`, which `json.loads` returned.
 
         Raises DataError with the record's `name` and the field for keys that are not declared,
-        values of another kind, and mandatory keys that are missing.
+        values of another kind, and mandatory keys that are missing. The `warnings` of records that
+        were stored before findings had a severity are read as findings.
         """
-        record = _read_part(cls, content, f"{name}: ")
+        record = _read_part(cls, _of_today(content), f"{name}: ")
         if not record.entities.get("sub"):
             raise DataError(f"{name}: entities.sub is missing")
         return record
@@ -174,6 +213,15 @@ class AcquisitionRecord:
     def name(self) -> str:
         """`sub-01_run-2`, with its entities in BIDS order."""
         return stem(self.entities)
+
+
+def _of_today(content: Any) -> Any:
+    """A record with `findings`, where one of before has a list of `warnings`."""
+    if not isinstance(content, Mapping) or not isinstance(content.get("warnings"), list):
+        return content
+    found = [{"severity": "warning", "text": text} for text in content["warnings"]]
+    rest = {key: value for key, value in content.items() if key != "warnings"}
+    return {**rest, "findings": [*found, *rest.get("findings", [])]}
 
 
 # ---- JSON by the declared types -------------------------------------------------------------
@@ -211,7 +259,7 @@ def _read(wanted: Any, value: Any, where: str) -> Any:
     choices = get_args(wanted) if isinstance(wanted, UnionType) else (wanted,)
     chosen = next((c for c in choices if _fits(c, value)), None)
     if chosen is None:
-        kinds = " or ".join(_KINDS[_family(c)] for c in choices)
+        kinds = " or ".join(_in_words(c) for c in choices)
         raise DataError(f"{where} is {_kind_of(value)} instead of {kinds}")
     family = _family(chosen)
     if family is tuple:
@@ -257,9 +305,18 @@ def _fits(wanted: Any, value: Any) -> bool:
     family = _family(wanted)
     if family is Any:
         return True
+    if family is Literal:
+        return value in get_args(wanted)
     if isinstance(value, bool):  # would pass for 0 or 1
         return family is bool
     return isinstance(value, _ACCEPTED.get(family, (family,)))
+
+
+def _in_words(wanted: Any) -> str:
+    """A declared type in words."""
+    if _family(wanted) is Literal:
+        return f"one of {', '.join(map(repr, get_args(wanted)))}"
+    return _KINDS[_family(wanted)]
 
 
 def _kind_of(value: Any) -> str:

@@ -22,6 +22,10 @@ from qsm_nipype.errors import UsageError
 NETWORKS = tuple(dict.fromkeys(m.network for m in methods.METHODS if m.network is not None))
 
 
+#: What turns off a step that is optional.
+NO_METHOD = "none"
+
+
 def _option(default: Any, group: str, help_text: str, *flags: str, **extra: Any) -> Any:
     """A field with what the command line needs to know of it."""
     metadata = {"group": group, "help": help_text, "flags": flags, **extra}
@@ -103,7 +107,12 @@ class Settings:
         step="inversion",
     )
     relaxometry: str = _option(
-        "loglinear", _HOW, "R2* and T2* mapping", "--relaxometry", step="relaxometry"
+        "loglinear",
+        _HOW,
+        "R2* and T2* mapping; none: no such maps",
+        "--relaxometry",
+        step="relaxometry",
+        optional=True,
     )
     segmentation: tuple[str, ...] = _option(
         ("dentate",),
@@ -190,6 +199,14 @@ class Settings:
     stop_on_first_crash: bool = _option(
         False, _RUN, "end the run at the first failure", "--stop-on-first-crash"
     )
+    fail_on: str = _option(
+        "error",
+        _RUN,
+        "exit code 1 for maps with an error (red), with a warning too (red or yellow), or never "
+        "because of a map",
+        "--fail-on",
+        choices=("error", "warning", "never"),
+    )
     clean_workdir: bool = _option(
         False, _RUN, "delete this run's intermediate results after success", "--clean-workdir"
     )
@@ -230,6 +247,8 @@ class Settings:
         for step in methods.CHOSEN:
             value = getattr(self, step)
             names[step] = value if isinstance(value, tuple) else (value,)
+        if self.relaxometry == NO_METHOD:
+            names["relaxometry"] = ()
         names["mask"] = tuple(dict.fromkeys(part.name for part in parse_masks(self.mask)))
         names["two_stage"] = ("robust",) if self.two_stage else ()
         names["reference"] = (self.reference,)

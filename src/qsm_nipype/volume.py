@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,9 @@ import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 
-from qsm_nipype.core.geometry import b0_direction, voxel_axes, voxel_size
+from qsm_nipype.core.geometry import b0_direction, displacement, voxel_axes, voxel_size
 from qsm_nipype.errors import DataError
-from qsm_nipype.system.files import atomic
+from qsm_nipype.system.files import atomic, missing_content
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,6 +63,16 @@ def canonical(volume: Volume) -> tuple[Volume, Callable[[np.ndarray], np.ndarray
     affine = volume.affine @ turn.inv_ornt_aff(there, volume.data.shape[:3])
     turned = np.ascontiguousarray(turn.apply_orientation(volume.data, there))
     return Volume(turned, affine, volume.path), lambda a: turn.apply_orientation(a, home)
+
+
+def along_axes_of(volume: Volume, affine: np.ndarray) -> Volume:
+    """The volume with its axes exchanged and flipped to run as those of `affine` do."""
+    from nibabel import orientations as turn
+
+    change = turn.ornt_transform(*(turn.io_orientation(a) for a in (volume.affine, affine)))
+    data = np.ascontiguousarray(turn.apply_orientation(volume.data, change))
+    moved = volume.affine @ turn.inv_ornt_aff(change, volume.data.shape[:3])
+    return replace(volume, data=data, affine=moved)
 
 
 def check_orientation(image: Any, name: str) -> list[str]:
@@ -117,6 +127,29 @@ def load(path: str | os.PathLike[str], *, dtype: Any = np.float32) -> Volume:
     return Volume(data, np.asarray(image.affine, dtype=float), str(path))
 
 
+def first_volume(path: str | os.PathLike[str]) -> np.ndarray:
+    """The first volume `(X, Y, Z)` of an image as float32, NaN as 0. Raises DataError."""
+    image = open_image(path)
+    try:
+        first = image.dataobj[(..., *[0] * (len(image.shape) - 3))]
+    except (OSError, EOFError, ValueError) as exc:
+        raise DataError(f"{path}: the image data are cut short; copy the file again") from exc
+    return np.nan_to_num(np.asarray(first, dtype=np.float32))
+
+
+def load_one(path: str | os.PathLike[str]) -> Volume:
+    """Read an image of one volume `(X, Y, Z)`; further axes of length one are dropped.
+
+    Raises DataError for several volumes.
+    """
+    volume = load(path)
+    shape = volume.data.shape
+    data = volume.data.reshape((*shape[:3], *(n for n in shape[3:] if n > 1)))
+    if data.ndim != 3:
+        raise DataError(f"{path}: it has {data.ndim} axes; give one volume of three")
+    return replace(volume, data=data)
+
+
 def load_like(
     reference: Volume, path: str | os.PathLike[str], *, dtype: Any = np.float32
 ) -> Volume:
@@ -135,6 +168,8 @@ def load_like(
 
 def open_image(path: str | os.PathLike[str]) -> Any:
     """Open an image without reading its data. Raises DataError."""
+    if lacking := missing_content(Path(path)):
+        raise DataError(f"{path}: {lacking}")
     if not Path(path).exists():
         raise DataError(f"{path}: no such file; check the path")
     if Path(path).stat().st_size == 0:
@@ -163,8 +198,16 @@ def save(path: str | os.PathLike[str], data: Any, like: Volume) -> str:
     return str(path)
 
 
-def same_grid(a: Volume, b: Volume, *, tolerance: float = 1e-3) -> bool:
-    """Whether two volumes share shape and affine (mm within `tolerance`)."""
-    return a.data.shape[:3] == b.data.shape[:3] and np.allclose(
-        a.affine, b.affine, atol=tolerance, rtol=0
-    )
+#: Largest shift (voxels) at which two grids count as the same: what rounding leaves in headers.
+SAME_GRID = 0.05
+
+
+def same_grid(a: Volume, b: Volume) -> bool:
+    """Whether two volumes share their voxels: shape, and corners within a twentieth of a voxel."""
+    shape = a.data.shape[:3]
+    return shape == b.data.shape[:3] and same_space(a.affine, b.affine, shape)
+
+
+def same_space(a: np.ndarray, b: np.ndarray, shape: Sequence[int]) -> bool:
+    """Whether two affines place the corners of `shape` within a twentieth of a voxel."""
+    return displacement(a, b, shape) <= SAME_GRID

@@ -133,6 +133,25 @@ def canonical(path_or_image) -> nib.Nifti1Image:
     return nib.as_closest_canonical(image)
 
 
+def test_what_fails_half_way_leaves_nothing_and_may_be_given_again(tmp_path, monkeypatch):
+    from qsm_nipype.dicom import command
+
+    echoes(tmp_path / "dicom", 5)
+    whole, bids = command.compress, tmp_path / "bids"
+
+    def full_disk(source, target):
+        if "echo-2" in target.name:
+            raise OSError("no space left on device")
+        whole(source, target)
+
+    monkeypatch.setattr(command, "compress", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        convert(tmp_path / "dicom", bids)
+    assert not [path for path in bids.rglob("*") if path.is_file()]
+    monkeypatch.setattr(command, "compress", whole)
+    assert convert(tmp_path / "dicom", bids) == 0
+
+
 def test_voxels_geometry_and_times_survive(tmp_path, capsys):
     stored = echoes(tmp_path / "dicom", 5)
     assert convert(tmp_path / "dicom", tmp_path / "bids") == 0

@@ -336,3 +336,10 @@ def test_a_simulated_bleed_at_the_surface_stays_in_the_trimmed_mask():
     assert bleed.sum() > 50
     assert (bleed & ~morphology.peel(brain, size, 2.0)).any()  # it reaches the surface
     assert (kept & bleed).sum() > 0.8 * bleed.sum()
+
+
+def test_a_small_mask_is_named_where_trimming_leaves_nothing():
+    mouse, man = torch.ones(30, 30, 20), torch.ones(60, 60, 50)
+    said = masking.small_cause(mouse, (0.3, 0.3, 0.3))
+    assert said.startswith("the mask has 0.49 cm³ only, and the lengths of trimming")
+    assert masking.small_cause(man, (2.0, 2.0, 2.0)) == ""

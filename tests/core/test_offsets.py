@@ -189,10 +189,11 @@ def test_an_alternating_readout_is_found_and_corrected(strength, level):
     phase, magnitude, mask, f = with_readout(strength * grid()[0] / 2 + level)
     found = mcpc3ds(phase, magnitude, TIMES, VOXEL)
     assert found.alternating is not None
-    assert "readout alternates" in found.warnings[0] and "bipolar=false" in found.warnings[0]
+    assert "readout alternates" in found.notes[0] and "bipolar=false" in found.notes[0]
+    assert not found.warnings  # it was proved and undone
     told = mcpc3ds(phase, magnitude, TIMES, VOXEL, bipolar=True)
     torch.testing.assert_close(found.phase, told.phase)
-    assert not told.warnings  # the user knows
+    assert not told.notes and not told.warnings  # the user knows
     inner = mask & (magnitude.amin(-1) > 0.2)
     error = wrap(found.phase[..., 1] - found.phase[..., 0] - f * (TIMES[1] - TIMES[0]))[inner]
     assert wrap(error - error.median()).abs().quantile(0.99) < 0.25  # noise: 0.05 rad
@@ -203,13 +204,13 @@ def test_a_monopolar_readout_is_left_alone(snr, decaying):
     # an eddy current that dies away bends the phase as well, but not to and fro
     phase, magnitude, _, _ = with_readout(torch.zeros(SHAPE), decaying=decaying, snr=snr)
     found = mcpc3ds(phase, magnitude, TIMES, VOXEL)
-    assert found.alternating is None and not found.warnings
+    assert found.alternating is None and not found.notes and not found.warnings
 
 
 def test_the_users_word_on_the_readout_holds():
     phase, magnitude, _, _ = with_readout(grid()[0])
     found = mcpc3ds(phase, magnitude, TIMES, VOXEL, bipolar=False)
-    assert found.alternating is None and not found.warnings
+    assert found.alternating is None and not found.notes and not found.warnings
 
 
 @pytest.mark.parametrize("times", [TIMES[:3], (0.004, 0.011, 0.018, 0.026)])

@@ -75,6 +75,15 @@ def test_echo_times_may_stand_with_the_magnitudes(dataset):
     assert reason(dataset).startswith("sub-01_phasediff.json: EchoTime1 is missing; add it")
 
 
+def test_echo_times_may_stand_with_one_image_of_both_magnitudes(dataset):
+    change(dataset, EchoTime1=None, EchoTime2=None)
+    for n in (1, 2):
+        for path in (dataset / "sub-01" / "fmap").glob(f"sub-01_magnitude{n}.*"):
+            path.unlink()
+    write(dataset, "fmap", "sub-01_magnitude", (6, 5, 4, 2), EchoTime=[0.00519, 0.00765])
+    assert only(dataset).echo_times == pytest.approx((0.00246,))
+
+
 @pytest.mark.parametrize(
     ("pair", "words"),
     [

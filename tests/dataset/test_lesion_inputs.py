@@ -89,7 +89,8 @@ def test_what_is_missing_is_a_note_and_the_branch_is_left_out(settings, names, s
     workflow = init_acquisition_wf(settings, acquisition(settings))
     assert workflow.get_node("lesions_wf") is None
     record = workflow.get_node("outputs_wf.record")
-    assert said in record.inputs.acquisition["warnings"][0]
+    (finding,) = record.inputs.acquisition["findings"]
+    assert finding["severity"] == "warning" and said in finding["text"]
     assert all(step["step"] != "lesions" for step in record.inputs.steps)
 
 

@@ -64,6 +64,22 @@ def test_the_good_subject_is_complete_and_the_bad_one_says_why(finished):
     assert state["status"] == "failed" and "Traceback" not in state["failures"][0]["reason"]
 
 
+def test_the_verdict_stands_wherever_the_map_is_met(finished):
+    out = finished[0] / "out"
+    (coarse,) = json.loads((out / "logs" / "records" / "sub-01.json").read_text())["findings"]
+    assert coarse["severity"] == "warning" and coarse["step"] == "segmentation"
+    sidecar = json.loads((out / "sub-01" / "anat" / "sub-01_Chimap.json").read_text())
+    assert sidecar["Verdict"] == "yellow" and sidecar["VerdictReasons"] == [coarse["text"]]
+    table = (out / "sub-01" / "anat" / "sub-01_desc-qc_metrics.tsv").read_text().splitlines()
+    row = dict(zip(*(line.split("\t") for line in table), strict=True))
+    assert (row["verdict"], row["errors"], row["warnings"]) == ("yellow", "0", "1")
+    state = json.loads((out / "logs" / "state" / "sub-01.json").read_text())
+    assert state["verdicts"][0]["warnings"] == [coarse["text"]]
+    log = (out / "logs" / "run.log").read_text()
+    assert "[outcome] sub-01: yellow" in log and "[outcome] sub-02: failed" in log
+    assert coarse["text"] in (out / "sub-01.html").read_text()
+
+
 def test_sidecar_says_units_sources_reference_and_methods(finished):
     path = finished[0] / "out" / "sub-01" / "anat" / "sub-01_Chimap.json"
     sidecar = json.loads(path.read_text())

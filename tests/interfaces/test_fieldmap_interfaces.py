@@ -172,4 +172,5 @@ def test_the_record_of_the_offset_tells_of_an_alternating_readout(tmp_path, monk
         )
         record = json.loads(Path(node.run().outputs.out_record).read_text())
         assert record["parameters"] == {"bipolar": alternates}
-        assert ["readout alternates" in w for w in record["warnings"]] == [True] * alternates
+        assert ["readout alternates" in w for w in record["notes"]] == [True] * alternates
+        assert record["warnings"] == []

@@ -134,5 +134,5 @@ def test_a_users_mask_must_be_on_the_grid_of_the_data_and_not_empty(head, tmp_pa
         with pytest.raises(DataError, match="other.nii.*its grid .* differs from that of"):
             masking.UserMask(in_file=other, in_reference=files["residual"]).run()
     empty = write(tmp_path / "empty.nii", np.zeros((44, 44, 44)))
-    with pytest.raises(DataError, match="empty.nii: the mask is empty"):
+    with pytest.raises(DataError, match="empty.nii: it has no voxel"):
         masking.UserMask(in_file=empty, in_reference=files["residual"]).run()

@@ -56,6 +56,17 @@ def write_head(folder, axes):
     return {"in_file": str(folder / "chi.nii"), "in_mask": str(folder / "mask.nii")}
 
 
+def test_nuclei_that_are_seen_upside_down_only_are_an_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ports = write_head(tmp_path, "RAS")
+    image = nib.load(ports["in_file"])
+    nib.save(nib.Nifti1Image(-image.get_fdata(), image.affine), tmp_path / "upside_down.nii")
+    out = Dentate(**{**ports, "in_file": str(tmp_path / "upside_down.nii")}).run().outputs
+    record = json.loads(Path(out.out_record).read_text())
+    assert record["status"] == "reversed sign" and "warnings" not in record
+    assert "--phase-sign" in record["errors"][0]
+
+
 @pytest.mark.parametrize("axes", ["RAS", "LPI", "SLA", "AIL"])
 def test_left_is_the_patients_left_however_the_map_is_stored(tmp_path, monkeypatch, axes):
     monkeypatch.chdir(tmp_path)

@@ -132,7 +132,8 @@ def test_every_lesion_has_its_row_and_the_reason_why_it_was_not_classified():
     assert rows[4].rim is None and "outside the mask" in rows[4].note
     assert "known in" in rows[6].note
     assert rows[1].place == pytest.approx((-6.5, -2.0, -2.0))
-    assert len(found.warnings) == 1 and found.warnings[0].startswith("2 of 5 lesions")
+    assert found.notes[0].startswith("1 of 5 lesions are smaller than 10 mm³")
+    assert len(found.warnings) == 1 and found.warnings[0].startswith("1 of 5 lesions are outside")
     lines = found.tsv().splitlines()
     assert lines[0].split("\t") == list(COLUMNS)
     assert all(len(line.split("\t")) == len(COLUMNS) for line in lines)

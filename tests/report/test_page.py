@@ -246,7 +246,7 @@ def test_a_failed_acquisition_says_why_and_the_others_stay(tmp_path):
 def test_a_missing_figure_becomes_a_warning(tmp_path):
     lost = record(tmp_path, figures=[{"name": "chi", "title": "Chi map", "path": "gone.png"}])
     page = published(tmp_path, lost)[2]
-    assert "The figure “Chi map” is missing." in "".join(page.text)
+    assert "the figure “Chi map” is missing" in "".join(page.text)
     assert "img" not in page.tags
 
 

@@ -37,7 +37,7 @@ def test_a_good_record_is_read(tmp_path):
     path.write_text(json.dumps({"entities": {"sub": "01"}, "warnings": ["w"]}))
     record = read_record(path)
     assert record.error is None
-    assert record.warnings == ("w",)
+    assert [finding.text for finding in record.findings] == ["w"]
 
 
 def test_entities_of_a_label():

@@ -42,7 +42,7 @@ def joined(out: Path, kind: str = "qc_metrics") -> list[dict[str, str]]:
 
 def test_sessions_and_runs_have_columns_and_a_dictionary(out):
     rows = joined(out)
-    first = ["participant_id", "session_id", "run", "acquisition", "status", "chi_sd"]
+    first = ["participant_id", "session_id", "run", "acquisition", "status", "outliers", "chi_sd"]
     assert list(rows[0]) == first
     assert [(r["session_id"], r["run"]) for r in rows] == [("ses-post", "1"), ("ses-pre", "1")] + [
         ("ses-pre", "1")
@@ -57,9 +57,8 @@ def test_without_sessions_there_are_no_such_columns(tmp_path):
     anat.mkdir(parents=True)
     table = "participant_id\tacquisition\nsub-01\tsub-01\n"
     (anat / "sub-01_desc-qc_metrics.tsv").write_text(table)
-    assert joined(tmp_path) == [
-        {"participant_id": "sub-01", "acquisition": "sub-01", "status": "n/a"}
-    ]
+    row = {"participant_id": "sub-01", "acquisition": "sub-01", "status": "n/a"}
+    assert joined(tmp_path) == [{**row, "outliers": "n/a"}]
 
 
 def test_a_participant_that_failed_has_a_row_and_is_counted(out, capsys):
@@ -106,3 +105,30 @@ def test_rows_are_named_once_and_lead_to_their_place(out):
     page = (out / "group.html").read_text()
     assert 'href="sub-01.html#ses-pre-run-1"' in page
     assert f">{LABELS[1]}</a>" in page and f"run-1 {LABELS[1]}" not in page
+
+
+def test_verdicts_and_outliers_have_columns_and_are_told(tmp_path, capsys):
+    for i in range(12):
+        label, light = f"sub-{i:02d}", {3: "red", 4: "yellow", 5: "yellow"}.get(i, "green")
+        anat = tmp_path / label / "anat"
+        anat.mkdir(parents=True)
+        noise = 90.0 if i == 7 else 3 + 0.1 * i
+        counts = [int(light == "red"), int(light != "green")]
+        names = ("participant_id", "acquisition", "verdict", "errors", "warnings", "field_noise")
+        text = "\t".join(names) + "\n"
+        text += "\t".join(map(str, (label, label, light, *counts, noise))) + "\n"
+        (anat / f"{label}_desc-qc_metrics.tsv").write_text(text)
+        verdict = {"acquisition": label, "light": light, "errors": ["streaks"] * counts[0]}
+        state.write(tmp_path, label, "done", verdicts=[verdict])
+    rows = joined(tmp_path)
+    said = capsys.readouterr().out
+    assert "1 map red: sub-03\n" in said and "2 maps yellow: sub-04, sub-05\n" in said
+    assert "1 map with a measure far from the others: sub-07\n" in said
+    assert [r["outliers"] for r in rows] == ["n/a"] * 7 + ["field_noise"] + ["n/a"] * 4
+    assert list(rows[0])[2:7] == ["status", "verdict", "errors", "warnings", "outliers"]
+    assert [r["verdict"] for r in rows].count("green") == 9
+    words = json.loads((tmp_path / "group_desc-qc_metrics.json").read_text())
+    assert {"verdict", "errors", "warnings", "outliers"} <= set(words)
+    page = (tmp_path / "group.html").read_text()
+    assert page.index("sub-03.html") < page.index("sub-04.html") < page.index("sub-07.html")
+    assert "streaks" in page

@@ -18,6 +18,7 @@ from qsm_nipype.report.subject import write_subject_report
 from qsm_nipype.run import output, preflight, states, submit
 from qsm_nipype.run import participant as run
 from qsm_nipype.run.failures import Failure, collect_failures
+from qsm_nipype.run.outcome import Outcome
 from qsm_nipype.settings import Settings
 
 
@@ -80,6 +81,7 @@ def test_a_job_makes_the_choices_of_its_submission(tmp_path, monkeypatch):
     line += ["--participant-label", "01", "--inversion", "tv,rts", "--mask", "quality&net:fill"]
     line += ["--set", "inversion.tv.regularization=4e-4", "--two-stage", "0.3", "-w", "w"]
     line += ["--weights", "mask=net.safetensors", "-d", "masks=own", "--device", "cpu"]
+    line += ["--fail-on", "warning"]
     given = cli.parse(line)
     file = tmp_path / "settings.yml"
     file.write_text(configuration.to_yaml(submit._of_task(given)))
@@ -87,8 +89,8 @@ def test_a_job_makes_the_choices_of_its_submission(tmp_path, monkeypatch):
     monkeypatch.chdir("/")  # a job starts wherever SLURM puts it
     places = [str(given.bids_dir), str(given.output_dir), "participant"]
     job = cli.parse([*places, "--config-file", str(file), "--participant-label", "01"])
-    assert (job.plugin, job.submit, job.device, job.work_dir) == (
-        Settings.plugin, None, "cpu", tmp_path / "w",
+    assert (job.plugin, job.submit, job.device, job.work_dir, job.fail_on) == (
+        Settings.plugin, None, "cpu", tmp_path / "w", "warning",
     )  # fmt: skip
     assert configuration.science(job) == expected
     assert job.derivatives == {"masks": str(tmp_path / "own")}
@@ -157,7 +159,8 @@ def test_reports_without_records_are_refused_and_nothing_is_made(recorded, tmp_p
 
 
 def test_failures_of_an_acquisition_are_written_with_its_name(chosen):
-    states.write_states(chosen, ["sub-01"], [Failure("sub-01_run-2", "01", "why", "graph.x")])
+    failure = Failure("sub-01_run-2", "01", "why", "graph.x")
+    states.write_states(chosen, ["sub-01"], [Outcome(failure.label, "01", failure=failure)])
     assert state.read(chosen.output_dir, "sub-01").failures[0]["acquisition"] == "sub-01_run-2"
 
 
@@ -188,8 +191,9 @@ def test_the_page_shows_visits_and_runs_in_the_order_of_their_names(tmp_path):
 
 @pytest.mark.parametrize("times", [(0.0023, 0.0046), (0.004, 0.008, 0.020)])
 def test_arlo_is_refused_before_the_run_where_it_cannot_work(chosen, monkeypatch, times):
-    uneven = SimpleNamespace(entities={"sub": "01"}, echo_times=times)
-    even = SimpleNamespace(entities={"sub": "02"}, echo_times=(0.004, 0.008, 0.012))
+    size = {"shape": (80, 80, 60), "voxel_size": (3.0, 3.0, 3.0)}
+    uneven = SimpleNamespace(entities={"sub": "01"}, echo_times=times, **size)
+    even = SimpleNamespace(entities={"sub": "02"}, echo_times=(0.004, 0.008, 0.012), **size)
     monkeypatch.setattr(preflight, "find_acquisitions", lambda *_: ([uneven, even], []))
     found, refused = preflight.find(replace(chosen, relaxometry="arlo"))
     assert found == [even]

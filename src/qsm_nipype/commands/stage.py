@@ -71,7 +71,8 @@ def _run(
 ) -> Tensor:
     """What the last of the `chosen` methods makes of the `images`, zero outside its mask."""
     names = {method.step: method.name for method in chosen}
-    mask, magnitude = images["mask"] > 0.5, images.get("magnitude")
+    mask = chain.as_mask(images["mask"], images["mask"], "mask")
+    magnitude = images.get("magnitude")
     field, noise = images.get("localfield", images.get("totalfield")), None
     if "localfield" in images:  # the contract has no mask of the local field: zero is unknown
         mask &= images["localfield"] != 0

@@ -1,4 +1,4 @@
-"""Voxel size and the direction of B0 from an affine, and lengths per voxel."""
+"""Voxel size and the direction of B0 from an affine, grids compared, and lengths per voxel."""
 
 from __future__ import annotations
 
@@ -15,6 +15,20 @@ def voxel_size(affine: np.ndarray) -> tuple[float, float, float]:
 def voxel_axes(affine: np.ndarray) -> np.ndarray:
     """Unit vectors (3, 3) along the voxel axes in the scanner's coordinates, as columns."""
     return affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+
+
+def displacement(a: np.ndarray, b: np.ndarray, shape: Sequence[int]) -> float:
+    """Largest shift, in voxels of `a`, between the corners that two affines give a volume.
+
+    `a` and `b` (4, 4) from voxels to mm, `shape` (X, Y, Z). Infinite where `a` has no inverse.
+    """
+    ends = [(0, max(int(n) - 1, 1)) for n in shape[:3]]
+    corners = np.array([(x, y, z, 1) for x in ends[0] for y in ends[1] for z in ends[2]], float).T
+    try:
+        moved = np.linalg.solve(a, b @ corners) - corners
+    except np.linalg.LinAlgError:
+        return float("inf")
+    return float(np.abs(moved[:3]).max())
 
 
 def b0_direction(affine: np.ndarray) -> tuple[float, float, float]:

@@ -16,6 +16,7 @@ from qsm_nipype.core.mask_language import parse_operations
 from qsm_nipype.core.morphology import closing, fill_holes, largest_component
 
 _LARGEST_BRAIN = 1.9e6  # mm³
+_SMALL_BRAIN = 3e4  # mm³, below which lengths of trimming are too coarse
 
 
 def signal_threshold(image: Tensor) -> float:
@@ -155,6 +156,20 @@ def without_dropout(
     kept = fill_holes(mask & (reliability >= threshold) & (quality >= least)) & mask
     radius = max(1.5, min(float(v) for v in voxel_size))
     return largest_component(morphology.opening(kept, voxel_size, radius))
+
+
+def small_cause(mask: Tensor, voxel_size: Sequence[float]) -> str:
+    """Why trimming left nothing of a `mask` (bool) that is too small for its lengths; else empty.
+
+    The start of a sentence that other causes follow.
+    """
+    volume = float(mask.sum()) * math.prod(float(v) for v in voxel_size)
+    if volume >= _SMALL_BRAIN:
+        return ""
+    return (
+        f"the mask has {volume / 1000:.2g} cm³ only, and the lengths of trimming (in mm) are "
+        "those of a human head: of a small head enlarge the voxels of all images; else "
+    )
 
 
 def _ball_mean(x: Tensor, mask: Tensor, voxel_size: Sequence[float], radius: float) -> Tensor:

@@ -39,13 +39,14 @@ class Offsets:
     """`phase` `(X, Y, Z, E)` with the offset removed (wrapped, rad) and what was removed.
 
     `offset` `(X, Y, Z)` is φ0, `alternating` `(X, Y, Z)` the odd/even part of a bipolar readout
-    (added to odd, subtracted from even echoes; None for monopolar data). `warnings` are what a
-    reader should know.
+    (added to odd, subtracted from even echoes; None for monopolar data). `notes` say what was
+    decided, `warnings` what a reader must look at.
     """
 
     phase: Tensor
     offset: Tensor
     alternating: Tensor | None = None
+    notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -72,12 +73,12 @@ def mcpc3ds(
     if phase.shape[3] == 1:
         return Offsets(wrap(phase), torch.zeros_like(phase[..., 0]))
     keep = signal_mask(magnitude) if mask is None else mask.bool()
-    alternating, warnings = None, tuple[str, ...]()
+    alternating, notes, warnings = None, tuple[str, ...](), tuple[str, ...]()
     if bipolar is None:
         size, opposite = measure_alternation(
             phase, magnitude, echo_times, voxel_size, mask=keep, smoothing=smoothing
         )
-        bipolar, warnings = _judge_readout(size, opposite)
+        bipolar, notes, warnings = _judge_readout(size, opposite)
     if bipolar:
         alternating = bipolar_phase(
             phase, magnitude, echo_times, voxel_size, mask=keep, smoothing=smoothing
@@ -97,7 +98,7 @@ def mcpc3ds(
         intercept, weight = _intercept(corrected, magnitude, echo_times, field, keep)
         offset = offset + smooth_phase(intercept, weight * water, voxel_size, smoothing)
         corrected = wrap(phase - offset.unsqueeze(-1))
-    return Offsets(corrected, wrap(offset), alternating, warnings)
+    return Offsets(corrected, wrap(offset), alternating, notes, warnings)
 
 
 def measure_alternation(
@@ -136,23 +137,25 @@ def measure_alternation(
     return size, float(wrap(bends[0] + bends[1])[where].abs().median()) < 0.4 * size
 
 
-def _judge_readout(size: float, opposite: bool | None) -> tuple[bool, tuple[str, ...]]:
-    """Whether to take a readout for bipolar, and the warning that goes with it."""
+def _judge_readout(
+    size: float, opposite: bool | None
+) -> tuple[bool, tuple[str, ...], tuple[str, ...]]:
+    """Whether to take a readout for bipolar, and the notes and warnings that go with it."""
     option = "--set offset.mcpc3ds.bipolar"
     if opposite and size > ALTERNATION_LIMIT:
         text = (
             f"the readout alternates between echoes (φ1 + φ3 − 2φ2 is {size:.2f} rad in the "
             f"median, φ2 + φ4 − 2φ3 its opposite): corrected; {option}=false leaves it"
         )
-        return True, (text,)
+        return True, (text,), ()
     if opposite is None and size > 2 * ALTERNATION_LIMIT:
         text = (
             f"the phase is not linear over the first three echoes (φ1 + φ3 − 2φ2 is {size:.2f} "
             f"rad in the median): if the readout alternates between echoes, {option}=true "
             "corrects it"
         )
-        return False, (text,)
-    return False, ()
+        return False, (), (text,)
+    return False, (), ()
 
 
 def bipolar_phase(

@@ -67,11 +67,31 @@ QC_COLUMNS = {
 }
 
 
+#: Columns that say how good a map is; of acquisitions without a verdict there are none.
+VERDICT_COLUMNS: dict[str, dict[str, Any]] = {
+    "verdict": {
+        "Description": "traffic light of the map",
+        "Levels": {
+            "green": "nothing was found against this map",
+            "yellow": "look before you trust this map",
+            "red": "do not use this map",
+        },
+    },
+    "errors": {"Description": "number of findings for which the map must not be used"},
+    "warnings": {"Description": "number of findings to look at before the map is trusted"},
+}
+
+
 def qc_table(record: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The record's numbers as one row of a TSV, and their data dictionary."""
+    """The record's verdict and numbers as one row of a TSV, and their data dictionary."""
     label = stem(record["entities"])
     row = {"participant_id": f"sub-{record['entities']['sub']}", "acquisition": label}
     dictionary: dict[str, Any] = dict(QC_COLUMNS)
+    if record.get("verdict"):
+        severities = [finding["severity"] for finding in record.get("findings", [])]
+        row["verdict"] = record["verdict"]["light"]
+        row |= {f"{s}s": str(severities.count(s)) for s in ("error", "warning")}
+        dictionary |= VERDICT_COLUMNS
     for name, number in record.get("numbers", {}).items():
         row[name] = f"{number['value']:.6g}"
         dictionary[name] = {"Description": number["description"], "Units": number["unit"]}
@@ -117,8 +137,11 @@ def sidecar_of(kind: str, record: Mapping[str, Any], *, inversion: int = 0) -> d
         for step in steps
     ]
     if row["until"] == "reference":
-        references = record.get("references", [{}])
+        references = record.get("references") or [{}]
         sidecar.update(references[min(inversion, len(references) - 1)])
+        if verdict := record.get("verdict"):
+            sidecar["Verdict"] = verdict["light"]
+            sidecar["VerdictReasons"] = list(verdict["reasons"])
     versions = record.get("versions", {})
     sidecar["SoftwareVersions"] = ", ".join(f"{k} {v}" for k, v in versions.items())
     return sidecar

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qsm_nipype.dataset.grids import shape_of
-from qsm_nipype.dataset.names import parse_name, stem
+from qsm_nipype.dataset.names import canonical, parse_name, stem
 from qsm_nipype.errors import DataError
 
 #: Kinds of own files, as `-d KIND=PATH` names them.
@@ -126,6 +126,7 @@ def find_mask(place: Path, entities: Entities, kind: str = "masks") -> Path:
     if place.is_file():
         check_owner(place, entities, kind)
         return place
+    known = canonical(entities)
     found: list[tuple[bool, int, Path]] = []
     for path in sorted(place.rglob(f"sub-{entities['sub']}*_mask.nii*")):
         theirs, _ = parse_name(path)
@@ -134,7 +135,7 @@ def find_mask(place: Path, entities: Entities, kind: str = "masks") -> Path:
         desc = theirs.pop("desc", "brain" if kind == "masks" else "").lower()
         if kind != "masks" and desc in ("brain", "chi"):
             continue
-        if all(entities.get(key) == value for key, value in theirs.items()):
+        if canonical(theirs).items() <= known.items():
             found.append((desc not in best, -len(theirs), path))
     found.sort()
     if not found:
@@ -159,7 +160,7 @@ def check_owner(file: Path, entities: Entities, kind: str) -> None:
     keys = _OF_GRID if kind in ("masks", "reference") else _OF_HEAD
     words = (word.partition("-") for word in file.name.split(".")[0].split("_"))
     named = {key: value for key, dash, value in words if dash and key in keys}
-    if any(entities.get(key) != value for key, value in named.items()):
+    if not canonical(named).items() <= canonical(entities).items():
         raise DataError(
             f"{file.name}: it belongs to {stem(named)} and not to {stem(entities)}; give the "
             f"folder of all by -d {kind}=FOLDER, or select by --participant-label"
@@ -167,9 +168,12 @@ def check_owner(file: Path, entities: Entities, kind: str) -> None:
 
 
 def check_size(file: Path, entities: Entities, shape: Sequence[int]) -> None:
-    """Refuse a mask with other numbers of voxels than the acquisition's. Raises DataError."""
+    """Refuse a mask with other numbers of voxels than the acquisition's. Raises DataError.
+
+    Along which axes they lie is looked at where the image is read.
+    """
     given = shape_of(file)
-    if given[:3] != tuple(shape):
+    if sorted(given[:3]) != sorted(shape):
         own, theirs = ("×".join(str(n) for n in s) for s in (given, shape))
         raise DataError(
             f"{file.name}: its size is {own}, that of {stem(entities)} is {theirs}; resample "
@@ -193,8 +197,8 @@ def find_atlases(place: Path, entities: Entities, bids_dir: Path) -> list[Atlas]
     for path in files:
         theirs, _ = parse_name(path)
         space = theirs.get("space", _OWN_SPACES[0])
-        known = {k: v for k, v in theirs.items() if k in entities}
-        if space in _OWN_SPACES and all(entities[k] == v for k, v in known.items()):
+        known = canonical({k: v for k, v in theirs.items() if k in entities})
+        if space in _OWN_SPACES and known.items() <= canonical(entities).items():
             beside = [
                 p
                 for p in sorted(path.parent.glob(f"sub-{entities['sub']}*_T1w.nii*"))

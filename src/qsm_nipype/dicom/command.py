@@ -62,9 +62,8 @@ def main(argv: Sequence[str]) -> int:
             print("acq- is made of the series' descriptions: look whether they name a person")
         for target, image in files.items():
             print(f"{target.relative_to(options.bids_dir)}  (series {image.series})")
-            if not options.dry_run:
-                compress(image.file, target)
-                write_json(_sidecar_path(target), _sidecar(target, image, files))
+        if not options.dry_run:
+            _write(files)
     if options.dry_run:
         print("nothing was written")
     else:
@@ -184,6 +183,19 @@ def _targets(
                 f"--session-label"
             )
     return files
+
+
+def _write(files: Mapping[Path, Image]) -> None:
+    """Write the images with their sidecars: all of them, or none."""
+    try:
+        for target, image in files.items():
+            compress(image.file, target)
+            write_json(_sidecar_path(target), _sidecar(target, image, files))
+    except BaseException:
+        for target in files:
+            target.unlink(missing_ok=True)
+            _sidecar_path(target).unlink(missing_ok=True)
+        raise
 
 
 def _sidecar_path(image: Path) -> Path:

@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 
 from qsm_nipype.errors import DataError
+from qsm_nipype.volume import same_space
 
 #: How dcm2niix ends ImageType, and the value of BIDS' entity `part`.
 PARTS = {"MAGNITUDE": "mag", "PHASE": "phase", "REAL": "real", "IMAGINARY": "imag"}
@@ -154,7 +155,7 @@ def _distance(main: Image, other: Image) -> tuple[bool, int, float, int]:
 
 
 def _same_grid(a: Image, b: Image) -> bool:
-    return a.shape == b.shape and np.allclose(a.affine, b.affine, atol=1e-3)
+    return a.shape == b.shape and same_space(a.affine, b.affine, a.shape)
 
 
 def _microseconds(image: Image) -> int:

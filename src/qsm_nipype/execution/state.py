@@ -10,6 +10,8 @@ owner          host, pid, start time, kernel and SLURM job of the writer (see `p
 started        seconds since 1970 when it became what `owner` runs; `updated`: last write
 nodes_done     steps that are finished, of `nodes_total` (0: not known yet)
 failures       list of ``{"node", "reason", "crash_file", "acquisition"}``; `reason` in one line
+verdicts       of each map list of ``{"acquisition", "light", "errors", "warnings", "notes"}``:
+               `light` is green, yellow or red, the last three are lists of sentences
 settings       digest of what was asked for; a change makes an earlier ``done`` count as missing
 log            path of the log file, or empty
 =============  ==================================================================================
@@ -37,6 +39,13 @@ SCHEMA = 1
 STATUSES = ("submitted", "running", "done", "failed")
 TOUCH_EVERY = 30.0  # s
 LOST_AFTER = 180.0  # s without a sign of life from a machine that cannot be asked
+#: Lights of a map, the gravest first, and those that make a command fail by its `--fail-on`.
+LIGHTS = ("red", "yellow", "green")
+FAILING: dict[str, tuple[str, ...]] = {
+    "error": ("red",),
+    "warning": ("red", "yellow"),
+    "never": (),
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,7 @@ class State:
     nodes_done: int = 0
     nodes_total: int = 0
     failures: tuple[Mapping[str, str], ...] = ()
+    verdicts: tuple[Mapping[str, Any], ...] = ()
     settings: str = ""
     log: str = ""
 
@@ -58,6 +68,12 @@ class State:
     def job(self) -> str:
         """SLURM job of the writer, or of the submission; empty without one."""
         return str(self.owner.get("job", ""))
+
+    @property
+    def light(self) -> str:
+        """The gravest light of the participant's maps; empty without a map."""
+        lights = {str(verdict.get("light", "")) for verdict in self.verdicts}
+        return next((light for light in LIGHTS if light in lights), "")
 
     def alive(self) -> bool | None:
         """Whether the writer lives; None when it cannot be seen from here."""
@@ -96,7 +112,8 @@ def write(out_dir: Path | str, label: str, status: str, **details: Any) -> State
         status in ("done", "failed") or (before.status, before.owner) == (status, owner)
     )
     base = before if before is not None and goes_on else State(label, status, started=now)
-    details["failures"] = tuple(details.get("failures", base.failures))
+    for name in ("failures", "verdicts"):
+        details[name] = tuple(details.get(name, getattr(base, name)))
     new = replace(base, status=status, updated=now, **details)
     _replace(_file(out_dir, label), json.dumps({"schema": SCHEMA, **asdict(new)}, indent=1))
     return new
@@ -116,7 +133,8 @@ def read(out_dir: Path | str, label: str) -> State | None:
         state = State(**content)
     except TypeError:
         return None
-    return replace(state, failures=tuple(state.failures), updated=max(state.updated, touched))
+    lists = {"failures": tuple(state.failures), "verdicts": tuple(state.verdicts)}
+    return replace(state, **lists, updated=max(state.updated, touched))  # type: ignore[arg-type]
 
 
 def read_all(out_dir: Path | str) -> list[State]:

@@ -1,4 +1,4 @@
-"""`qsm-nipype status OUT`: which participants are done, running or failed, and why."""
+"""`qsm-nipype status OUT`: who is done, with which maps, running or failed, and why."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from qsm_nipype.execution.scheduler import JobState, UnreachableError
 from qsm_nipype.execution.state import State
 
 ORDER = ("failed", "lost", "running", "queued", "done")
+#: Sentences of a participant that its line holds; `--json` has all.
+SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,31 @@ class Report:
     why: str
     state: State
 
+    @property
+    def light(self) -> str:
+        """The gravest light of the maps of a participant that is done; empty for others."""
+        return self.state.light if self.status == "done" else ""
+
+    @property
+    def place(self) -> tuple[int, str]:
+        """Sorts reports: what needs attention first."""
+        ranks = ("failed", "lost", "red", "yellow", "running", "queued")
+        now = self.light if self.light in ranks else self.status
+        return (ranks.index(now) if now in ranks else len(ranks), self.label)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table. 0: nothing failed, 1: something failed or is lost, 2: wrong use."""
+    """Print the table. 0: all well; 1: who failed, is lost or has a red map; 2: wrong use."""
     parser = argparse.ArgumentParser(prog="qsm-nipype status", description=__doc__)
     parser.add_argument("out_dir", type=Path, help="output folder of the run")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument(
+        "--fail-on",
+        choices=tuple(state.FAILING),
+        default="error",
+        help="exit code 1 for maps with an error (red), with a warning too (red or yellow), or "
+        "never because of a map (default: error)",
+    )
     options = parser.parse_args(argv)
     try:
         reports = survey(options.out_dir, must_exist=True)
@@ -41,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"qsm-nipype status: {error}", file=sys.stderr)
         return 2
     print(as_json(reports) if options.json else as_table(reports))
-    return int(any(report.status in ("failed", "lost") for report in reports))
+    bad = state.FAILING[options.fail_on]
+    return int(any(r.status in ("failed", "lost") or r.light in bad for r in reports))
 
 
 def survey(out_dir: Path | str, *, must_exist: bool = False) -> list[Report]:
@@ -72,7 +94,7 @@ def _report(now: State, job: JobState | None) -> Report:
 
 def _judge(now: State, job: JobState | None) -> tuple[str, str]:
     if now.status == "done":
-        return "done", ""
+        return "done", _findings(now)
     if now.status == "failed":
         return "failed", _reasons(now)
     if job is not None:
@@ -117,6 +139,21 @@ def _reasons(now: State) -> str:
     return "; ".join(texts) or "no reason was written down"
 
 
+def _findings(now: State) -> str:
+    """The light of a participant that is done, and the sentences that say why."""
+    several = len(now.verdicts) > 1
+    said = []
+    for severity in ("errors", "warnings"):
+        for verdict in now.verdicts:
+            name = f"{verdict.get('acquisition', '')}: " if several else ""
+            said += [(severity, name + text) for text in verdict.get(severity, [])]
+    if not said:
+        return now.light
+    texts = [text for _, text in said]
+    more = f"; and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
+    return f"{now.light}, with {said[0][0]}: " + "; ".join(texts[:SHOWN]) + more
+
+
 def _clock(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
@@ -125,16 +162,18 @@ def as_table(reports: Sequence[Report]) -> str:
     """One line per participant, those that need attention first, and a line of counts."""
     width = max((len(report.label) for report in reports), default=0)
     lines = []
-    for report in sorted(reports, key=lambda r: (ORDER.index(r.status), r.label)):
+    for report in sorted(reports, key=lambda r: r.place):
         lines.append(f"{report.label:<{width}}  {report.status:<7}  {report.why}".rstrip())
         files = [f["crash_file"] for f in report.state.failures if f["crash_file"]]
         if report.status == "failed":
             lines += [f"{'':<{width}}           see {file}" for file in files]
     counts = Counter(report.status for report in reports)
-    lines.append(", ".join(f"{counts[s]} {s}" for s in ORDER if counts[s]) or "no participants")
-    return "\n".join(lines)
+    text = ", ".join(f"{counts[s]} {s}" for s in ORDER if counts[s]) or "no participants"
+    lights = Counter(report.light for report in reports)
+    of_maps = ", ".join(f"{lights[light]} {light}" for light in state.LIGHTS if lights[light])
+    return "\n".join([*lines, f"{text} ({of_maps})" if of_maps else text])
 
 
 def as_json(reports: Sequence[Report]) -> str:
-    """A list of objects with label, status, why and the state file's content."""
-    return json.dumps([asdict(report) for report in reports], indent=1)
+    """A list of objects with label, status, why, light and the state file's content."""
+    return json.dumps([{**asdict(r), "light": r.light} for r in reports], indent=1)

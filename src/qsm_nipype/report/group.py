@@ -1,13 +1,14 @@
-"""The overview of a whole data set: quality measures of all acquisitions, outliers marked."""
+"""The overview of a whole data set: verdicts and quality measures, what needs a look first."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from qsm_nipype.report.outliers import LIMIT, outlying_measures
 from qsm_nipype.report.page import (
     HEADLINES,
     format_number,
@@ -17,13 +18,16 @@ from qsm_nipype.report.page import (
     without_folders,
 )
 from qsm_nipype.report.stored import entities_of
+from qsm_nipype.verdict import LIGHTS
 
 #: columns of `run.group` that are no measures
 IDENTIFIERS = ("participant_id", "session_id", "run", "acquisition")
 STATES = ("status", "error")
+#: columns that say how good a map is, and the one of the measures that stand out
+VERDICTS, OUTLIERS = ("verdict", "errors", "warnings"), "outliers"
 FAILED = ("failed", "lost")
-#: modified z-score (Iglewicz and Hoaglin) beyond which a value is marked
-OUTLYING_SCORE = 3.5
+#: what may become of an acquisition, in the order of the table; the last: nobody knows
+ORDER = ("failed", *LIGHTS.values(), "none")
 MISSING = ("", "n/a", "nan", "None")
 
 
@@ -69,7 +73,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One acquisition of the table; `page` is the subject's report, `anchor` its place there."""
+    """One acquisition of the table; `page` is the subject's report, `anchor` its place there.
+
+    `state` is one of `ORDER`, `reasons` sentences that say why it is not green; `outlying` maps
+    the measures that stand out to their robust z, `far` are they in words.
+    """
 
     name: str
     page: str
@@ -77,6 +85,21 @@ class Row:
     state: str
     error: str
     cells: tuple[Cell, ...]
+    reasons: tuple[str, ...] = ()
+    outlying: Mapping[str, float] = field(default_factory=dict)
+    far: tuple[str, ...] = ()
+    errors: str = ""
+    warnings: str = ""
+
+    @property
+    def rank(self) -> int:
+        """Its place among `ORDER`, for sorting."""
+        return ORDER.index(self.state)
+
+    @property
+    def needs_a_look(self) -> bool:
+        """Whether it is not green, or stands out."""
+        return self.state not in ("green", "none") or bool(self.outlying)
 
 
 @dataclass(frozen=True)
@@ -87,15 +110,18 @@ class GroupReport:
     metrics: tuple[Metric, ...]
     rows: tuple[Row, ...]
 
+    limit: float = LIMIT
+
     @property
-    def failed(self) -> int:
-        """How many rows are of a run that failed."""
-        return sum(row.state == "failed" for row in self.rows)
+    def counts(self) -> tuple[tuple[str, int], ...]:
+        """How many acquisitions are of each state that there is."""
+        numbers = {state: sum(row.state == state for row in self.rows) for state in ORDER[:-1]}
+        return tuple((state, number) for state, number in numbers.items() if number)
 
     @property
     def flagged(self) -> int:
         """How many acquisitions have at least one outlying measure."""
-        return sum(any(c.outlier for c in row.cells) for row in self.rows)
+        return sum(bool(row.outlying) for row in self.rows)
 
 
 def group_report(
@@ -103,53 +129,84 @@ def group_report(
     *,
     version: str,
     dictionary: Mapping[str, Mapping[str, Any]] | None = None,
+    reasons: Mapping[str, Sequence[str]] | None = None,
 ) -> GroupReport:
-    """Arrange the rows of the participants' tables.
+    """Arrange the rows of the participants' tables, what needs a look first.
 
     A row has the columns of `run.group`: `participant_id`, `acquisition`, numbers, optionally
-    session, run, status and error; text such as "n/a" counts as missing. `dictionary` is the data
-    dictionary of the table (name → {LongName, Description, Units}).
+    session, run, status, error and verdict; text such as "n/a" counts as missing. `dictionary` is
+    the data dictionary of the table (name → {LongName, Description, Units}); `reasons` are the
+    sentences behind a verdict, by acquisition.
     """
     words = dictionary or {}
     names = [name for name in _columns(rows) if _is_metric(name, rows)]
     values = {name: [_number(row.get(name)) for row in rows] for name in names}
-    outlying = {name: find_outliers(column) for name, column in values.items()}
-    labels = [str(row["acquisition"]) for row in rows]
-    metrics = tuple(
-        _metric(name, values[name], outlying[name], labels, words.get(name, {})) for name in names
-    )
-    table = tuple(
-        Row(
-            name=labels[i],
-            page=f"{row['participant_id']}.html",
-            anchor=_anchor(labels[i]),
-            state=_state(row),
-            error=_error(row),
-            cells=tuple(_cell(values[n][i], outlying[n][i]) for n in names),
-        )
+    far = outlying_measures(values, words) if names else [{} for _ in rows]
+    table = [
+        _row(row, {n: values[n][i] for n in names}, far[i], words, reasons or {})
         for i, row in enumerate(rows)
+    ]
+    order = sorted(range(len(table)), key=lambda i: (table[i].rank, not far[i]))
+    labels = [table[i].name for i in order]
+    metrics = tuple(
+        _metric(
+            name,
+            [values[name][i] for i in order],
+            [name in far[i] for i in order],
+            labels,
+            words.get(name, {}),
+        )
+        for name in names
     )
-    return GroupReport(version, metrics, table)
+    return GroupReport(version, metrics, tuple(table[i] for i in order))
+
+
+def _row(
+    row: Mapping[str, Any],
+    values: Mapping[str, float | None],
+    far: Mapping[str, float],
+    words: Mapping[str, Mapping[str, Any]],
+    reasons: Mapping[str, Sequence[str]],
+) -> Row:
+    """An acquisition with its measures; `far` are those that stand out."""
+    label, state = str(row["acquisition"]), _state(row)
+    said = () if state == "failed" else reasons.get(label, ())
+    return Row(
+        name=label,
+        page=f"{row['participant_id']}.html",
+        anchor=_anchor(label),
+        state=state,
+        error=_error(row),
+        cells=tuple(_cell(value, name in far) for name, value in values.items()),
+        reasons=tuple(without_folders(reason) for reason in said),
+        outlying=far,
+        far=tuple(_far(name, values[name], z, words.get(name, {})) for name, z in far.items()),
+        errors=_count(row, "errors"),
+        warnings=_count(row, "warnings"),
+    )
+
+
+def _far(name: str, value: float | None, z: float, words: Mapping[str, Any]) -> str:
+    """`Field noise 35 ppb (z +8.2)`."""
+    amount = (
+        f"{'n/a' if value is None else format_number(value)} {words.get('Units') or ''}".strip()
+    )
+    return f"{_label(name, words)} {amount} (z {z:+.1f})".replace("z -", "z −")
+
+
+def _label(name: str, words: Mapping[str, Any]) -> str:
+    known = HEADLINES.get(name, (name.replace("_", " ").capitalize(), None))[0]
+    return str(words.get("LongName") or known)
+
+
+def _count(row: Mapping[str, Any], name: str) -> str:
+    text = str(row.get(name, ""))
+    return "" if text in MISSING else text
 
 
 def group_html(report: GroupReport) -> str:
     """The overview as one HTML document."""
     return load_templates().get_template("group.html.j2").render(report=report)
-
-
-def find_outliers(values: Sequence[float | None]) -> list[bool]:
-    """Which values are far from the median in units of the median absolute deviation.
-
-    With fewer than five values, or without any spread, nothing stands out.
-    """
-    known = [v for v in values if v is not None]
-    if len(known) < 5:
-        return [False] * len(values)
-    centre = median(known)
-    spread = median(abs(v - centre) for v in known)
-    if spread <= 1e-12 * max(1.0, abs(centre)):
-        return [False] * len(values)
-    return [v is not None and 0.6745 * abs(v - centre) / spread > OUTLYING_SCORE for v in values]
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -159,7 +216,7 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _is_metric(name: str, rows: Sequence[Mapping[str, Any]]) -> bool:
-    if name in IDENTIFIERS or name in STATES:
+    if name in (*IDENTIFIERS, *STATES, *VERDICTS, OUTLIERS):
         return False
     present = [row[name] for row in rows if str(row.get(name, "")) not in MISSING]
     return bool(present) and all(_number(v) is not None for v in present)
@@ -184,7 +241,11 @@ def _error(row: Mapping[str, Any]) -> str:
 
 
 def _state(row: Mapping[str, Any]) -> str:
-    return "failed" if row.get("status") in FAILED or _error(row) else "ok"
+    """One of `ORDER`; numbers and verdict of a run that failed are those of an earlier one."""
+    if row.get("status") in FAILED or _error(row):
+        return "failed"
+    light = str(row.get("verdict", ""))
+    return light if light in ORDER else "none"
 
 
 def _cell(value: float | None, outlying: bool) -> Cell:
@@ -214,11 +275,10 @@ def _metric(
         y = (near + 1) // 2 * (1 if near % 2 else -1)
         text = f"{labels[i]}: {format_number(value)} {unit}".strip()
         dots.append(Dot(round(x, 2), float(max(-4, min(4, y))), text, i, outlying[i]))
-    label = HEADLINES.get(name, (name.replace("_", " ").capitalize(), None))[0]
     centre = median(known)
     return Metric(
         name=name,
-        label=str(words.get("LongName") or label),
+        label=_label(name, words),
         unit=unit,
         description=str(words.get("Description") or ""),
         middle=format_number(centre),

@@ -19,13 +19,16 @@ from qsm_nipype.record import (
     AcquisitionRecord,
     FailureRecord,
     Figure,
+    Finding,
     Number,
     Scan,
     Step,
+    Verdict,
     Viewer,
 )
 from qsm_nipype.report.decisions import Decision, describe_reading
 from qsm_nipype.report.methods_text import MethodsText, write_methods
+from qsm_nipype.verdict import LIGHTS, WORDS, judge, usual_range
 
 #: field of `record.Scan` → its label, unit and factor, in the order of the page
 SCAN_FACTS: dict[str, tuple[str, str, float]] = {
@@ -60,7 +63,7 @@ HEADLINES: dict[str, tuple[str, tuple[float, float, str] | None]] = {
 STEP_TITLES = {step: kind.title for step, kind in STEPS.items()}
 #: keys of a step's record that are shown elsewhere or say nothing about the acquisition
 NOT_OUTCOMES = (
-    *("parameters", "warnings", "numbers", "method"),
+    *("parameters", "notes", "warnings", "errors", "numbers", "method"),
     *("seconds", "cpu_seconds", "peak_gb"),
 )
 #: the folders of a path in a sentence: they may name persons and places
@@ -70,7 +73,10 @@ SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 @dataclass(frozen=True)
 class Card:
-    """One number of the strip. `caution` says why it is unusual, if it is; `tip` on hovering."""
+    """One number of the strip. `caution` says why it is unusual, if it is; `tip` on hovering.
+
+    `mark` is empty, caution or bad.
+    """
 
     label: str
     value: str
@@ -78,16 +84,26 @@ class Card:
     hint: str = ""
     caution: str = ""
     tip: str = ""
+    mark: str = ""
 
 
 @dataclass(frozen=True)
 class Section:
-    """An entry of the navigation; `state` is ok, warning or failed."""
+    """An entry of the navigation; `state` is failed, or the light of the map."""
 
     anchor: str
     title: str
     state: str = ""
     parts: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class FindingRow:
+    """A sentence about the acquisition; `step` is the step's title, or empty."""
+
+    severity: str
+    text: str
+    step: str
 
 
 @dataclass(frozen=True)
@@ -102,13 +118,17 @@ class StepRow:
 
 @dataclass(frozen=True)
 class AcquisitionReport:
-    """What the page says about one acquisition."""
+    """What the page says about one acquisition.
+
+    `findings` stand in the order of their gravity; an acquisition without a map has no `verdict`.
+    """
 
     section: Section
+    verdict: Verdict | None
+    findings: tuple[FindingRow, ...]
     facts: tuple[tuple[str, str], ...]
     decisions: tuple[Decision, ...]
     cards: tuple[Card, ...]
-    warnings: tuple[str, ...]
     figures: tuple[Figure, ...]
     steps: tuple[StepRow, ...]
     runtimes: tuple[tuple[str, str, float], ...]
@@ -117,6 +137,15 @@ class AcquisitionReport:
     maps: tuple[tuple[str, str], ...]
     sources: tuple[str, ...]
     viewer: Viewer | None
+
+    @property
+    def state(self) -> str:
+        """What became of it, in a word or two: failed, or what its light says."""
+        return WORDS[self.verdict.light] if self.verdict else "failed"
+
+    def of(self, severity: str) -> tuple[FindingRow, ...]:
+        """The findings of one severity."""
+        return tuple(row for row in self.findings if row.severity == severity)
 
 
 @dataclass(frozen=True)
@@ -211,7 +240,8 @@ def format_duration(seconds: float) -> str:
 def _acquisition(record: AcquisitionRecord, anchors: set[str]) -> AcquisitionReport:
     title = title_of(record.entities)
     anchor = _anchor(title, anchors)
-    state = "failed" if record.error else "warning" if record.warnings else "ok"
+    verdict = None if record.error else judge(record.findings)
+    state = verdict.light if verdict else "failed"
     decisions = describe_reading(record.phase_reading) if record.phase_reading else ()
     facts, numbers = _facts(record.acquisition), _with_weights(record)
     parts: list[tuple[str, str, Any]] = [
@@ -224,10 +254,11 @@ def _acquisition(record: AcquisitionRecord, anchors: set[str]) -> AcquisitionRep
     present = tuple((f"{anchor}-{key}", name) for key, name, content in parts if content)
     return AcquisitionReport(
         section=Section(anchor, title, state, present),
+        verdict=verdict,
+        findings=_findings(record.findings),
         facts=facts,
         decisions=decisions,
         cards=_cards(numbers),
-        warnings=tuple(without_folders(warning) for warning in record.warnings),
         figures=record.figures,
         steps=tuple(_step_row(s) for s in record.steps),
         runtimes=_bars(record.runtimes),
@@ -236,6 +267,15 @@ def _acquisition(record: AcquisitionRecord, anchors: set[str]) -> AcquisitionRep
         maps=tuple(record.maps.items()),
         sources=tuple(Path(file).name for file in record.source_files),
         viewer=record.viewer,
+    )
+
+
+def _findings(findings: Sequence[Finding]) -> tuple[FindingRow, ...]:
+    """The findings, errors first, their files named without folders."""
+    order = list(LIGHTS)
+    return tuple(
+        FindingRow(f.severity, without_folders(f.text), _step_title(f.step))
+        for f in sorted(findings, key=lambda f: order.index(f.severity))
     )
 
 
@@ -315,16 +355,26 @@ def _cards(numbers: Mapping[str, tuple[str, Number]]) -> tuple[Card, ...]:
 
 
 def _card(name: str, label: str, number: Number) -> Card:
-    usual = HEADLINES[name][1] if name in HEADLINES else None
-    value, caution = number.value, ""
-    if usual and isinstance(value, float) and not usual[0] <= value <= usual[1]:
-        caution = usual[2]
-    text = format_number(value)
+    text = format_number(number.value)
     if number.sd is not None:
         text += f" ± {format_number(number.sd)}"
     plain = name in HEADLINES and name != "reference"
-    hint = "" if plain else number.description
-    return Card(label, text, number.unit, hint, caution, number.description)
+    usual = f"usual is {usual_range(number)}" if number.usual else ""
+    caution = _caution(name, number, usual)
+    mark = "bad" if number.judgement == "bad" else "caution" if caution else ""
+    hint = usual or ("" if plain else number.description)
+    return Card(label, text, number.unit, hint, caution, number.description, mark)
+
+
+def _caution(name: str, number: Number, usual: str) -> str:
+    """Why a number is unusual: as it was judged, else by the ranges of `HEADLINES`."""
+    if number.judgement:
+        odd = number.judgement != "ok"
+        return ": ".join(part for part in (usual, number.reason) if part) if odd else ""
+    known = HEADLINES[name][1] if name in HEADLINES else None
+    if known and isinstance(number.value, float) and not known[0] <= number.value <= known[1]:
+        return known[2]
+    return ""
 
 
 def _step_row(step: Step) -> StepRow:

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from qsm_nipype.dataset.names import stem
-from qsm_nipype.record import AcquisitionRecord, Viewer
+from qsm_nipype.record import AcquisitionRecord, Finding, Viewer
 from qsm_nipype.report.page import arrange_subject, render_subject
 from qsm_nipype.report.stored import FOLDER, entities_of, read_record
 from qsm_nipype.system.files import copy_file, write_text
@@ -70,10 +70,10 @@ def _placed(record: AcquisitionRecord, root: Path, subject: str) -> AcquisitionR
             target = folder / f"{name}_desc-{_safe(figure.name)}{source.suffix}"
             figures.append(replace(figure, path=_inside(source, root, target)))
         else:
-            missing.append(f"The figure “{figure.title}” is missing.")
+            missing.append(Finding("warning", f"the figure “{figure.title}” is missing"))
     viewer = record.viewer and _placed_viewer(record.viewer, root, folder / f"{name}_viewer")
     return replace(
-        record, figures=tuple(figures), viewer=viewer, warnings=(*record.warnings, *missing)
+        record, figures=tuple(figures), viewer=viewer, findings=(*record.findings, *missing)
     )
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from qsm_nipype import __version__
-from qsm_nipype.dataset.derivatives import QC_COLUMNS
+from qsm_nipype.dataset.derivatives import QC_COLUMNS, VERDICT_COLUMNS
 from qsm_nipype.dataset.names import parse_name
 from qsm_nipype.errors import UsageError
 from qsm_nipype.execution.status import Report, survey
+from qsm_nipype.report.group import OUTLIERS, GroupReport, group_html, group_report
 from qsm_nipype.settings import Settings
 from qsm_nipype.system.files import write_text
 
@@ -23,6 +24,7 @@ KINDS = ("desc-qc_metrics", "desc-regions_stats")
 QUALITY = KINDS[0]
 #: What `qsm-nipype status` calls a participant without the results of its last run.
 FAILED = ("failed", "lost")
+_LIGHTS = ("red", "yellow")
 #: Columns that this command adds to those of the participants' tables.
 ADDED = {
     "session_id": {"Description": "session"},
@@ -31,11 +33,17 @@ ADDED = {
         "Description": "how the last run ended; results beside 'failed' are of an earlier one"
     },
     "error": {"Description": "why it failed"},
+    OUTLIERS: {
+        "Description": "measures far from those of the other acquisitions, by robust z: see "
+        "docs/report.md"
+    },
 }
+#: Names that a line of this command holds.
+_NAMED = 5
 
 
 def run(settings: Settings) -> int:
-    """Join the participants' tables in the output folder; says who failed. Returns 0.
+    """Join the participants' tables in the output folder; says who needs a look. Returns 0.
 
     Raises UsageError when there is neither a table nor a failure, or when another run holds the
     group's files.
@@ -59,13 +67,21 @@ def run(settings: Settings) -> int:
             rows = with_states(rows, reports, add=kind == QUALITY)
             if not rows:
                 continue
+            page = None
+            if kind == QUALITY:
+                page = group_report(
+                    rows, version=__version__, dictionary=dictionary, reasons=_reasons(reports)
+                )
+                rows = with_outliers(rows, page)
             dictionary = _of_columns(dictionary, rows)
             write_text(out / f"group_{kind}.tsv", to_tsv(rows))
             text = json.dumps(dictionary, indent=2, ensure_ascii=False)
             write_text(out / f"group_{kind}.json", text + "\n")
             print(out / f"group_{kind}.tsv")
-            if kind == QUALITY:
-                print(write_overview(out, rows, dictionary))
+            if page is not None:
+                write_text(out / "group.html", group_html(page))
+                print(out / "group.html")
+                _tell_maps(page)
     _tell(out, failed)
     return 0
 
@@ -73,8 +89,35 @@ def run(settings: Settings) -> int:
 def _tell(out: Path, failed: Sequence[str]) -> None:
     if failed:
         who = "1 participant" if len(failed) == 1 else f"{len(failed)} participants"
-        names = ", ".join(failed[:5]) + (" …" if len(failed) > 5 else "")
-        print(f"{who} failed: {names}; see qsm-nipype status {out}")
+        print(f"{who} failed: {_some(failed)}; see qsm-nipype status {out}")
+
+
+def _tell_maps(page: GroupReport) -> None:
+    """Which maps are red, which yellow, and which have a measure far from the others."""
+    kinds = {f"{light}": [r.name for r in page.rows if r.state == light] for light in _LIGHTS}
+    kinds["with a measure far from the others"] = [row.name for row in page.rows if row.outlying]
+    for kind, names in kinds.items():
+        if names:
+            print(f"{len(names)} map{'' if len(names) == 1 else 's'} {kind}: {_some(names)}")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (" …" if len(names) > _NAMED else "")
+
+
+def with_outliers(rows: Sequence[Mapping[str, str]], page: GroupReport) -> list[dict[str, str]]:
+    """Rows with the names of the measures that stand out, as the `page` of the rows shows them."""
+    named = {row.name: ", ".join(row.outlying) for row in page.rows}
+    return [{**row, OUTLIERS: named.get(row["acquisition"]) or "n/a"} for row in rows]
+
+
+def _reasons(reports: Sequence[Report]) -> dict[str, tuple[str, ...]]:
+    """Why the light of an acquisition is not green, by its name, as the last run wrote it."""
+    verdicts = [verdict for report in reports for verdict in report.state.verdicts]
+    return {
+        str(v.get("acquisition", "")): (*v.get("errors", ()), *v.get("warnings", ()))
+        for v in verdicts
+    }
 
 
 def participant_tables(out: Path, kind: str) -> list[Path]:
@@ -85,7 +128,7 @@ def participant_tables(out: Path, kind: str) -> list[Path]:
 def join(paths: Sequence[Path]) -> tuple[list[dict[str, str]], dict[str, Any]]:
     """Rows of all tables, and the data dictionary of their columns."""
     rows: list[dict[str, str]] = []
-    dictionary: dict[str, Any] = {**QC_COLUMNS, **ADDED}
+    dictionary: dict[str, Any] = {**QC_COLUMNS, **ADDED, **VERDICT_COLUMNS}
     for path in paths:
         with path.open(encoding="utf-8", newline="") as stream:
             rows += list(csv.DictReader(stream, delimiter="\t"))
@@ -127,7 +170,8 @@ def _of_columns(
 ) -> dict[str, Any]:
     """The data dictionary without the columns that this command could add and has not."""
     used = {name for row in rows for name in row}
-    return {k: v for k, v in dictionary.items() if k not in ADDED or k in used}
+    ours = {*ADDED, *VERDICT_COLUMNS}
+    return {k: v for k, v in dictionary.items() if k not in ours or k in used}
 
 
 def failures(report: Report) -> dict[str, str]:
@@ -163,16 +207,6 @@ def to_tsv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _place(column: str) -> int:
     """First what distinguishes rows, as BIDS wants it, then the state, then all others."""
-    first = ("participant_id", "session_id", "run", "acquisition", "status", "error")
+    identifiers = ("participant_id", "session_id", "run", "acquisition")
+    first = (*identifiers, "status", "error", *VERDICT_COLUMNS, OUTLIERS)
     return first.index(column) if column in first else len(first)
-
-
-def write_overview(
-    out: Path, rows: Sequence[Mapping[str, Any]], dictionary: Mapping[str, Any]
-) -> Path:
-    """The page group.html: every measure as a strip of dots, outliers marked, a sortable table."""
-    from qsm_nipype.report.group import group_html, group_report
-
-    page = group_html(group_report(rows, version=__version__, dictionary=dictionary))
-    write_text(out / "group.html", page)
-    return out / "group.html"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from qsm_nipype import __version__, plan
 from qsm_nipype.dataset.acquisitions import Acquisition, Refusal
 from qsm_nipype.errors import UsageError
 from qsm_nipype.run.failures import Failure, collect_failures
+from qsm_nipype.run.memory import short_of_memory, within_memory
 from qsm_nipype.run.preflight import (
     check_device,
     check_programs,
@@ -21,12 +21,15 @@ from qsm_nipype.run.preflight import (
     find,
     make_folders,
     uses_gpu,
+    without_idle,
 )
 from qsm_nipype.settings import Settings
 
 
 def run(settings: Settings) -> int:
-    """Process the selected participants. Returns 0, or 1 when an acquisition failed.
+    """Process the selected participants.
+
+    Returns 0, or 1 when an acquisition failed or has a map that `settings.fail_on` names.
 
     Raises UsageError when nothing can be done at all.
     """
@@ -39,9 +42,16 @@ def run(settings: Settings) -> int:
         _start_early(settings)
     acquisitions, refusals = find(settings)
     if settings.dry_run:
-        print(plan.describe(settings, acquisitions, refusals))
-        return 1 if refusals else 0
+        lacking = {r.label: [r.reason] for r in short_of_memory(settings, acquisitions)}
+        print(plan.describe(settings, acquisitions, refusals, lacking))
+        return 1 if any(not item.idle for item in refusals) else 0
+    acquisitions, refusals = without_idle(acquisitions, refusals)
+    if not acquisitions and not refusals:
+        return 0  # it was said that there is nothing to do
+    if not settings.reports_only:
+        acquisitions, refusals = within_memory(settings, acquisitions, refusals)
     from qsm_nipype.execution import lock, state
+    from qsm_nipype.run.outcome import collect_outcomes, exit_code, tell, write_down
     from qsm_nipype.run.output import prepare_output, write_reports
     from qsm_nipype.run.states import digests, write_states
 
@@ -58,10 +68,12 @@ def run(settings: Settings) -> int:
     with held, state.running(settings.output_dir, asked):
         if acquisitions:
             failures += execute(settings, acquisitions)
-        write_reports(settings, acquisitions, failures)
-        write_states(settings, labels, failures)
-    _print_outcome(settings, acquisitions, failures)
-    return 1 if failures else 0
+        outcomes = collect_outcomes(settings.output_dir, acquisitions, failures)
+        write_reports(settings, acquisitions, [o.failure for o in outcomes if o.failure])
+        write_states(settings, labels, outcomes)
+        write_down(outcomes, settings.output_dir / "logs" / "run.log")
+    tell(outcomes, settings.output_dir, settings.fail_on)
+    return exit_code(outcomes, settings.fail_on)
 
 
 def rewrite_reports(
@@ -69,9 +81,10 @@ def rewrite_reports(
 ) -> int:
     """Write the pages again from the records; states and settings of the run stay.
 
-    Returns 0, or 1 when an acquisition had failed. Raises UsageError where there is no record.
+    Returns what the run would have. Raises UsageError where there is no record.
     """
     from qsm_nipype.execution import lock, state
+    from qsm_nipype.run.outcome import collect_outcomes, exit_code, tell
     from qsm_nipype.run.output import write_reports
 
     out = settings.output_dir
@@ -93,8 +106,9 @@ def rewrite_reports(
     subjects = {a.subject for a in known} | {f.subject for f in failures}
     with lock.output_lock(out, sorted(f"sub-{subject}" for subject in subjects)):
         write_reports(settings, known, failures)
-    _print_outcome(settings, known, failures)
-    return 1 if failures else 0
+    outcomes = collect_outcomes(out, known, failures)
+    tell(outcomes, out, settings.fail_on)
+    return exit_code(outcomes, settings.fail_on)
 
 
 # ---- before ---------------------------------------------------------------------------------
@@ -187,20 +201,3 @@ def _progress(settings: Settings, workflow: Any, acquisitions: Sequence[Acquisit
     subjects = {a.name: f"sub-{a.subject}" for a in acquisitions}
     note = count_in_states(settings, totals, subjects)
     return Progress(totals, labels, settings.output_dir / "logs" / "run.log", note)
-
-
-# ---- after ----------------------------------------------------------------------------------
-
-
-def _print_outcome(
-    settings: Settings, acquisitions: Sequence[Acquisition], failures: Sequence[Failure]
-) -> None:
-    failed = {failure.label for failure in failures}
-    fine = [a for a in acquisitions if a.label not in failed]
-    for failure in failures:
-        where = f" (traceback: {failure.crash_file})" if failure.crash_file else ""
-        print(f"qsm-nipype: {failure.label}: {failure.reason}{where}", file=sys.stderr)
-    for subject in sorted({a.subject for a in fine}):
-        print(f"{settings.output_dir / f'sub-{subject}.html'}")
-    total = len(fine) + len(failed)
-    print(f"qsm-nipype: {len(fine)} of {total} acquisitions finished", file=sys.stderr)

@@ -5,22 +5,28 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import sys
 import uuid
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from qsm_nipype import plan
 from qsm_nipype.dataset.acquisitions import (
+    NOTHING,
     SUFFIXES,
     Acquisition,
     Refusal,
     Selection,
     find_acquisitions,
 )
+from qsm_nipype.dataset.head_size import too_small
 from qsm_nipype.errors import UsageError
 from qsm_nipype.methods import Method
 from qsm_nipype.settings import Settings
+from qsm_nipype.system.files import missing_content
 
 
 def check_writable(settings: Settings) -> None:
@@ -61,6 +67,8 @@ def make_folders(settings: Settings) -> None:
 def check_programs(settings: Settings) -> None:
     """Refuse own files, packages and weights that are not there. Raises QSMError."""
     for kind, path in settings.derivatives.items():
+        if lacking := missing_content(Path(path)):
+            raise UsageError(f"-d {kind}={path}: {lacking}")
         if not Path(path).exists():
             raise UsageError(f"-d {kind}={path}: no such file or folder")
     for method in settings.chosen():
@@ -85,7 +93,11 @@ def _check_method(settings: Settings, method: Method) -> None:
 
 
 def find(settings: Settings) -> tuple[list[Acquisition], list[Refusal]]:
-    """The selected acquisitions and the refused ones. Raises UsageError when there is neither."""
+    """The selected acquisitions, the refused ones, and (`idle`) what leaves nothing to do.
+
+    Raises UsageError when there is nothing to do in the whole dataset. For participants that were
+    asked for by label that is no fault: a job of its own for each must not fail for ever.
+    """
     own = {kind: Path(place).absolute() for kind, place in settings.derivatives.items()}
     selection = Selection(
         participants=settings.participant_label,
@@ -95,11 +107,14 @@ def find(settings: Settings) -> tuple[list[Acquisition], list[Refusal]]:
         own=MappingProxyType(own),
     )
     acquisitions, refusals = find_acquisitions(settings.bids_dir.absolute(), selection)
-    if not acquisitions and not refusals:
+    idle = not acquisitions and all(item.idle for item in refusals)
+    if idle and not settings.participant_label:
+        without = [item.reason for item in refusals if item.reason != NOTHING]
+        count = f"; of {len(without)} without phase the first: {without[0]}" if without else ""
         raise UsageError(
-            f"{settings.bids_dir}: no gradient-echo images with the suffixes "
-            f"{', '.join(SUFFIXES)}, and no phasediff or phase1 field map; name others by "
-            f"--bids-filter-file"
+            f"{settings.bids_dir}: no gradient-echo images with phase (suffixes "
+            f"{', '.join(SUFFIXES)}), and no phasediff or phase1 field map; name others by "
+            f"--bids-filter-file{count}"
         )
     fit = []
     for item in acquisitions:
@@ -109,6 +124,15 @@ def find(settings: Settings) -> tuple[list[Acquisition], list[Refusal]]:
         else:
             fit.append(item)
     return fit, refusals
+
+
+def without_idle(
+    acquisitions: list[Acquisition], refusals: Sequence[Refusal]
+) -> tuple[list[Acquisition], list[Refusal]]:
+    """The acquisitions, and those of `refusals` that are faults; the others are said, and gone."""
+    for line in plan.nothing_to_do(refusals):
+        print(f"qsm-nipype: {line}", file=sys.stderr)
+    return acquisitions, [item for item in refusals if not item.idle]
 
 
 def _unfit(settings: Settings, acquisition: Acquisition) -> str:
@@ -122,7 +146,7 @@ def _unfit(settings: Settings, acquisition: Acquisition) -> str:
             "--relaxometry arlo needs three or more equally spaced echoes, and these are at "
             f"{shown} ms; use --relaxometry loglinear"
         )
-    return ""
+    return too_small(acquisition)
 
 
 def _filters(path: Path | None) -> dict[str, Any]:

@@ -108,7 +108,7 @@ class Progress:
             elif self._running[name]:
                 state = ", ".join(dict.fromkeys(self._running[name]))
             else:
-                state = "[green]done[/green]" if done >= total else "waiting"
+                state = "done" if done >= total else "waiting"
             table.add_row(self._labels[name], bar, f"{done}/{total}", state)
         return table
 

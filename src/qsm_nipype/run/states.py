@@ -8,7 +8,7 @@ from qsm_nipype import __version__
 from qsm_nipype import settings as configuration
 from qsm_nipype.dataset.acquisitions import Acquisition, Refusal
 from qsm_nipype.execution import state
-from qsm_nipype.run.failures import Failure
+from qsm_nipype.run.outcome import Outcome
 from qsm_nipype.settings import Settings
 
 
@@ -44,9 +44,14 @@ def count_in_states(
     return note
 
 
-def write_states(settings: Settings, labels: Sequence[str], failures: Sequence[Failure]) -> None:
+def write_states(settings: Settings, labels: Sequence[str], outcomes: Sequence[Outcome]) -> None:
+    """How each participant (`sub-XX` in `labels`) ended: its failures, its maps' verdicts."""
     for label in labels:
-        own = [f for f in failures if f"sub-{f.subject}" == label]
-        entries = [state.failure(f.node or f.label, f.reason, f.crash_file, f.label) for f in own]
-        status = "failed" if own else "done"
-        state.write(settings.output_dir, label, status, failures=entries)
+        own = [outcome for outcome in outcomes if f"sub-{outcome.subject}" == label]
+        failures = [outcome.failure for outcome in own if outcome.failure]
+        entries = [
+            state.failure(f.node or f.label, f.reason, f.crash_file, f.label) for f in failures
+        ]
+        verdicts = [outcome.to_state() for outcome in own if not outcome.failure]
+        status = "failed" if failures else "done"
+        state.write(settings.output_dir, label, status, failures=entries, verdicts=verdicts)

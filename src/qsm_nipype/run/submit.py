@@ -12,8 +12,15 @@ from qsm_nipype.dataset.acquisitions import Acquisition, Refusal
 from qsm_nipype.execution.resources import available_cpus
 from qsm_nipype.execution.submit import Submission
 from qsm_nipype.execution.submit import submit as submit_jobs
+from qsm_nipype.run.memory import short_of_memory
 from qsm_nipype.run.output import prepare_output
-from qsm_nipype.run.preflight import check_programs, check_writable, find, make_folders
+from qsm_nipype.run.preflight import (
+    check_programs,
+    check_writable,
+    find,
+    make_folders,
+    without_idle,
+)
 from qsm_nipype.run.states import digests
 from qsm_nipype.settings import Settings
 from qsm_nipype.system.files import write_text
@@ -28,8 +35,13 @@ def submit(settings: Settings) -> int:
     """
     check_programs(settings)
     check_writable(settings)
-    acquisitions, refusals = find(settings)
+    acquisitions, refusals = without_idle(*find(settings))
     wanted: list[Acquisition | Refusal] = [*acquisitions, *refusals]
+    if not wanted:
+        return 0  # it was said that there is nothing to do
+    memory = settings.mem or 8.0
+    for item in short_of_memory(settings, acquisitions, limit=memory):
+        print(f"qsm-nipype: {item.label}: it will be refused: {item.reason}", file=sys.stderr)
     program = ("qsm-nipype",) if settings.container else (sys.executable, "-m", "qsm_nipype")
     bids_dir, out = settings.bids_dir, settings.output_dir
     text = configuration.to_yaml(_of_task(settings))
@@ -42,7 +54,7 @@ def submit(settings: Settings) -> int:
         group_command=(*program, str(bids_dir), str(out), "group"),
         settings=digests(settings, acquisitions, refusals),
         n_procs=settings.nprocs or available_cpus(),
-        memory_gb=settings.mem or 8.0,
+        memory_gb=memory,
         n_gpus=int(settings.device == "cuda"),
         array_size=settings.array_size or None,
         sbatch_args=settings.sbatch_args,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import contextlib
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from qsm_nipype.errors import UsageError
+from qsm_nipype.simulation.colin import load_colin
 from qsm_nipype.simulation.dataset import (
     PHASES,
     forget_scans,
@@ -29,7 +32,10 @@ def main(argv: Sequence[str]) -> int:
     options = _parser().parse_args(argv)
     echo_times = _echo_times(options)
     _check(options)
-    if options.out.exists() and any(options.out.iterdir()):
+    if options.anatomy == "colin":
+        load_colin()  # before anything is written
+    fresh = not (options.out.exists() and any(options.out.iterdir()))
+    if not fresh:
         if not options.overwrite:
             raise UsageError(f"{options.out} is not empty; choose a new folder or add --overwrite")
         forget_scans(options.out)
@@ -44,6 +50,27 @@ def main(argv: Sequence[str]) -> int:
         contrasts=tuple(options.contrasts),
         effects=chosen(options.scanner, options.effects, options.without),
     )
+    with _all_or_nothing(options.out) if fresh else contextlib.nullcontext():
+        _write(options, protocol)
+    return 0
+
+
+@contextlib.contextmanager
+def _all_or_nothing(folder: Path) -> Iterator[None]:
+    """Leave an empty `folder` empty, and an absent one absent, when the block fails."""
+    existed = folder.exists()
+    try:
+        yield
+    except BaseException:
+        for path in folder.iterdir() if folder.exists() else ():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if folder.exists() and not existed:
+            folder.rmdir()
+        raise
+
+
+def _write(options: argparse.Namespace, protocol: Protocol) -> None:
+    """Simulate the heads and write the dataset."""
     shape = tuple(2 * int(np.ceil(f / options.voxel_size / 2)) for f in FIELD_OF_VIEW)
     write_description(options.out)
     rows = {}
@@ -61,7 +88,6 @@ def main(argv: Sequence[str]) -> int:
         rows[f"sub-{number:02d}"] = {"seed": seed, "anatomy": options.anatomy}
         print(f"sub-{number:02d}: seed {seed}, {options.anatomy} head, {shape}", flush=True)
     write_participants(options.out, rows)
-    return 0
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -50,6 +51,27 @@ def write_text(path: Path, content: str) -> str:
 def write_json(path: Path, content: Mapping[str, Any]) -> str:
     """Write `content` as JSON in one step; returns the path."""
     return write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def missing_content(path: Path) -> str:
+    """Why there is no content behind the name `path`, with its cure; empty where there is.
+
+    Links of git-annex (datalad) whose content was not fetched lead nowhere; its unlocked files,
+    and those of Git LFS, hold a line of text instead.
+    """
+    folder = shlex.quote(str(path.parent))
+    if path.is_symlink() and not path.exists():
+        if ".git" not in os.readlink(path) and "annex" not in os.readlink(path):
+            return f"a link to {os.readlink(path)}, which does not exist; copy the file itself"
+        return f"a link whose content was not fetched; get it with `datalad get {folder}`"
+    if not path.is_file() or path.stat().st_size > 1000:
+        return ""
+    start = path.read_bytes()[:80]
+    if start.startswith(b"/annex/objects/"):
+        return f"a pointer of git-annex without content; get it with `datalad get {folder}`"
+    if start.startswith(b"version https://git-lfs"):
+        return f"a pointer of Git LFS without content; get it with `git -C {folder} lfs pull`"
+    return ""
 
 
 def copy_file(source: Path, target: Path) -> None:
