@@ -25,7 +25,10 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "record": ({*_GROUND, "dataset.names"}, set()),
     "dataset": ({*_GROUND, "volume", "core.__init__", "core.geometry"}, {"bids"}),
     "methods": ({"errors", "data"}, set()),
-    "settings": ({*_GROUND, "methods", "dataset", "core.mask_language"}, set()),
+    "settings": (
+        {*_GROUND, "methods", "dataset", "core.mask_language", "core.phase_units"},
+        set(),
+    ),
     "plan": ({*_GROUND, "record", "methods", "dataset", "settings"}, set()),
     "chain": ({*_GROUND, "methods", "settings", "core", "models"}, {"torch"}),
     "simulation": ({*_GROUND, "volume", "dataset", "core"}, {"nibabel", "torch"}),

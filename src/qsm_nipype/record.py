@@ -49,7 +49,9 @@ class PhaseReading:
 
     decision: str
     reason: str
+    notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
     kind: str = ""
     units_in_sidecar: tuple[str, ...] = ()
     slope: tuple[float, ...] = ()

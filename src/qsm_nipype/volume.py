@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,9 +114,28 @@ def load(path: str | os.PathLike[str], *, dtype: Any = np.float32) -> Volume:
     image = open_image(path)
     try:
         data = np.asanyarray(image.dataobj).astype(dtype, copy=False)
-    except (OSError, EOFError, ValueError) as exc:
+    except (OSError, EOFError, ValueError, zlib.error) as exc:
         raise DataError(f"{path}: the image data are cut short; copy the file again") from exc
     return Volume(data, np.asarray(image.affine, dtype=float), str(path))
+
+
+def stored_values(proxy: Any, path: str | os.PathLike[str]) -> np.ndarray:
+    """The values of an image's `dataobj` before slope and intercept.
+
+    A compressed file is read to its end, where its checksum stands: a damaged stream may unpack
+    to wrong numbers. Raises DataError for such a file, and for one that is cut short.
+    """
+    try:
+        raw = np.asanyarray(proxy.get_unscaled() if hasattr(proxy, "get_unscaled") else proxy)
+        if str(path).endswith(".gz"):
+            with gzip.open(path) as stream:
+                while stream.read(1 << 22):
+                    pass
+    except (OSError, EOFError, ValueError, zlib.error) as exc:
+        raise DataError(
+            f"{path}: the image data are cut short or damaged; copy the file again"
+        ) from exc
+    return raw
 
 
 def load_like(
@@ -141,7 +162,7 @@ def open_image(path: str | os.PathLike[str]) -> Any:
         raise DataError(f"{path}: the file is empty; convert or copy it again")
     try:
         return nib.load(path)
-    except (ImageFileError, OSError, EOFError, ValueError) as exc:
+    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as exc:
         raise DataError(f"{path}: not a readable NIfTI image; convert it again") from exc
 
 

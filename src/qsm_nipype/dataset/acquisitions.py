@@ -17,6 +17,7 @@ from qsm_nipype.dataset.grids import check_grids, geometry_notes
 from qsm_nipype.dataset.metadata import sidecar
 from qsm_nipype.dataset.names import parse_name, stem
 from qsm_nipype.dataset.own_files import OwnFiles, find_own_files
+from qsm_nipype.dataset.witnesses import check_witnesses
 from qsm_nipype.errors import DataError, UsageError
 
 #: Suffixes of gradient-echo acquisitions; T2starw counts where it has echoes or parts.
@@ -235,6 +236,9 @@ def _acquisition(bids_dir: Path, entities: dict[str, str], paths: Sequence[Path]
         files = _files_by_part(paths)
     main = files["phase"] or files["real"]
     sidecars = [sidecar(bids_dir, path) for path in main]
+    check_witnesses(
+        {part: [(p.name, sidecar(bids_dir, p)) for p in own] for part, own in files.items()}
+    )
     shape, voxel_size, volumes = check_grids([p for part in files.values() for p in part])
     notes += geometry_notes(main[0], sidecars[0])
     coils = 1
