@@ -215,6 +215,11 @@ WRONG = {
     "a mask": (as_phase(bright), "a mask or labels"),
     "phase twice": (
         as_phase(lambda h: np.repeat(h.phase[..., :1], 2, axis=3)), "echo-2.*same image"),
+    "phase twice, stored otherwise": (
+        lambda h: {"phase": [*echoes(siemens(h.phase), "phase")[:1],
+                             *echoes(siemens(h.phase)[..., [0, 0]].astype(float) + 0.25,
+                                     "phase")[1:]],
+                   "magnitude": echoes(h.magnitude, "mag")}, "echo-2.*echo before"),
     "phase as both": (
         lambda h: {"phase": echoes(h.phase, "phase"),
                    "magnitude": echoes(2 * h.phase, "mag")}, "holds phase, not magnitude"),

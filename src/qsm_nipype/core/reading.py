@@ -13,7 +13,7 @@ from torch import Tensor
 from qsm_nipype.core import GYROMAGNETIC_RATIO
 from qsm_nipype.core.complex_parts import read_parts
 from qsm_nipype.core.offsets import combine_coils
-from qsm_nipype.core.phase import read_phase
+from qsm_nipype.core.phase import read_phase, wrap
 from qsm_nipype.core.phase_proof import find_turn, large_scale_phase
 from qsm_nipype.core.phase_units import TWO_PI
 from qsm_nipype.core.polarity import shows_sign, sign_agreement, undo_alternations
@@ -23,8 +23,9 @@ from qsm_nipype.errors import DataError
 #: Correlation below which an inverted sign is believed (see `sign_agreement`).
 INVERTED_SCORE = -0.3
 #: Field (ppm) by which parts of a head differ at least, of which a phase (rad) shows no more than
-#: this: what has less was high-pass filtered (docs/field-mapping.md has the figures).
-FILTERED_FIELD, FILTERED_PHASE = 0.012, 0.4
+#: this: what has less was high-pass filtered; up to the doubtful field it may have been
+#: (docs/field-mapping.md has the figures).
+FILTERED_FIELD, DOUBTFUL_FIELD, FILTERED_PHASE = 0.016, 0.025, 0.4
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ def read_acquisition(
             f"{source[0].name}: {phase.shape[3]} phase volumes for {magnitude.shape[3]} "
             "magnitude volumes; give one of each per echo"
         )
+    if coils == 1:
+        _check_echoes_differ(phase, source)
     if coils == 1 and times and len(times) != phase.shape[3]:
         raise DataError(
             f"{source[0].name}: {phase.shape[3]} phase volumes for {len(times)} echo times; give "
@@ -203,6 +206,20 @@ def _combine(
     return combine_coils(phase.reshape(grid), magnitude.reshape(grid), times, voxel_size)
 
 
+def _check_echoes_differ(phase: Tensor, source: Sequence[StoredEcho]) -> None:
+    """Refuse two echoes of the same phase, however they are stored: noise alone differs."""
+    sample = phase[::2, ::2, ::2]
+    for e in range(1, phase.shape[3]):
+        first, second = sample[..., e - 1], sample[..., e]
+        measured = (first != 0) | (second != 0)
+        same = wrap(second - first)[measured].abs() < 2e-3
+        if bool(measured.any()) and float(same.float().mean()) > 0.999:
+            raise DataError(
+                f"{source[min(e, len(source) - 1)].name}: its phase is that of the echo before, "
+                "voxel by voxel; give each echo its own image"
+            )
+
+
 def _check_filter(
     phase: Tensor,
     magnitude: Tensor,
@@ -222,16 +239,16 @@ def _check_filter(
     apart = large_scale_phase(phase[..., last].numpy(), magnitude[..., last].numpy(), voxel_size)
     b0 = source.metadata.get("MagneticFieldStrength")
     tesla = float(b0) if isinstance(b0, int | float) and b0 > 0 else 1.5
-    least = FILTERED_FIELD * TWO_PI * GYROMAGNETIC_RATIO * tesla * times[last]
-    if apart is None or apart > min(least, FILTERED_PHASE):
+    unit = TWO_PI * GYROMAGNETIC_RATIO * tesla * times[last]  # rad per ppm
+    if apart is None or apart > min(DOUBTFUL_FIELD * unit, 1.5 * FILTERED_PHASE):
         return
     found = (
         f"the phase differs by {apart:.2g} rad only between parts of the head at "
         f"{1000 * times[last]:.3g} ms"
     )
-    if units is not None:
+    if units is not None or apart > min(FILTERED_FIELD * unit, FILTERED_PHASE):
         record["warnings"].append(
-            f"{found}: it seems high-pass filtered as for SWI, which takes much of χ away"
+            f"{found}: it may have been high-pass filtered as for SWI, which takes much of χ away"
         )
         return
     raise DataError(
