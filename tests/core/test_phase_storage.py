@@ -122,6 +122,8 @@ RIGHT = {
     "masked with NaN": lambda h: (masked(h.phase, h, np.nan), {}, "radians"),
     "unwrapped radians": lambda h: (h.unwrapped, {"Units": "rad"}, "radians"),
     "unwrapped radians, stated": lambda h: (h.unwrapped, {"units": "rad"}, "radians"),
+    "unwrapped radians, air quiet": lambda h: (
+        np.where(h.brain[..., None], h.unwrapped, 0.1 * h.phase), {"Units": "rad"}, "radians"),
     "no wrap, radians": lambda h: (h.calm, {"Units": "rad"}, "radians"),
     "no wrap, stated as 13 bit": lambda h: (siemens(h.calm), {"units": "-4096..4095"}, "13-bit"),
     "no wrap, slope and intercept": lambda h: (

@@ -168,18 +168,26 @@ def likeness(values: np.ndarray, magnitude: np.ndarray, signal: np.ndarray) -> s
     """What an image without a seam is, where it follows the `magnitude`: its kind, or "".
 
     All `(X, Y, Z)`. A magnitude rises with the magnitude of any echo (correlation over 0.8); a
-    real or imaginary part is small wherever there is no signal, and of both signs elsewhere.
+    real or imaginary part is small wherever there is no signal, of both signs elsewhere, and
+    nowhere larger than the magnitude (times a factor).
     """
     v, m = values[signal].astype(np.float64), magnitude[signal].astype(np.float64)
+    m = np.nan_to_num(m, nan=0.0, posinf=0.0, neginf=0.0)
     if v.size < _ASKED or v.std() == 0 or m.std() == 0:
         return ""
     if v.min() >= 0 and np.corrcoef(v, m)[0, 1] > 0.8:
         return "a magnitude"
     low, high = np.quantile(m, (0.15, 0.7))
-    air, head = v[m <= low], v[m >= high]
+    dark, bright = (m <= low) & (m > 0), m >= high
+    air, head = v[dark], v[bright]
+    if air.size < _ASKED:
+        return ""
     quiet, loud = (float(np.subtract(*np.quantile(x, (0.75, 0.25)))) for x in (air, head))
     if 0 < quiet < 0.1 * loud and abs(np.median(air)) < 0.1 * np.abs(head).max():
-        return "a magnitude" if v.min() >= 0 else "a real or imaginary part"
+        if v.min() >= 0:
+            return "a magnitude"
+        reach = [float(np.quantile(np.abs(v[w]) / m[w], 0.99)) for w in (dark, bright)]
+        return "a real or imaginary part" if reach[0] < 1.5 * reach[1] else ""
     return ""
 
 
