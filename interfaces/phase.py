@@ -12,7 +12,7 @@ from nipype.interfaces.base import File, InputMultiObject, isdefined, traits
 from qsm_nipype.errors import DataError
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec
 from qsm_nipype.methods import resolve
-from qsm_nipype.volume import Volume, open_image, same_grid, save
+from qsm_nipype.volume import Volume, open_image, same_grid, save, stored_values
 
 
 class _ReadPhaseInputSpec(QSMInputSpec):
@@ -25,6 +25,7 @@ class _ReadPhaseInputSpec(QSMInputSpec):
     sign = traits.Enum(
         "auto", "positive", "negative", usedefault=True, desc="sign of the stored phase"
     )
+    units = traits.Str(desc="unit of the stored phase, if it is to be stated (core.phase_units)")
 
 
 class _ReadPhaseOutputSpec(QSMOutputSpec):
@@ -57,6 +58,7 @@ class ReadPhase(QSMInterface):
             like.b0_dir,
             coils=inputs.coils,
             sign=inputs.sign,
+            units=inputs.units if isdefined(inputs.units) and inputs.units else None,
         )
         return {
             "out_phase": save(cwd / "phase.nii", result.phase, like),
@@ -72,7 +74,7 @@ def read_stored(
 
     Returns one `Volume` per file (geometry) and one `StoredEcho` per volume.
     """
-    from qsm_nipype.core.phase import StoredEcho
+    from qsm_nipype.core.stored import StoredEcho
 
     images: list[Volume] = []
     echoes: list[StoredEcho] = []
@@ -81,17 +83,15 @@ def read_stored(
         proxy = image.dataobj
         slope = float(getattr(proxy, "slope", 1.0))
         intercept = float(getattr(proxy, "inter", 0.0))
-        try:
-            raw = np.asanyarray(proxy.get_unscaled() if hasattr(proxy, "get_unscaled") else proxy)
-        except (OSError, EOFError, ValueError) as exc:
-            raise DataError(f"{path}: the image data are cut short; copy the file again") from exc
+        raw = stored_values(proxy, path)
         raw = raw.reshape((*raw.shape[:3], *(n for n in raw.shape[3:] if n > 1)))
         images.append(Volume(raw, np.asarray(image.affine, dtype=float), str(path)))
         volumes = [raw[..., e] for e in range(raw.shape[3])] if raw.ndim == 4 else [raw]
-        for volume in volumes:
+        for number, volume in enumerate(volumes, start=1):
+            name = str(path) if len(volumes) == 1 else f"{path} (volume {number})"
             place = 0 if len(metadata) == 1 else len(echoes)  # one sidecar for all echoes of 4-D
             sidecar = metadata[place] if place < len(metadata) else {}
-            echoes.append(StoredEcho(str(path), volume, slope, intercept, sidecar))
+            echoes.append(StoredEcho(name, volume, slope, intercept, sidecar))
     return images, echoes
 
 

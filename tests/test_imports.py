@@ -29,7 +29,10 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"bids"},
     ),
     "methods": ({"errors", "data"}, set()),
-    "settings": ({*_GROUND, "methods", "dataset", "core.mask_language"}, set()),
+    "settings": (
+        {*_GROUND, "methods", "dataset", "core.mask_language", "core.phase_units"},
+        set(),
+    ),
     "plan": ({*_GROUND, "record", "verdict", "methods", "dataset", "settings"}, set()),
     "chain": ({*_GROUND, "methods", "settings", "core", "models"}, {"torch"}),
     "simulation": ({*_GROUND, "volume", "dataset", "core"}, {"nibabel", "torch"}),

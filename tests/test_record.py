@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from qsm_nipype import plan
-from qsm_nipype.core.phase import StoredEcho
 from qsm_nipype.core.reading import read_acquisition
+from qsm_nipype.core.stored import StoredEcho
 from qsm_nipype.dataset.acquisitions import Acquisition
 from qsm_nipype.errors import DataError
 from qsm_nipype.record import (
@@ -181,13 +181,19 @@ def test_a_step_is_read_by_itself():
 @pytest.mark.parametrize("coils", [1, 2])
 def test_what_core_records_of_the_phase_is_a_reading(pair, coils):
     rng = np.random.default_rng(0)
+    draw = {
+        "phase": lambda: rng.uniform(-np.pi, np.pi, (12, 12, 12)),
+        "magnitude": lambda: rng.rayleigh(1.0, (12, 12, 12)),
+        "real": lambda: rng.normal(size=(12, 12, 12)),
+        "imaginary": lambda: rng.normal(size=(12, 12, 12)),
+    }
     parts = {
         name: [
-            StoredEcho(f"{name}.nii", rng.uniform(low, np.pi, (12, 12, 12)).astype(np.float32),
+            StoredEcho(f"{name}.nii", draw[name]().astype(np.float32),
                        metadata={"EchoTime": 0.004 * (1 + i // coils)})
             for i in range(2 * coils)
         ]
-        for name, low in zip(pair, (-np.pi, 0.1 if pair[1] == "magnitude" else -1), strict=True)
+        for name in pair
     }  # fmt: skip
     found = read_acquisition(parts, (1.0, 1.0, 1.0), (0.0, 0.0, 1.0), coils=coils).record
     content = json.loads(json.dumps({"entities": {"sub": "01"}, "phase_reading": found}))

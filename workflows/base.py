@@ -185,7 +185,11 @@ def _parts(
             echo_times,
             size,
             offset=settings.offset,
-            reading={"coils": acquisition.coils, "sign": settings.phase_sign},
+            reading={
+                "coils": acquisition.coils,
+                "sign": settings.phase_sign,
+                "units": settings.phase_units,
+            },
             **common,
         ),
         "fieldmap": init_fieldmap_wf(

@@ -26,7 +26,7 @@ def init_phase_wf(
 ) -> pe.Workflow:
     """Read magnitude and phase, bring phase to radians, remove its offset.
 
-    `reading` holds further inputs of `ReadPhase`: the number of coils, the sign of the phase.
+    `reading` holds further inputs of `ReadPhase`: the number of coils, sign and unit of the phase.
 
     ::
 

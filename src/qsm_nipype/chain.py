@@ -31,6 +31,7 @@ from qsm_nipype.core.magnitude import combined_magnitude
 from qsm_nipype.core.mask_language import parse_masks, parse_operations
 from qsm_nipype.core.masking import apply_operations, small_cause, without_dropout
 from qsm_nipype.core.offsets import Offsets
+from qsm_nipype.core.phase import in_radians
 from qsm_nipype.core.reference import Referenced, reference
 from qsm_nipype.core.unwrapping import Unwrapped, quality_map, signal_mask
 from qsm_nipype.errors import DataError, UsageError
@@ -146,7 +147,7 @@ def reconstruct(  # noqa: PLR0913  every choice is named, as on the command line
 ) -> Maps:
     """Quantitative susceptibility mapping as the pipeline does it, from phase to χ in ppm.
 
-    `phase` (rad, wrapped) and `magnitude` (any unit) are `(X, Y, Z, E)`, or `(X, Y, Z)` for one
+    `phase` (rad) and `magnitude` (any unit) are `(X, Y, Z, E)`, or `(X, Y, Z)` for one
     echo, as arrays or tensors; not-a-number counts as zero. `echo_times` in s, `b0` in T,
     `voxel_size` in mm, `b0_dir` along the voxel axes.
 
@@ -241,7 +242,8 @@ def reconstruct(  # noqa: PLR0913  every choice is named, as on the command line
 def as_echoes(phase: Any, magnitude: Any, scan: ScanParameters) -> tuple[Tensor, Tensor]:
     """Phase and magnitude as finite tensors `(X, Y, Z, E)`, E as many as echo times.
 
-    One echo may be `(X, Y, Z)`. Raises DataError for other shapes, or a phase without a number.
+    One echo may be `(X, Y, Z)`. Raises DataError for other shapes, or a phase that is infinite or
+    without a number.
     """
     phase, magnitude = (_tensor(x) for x in (phase, magnitude))
     if phase.dim() == 3:
@@ -262,6 +264,8 @@ def as_echoes(phase: Any, magnitude: Any, scan: ScanParameters) -> tuple[Tensor,
         )
     if not bool(torch.isfinite(phase).any()):
         raise DataError("phase: no voxel has a number; look at how it was read")
+    if bool(torch.isinf(phase).any()):
+        raise DataError("phase: it has infinite values; set them to NaN if nothing was measured")
     magnitude = torch.nan_to_num(magnitude, nan=0.0, posinf=0.0, neginf=0.0).clamp_min(0)
     return torch.nan_to_num(phase), magnitude
 
@@ -374,6 +378,7 @@ def remove_offset(
     `phase` (rad) and `magnitude` `(X, Y, Z, E)`. Raises DataError, UsageError.
     """
     phase, magnitude = as_echoes(phase, magnitude, scan)
+    phase = in_radians(phase)
     data = phase, magnitude, scan.echo_times, scan.voxel_size
     return _call("offset", method, parameters, *data)
 
@@ -392,6 +397,7 @@ def unwrap(
     DataError, UsageError.
     """
     phase, magnitude = as_echoes(phase, magnitude, scan)
+    phase = in_radians(phase)
     keep, times = signal_mask(magnitude), scan.echo_times
     known = {"echo_times": times, "magnitude": magnitude, "mask": keep}
     found = _call("unwrapping", method, parameters, phase, **known)

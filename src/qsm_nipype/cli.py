@@ -115,10 +115,13 @@ def parse(arguments: Sequence[str]) -> Settings:
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
-    """`--sbatch-args X` as one word: the parser would take an X with a dash for an option."""
+    """`--sbatch-args X` as one word: the parser would take an X with a dash for an option.
+
+    So with `--phase-units`, whose range may begin below zero.
+    """
     found: list[str] = []
     for word in arguments:
-        if found and found[-1] == "--sbatch-args":
+        if found and found[-1] in ("--sbatch-args", "--phase-units"):
             found[-1] += f"={word}"
         else:
             found.append(word)

@@ -24,7 +24,7 @@ SUPPLIED = frozenset(
         *("field", "mask", "voxel_size", "b0_dir", "noise", "magnitude", "phase", "echo_times"),
         *("b0", "echo_time", "total_field", "quality", "reliability", "residual", "unwrapped"),
         *("csf", "generator", "network", "localiser", "segmenter", "mirrored", "device"),
-        *("coils", "sign", "kind", "region", "threads", "min_volume"),
+        *("coils", "sign", "units", "kind", "region", "threads", "min_volume"),
     }
 )
 

@@ -15,6 +15,7 @@ import yaml
 
 from qsm_nipype import methods
 from qsm_nipype.core.mask_language import parse_masks, parse_operations
+from qsm_nipype.core.phase_units import parse_units
 from qsm_nipype.dataset.own_files import KINDS
 from qsm_nipype.errors import UsageError
 
@@ -81,6 +82,13 @@ class Settings:
         "sign of the stored phase; auto: from the outline of the head; slabs are left as stored",
         "--phase-sign",
         choices=("auto", "positive", "negative"),
+    )
+    phase_units: str = _option(
+        "",
+        _HOW,
+        "unit of the stored phase, where the images show none: rad, mrad, deg, cycles, or the "
+        "range of one turn as in -4096..4095",
+        "--phase-units",
     )
     offset: str = _option("mcpc3ds", _HOW, "phase offset removal", "--offset", step="offset")
     unwrapping: str = _option("romeo", _HOW, "phase unwrapping", "--unwrapping", step="unwrapping")
@@ -366,7 +374,7 @@ def combine(base: Settings, changes: Mapping[str, Any]) -> Settings:
 def check(settings: Settings) -> None:
     """Refuse choices that cannot work, as far as no disk is needed. Raises UsageError."""
     settings.chosen()
-    parse_operations(settings.mask_operations)
+    _check_languages(settings)
     for name in settings.derivatives:
         if name not in KINDS:
             raise UsageError(f"-d {name}: there is no such kind; give {', '.join(KINDS)}")
@@ -393,6 +401,13 @@ def check(settings: Settings) -> None:
                 f"{option.name} cannot be {getattr(settings, option.name)!r}; choose from "
                 f"{', '.join(allowed)}"
             )
+
+
+def _check_languages(settings: Settings) -> None:
+    """Refuse what cannot be read of the small languages. Raises UsageError."""
+    parse_operations(settings.mask_operations)
+    if settings.phase_units:
+        parse_units(settings.phase_units)
 
 
 def _check_numbers(settings: Settings) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -122,7 +124,7 @@ def load(path: str | os.PathLike[str], *, dtype: Any = np.float32) -> Volume:
     image = open_image(path)
     try:
         data = np.asanyarray(image.dataobj).astype(dtype, copy=False)
-    except (OSError, EOFError, ValueError) as exc:
+    except (OSError, EOFError, ValueError, zlib.error) as exc:
         raise DataError(f"{path}: the image data are cut short; copy the file again") from exc
     return Volume(data, np.asarray(image.affine, dtype=float), str(path))
 
@@ -148,6 +150,38 @@ def load_one(path: str | os.PathLike[str]) -> Volume:
     if data.ndim != 3:
         raise DataError(f"{path}: it has {data.ndim} axes; give one volume of three")
     return replace(volume, data=data)
+
+
+def stored_values(proxy: Any, path: str | os.PathLike[str]) -> np.ndarray:
+    """The values of an image's `dataobj` before slope and intercept.
+
+    A compressed file is read to its end, where its checksum stands: a damaged stream may unpack
+    to wrong numbers. Raises DataError for such a file, and for one that is cut short.
+    """
+    try:
+        if str(path).endswith(".gz"):
+            return _unpacked(proxy, path)
+        return np.asanyarray(proxy.get_unscaled() if hasattr(proxy, "get_unscaled") else proxy)
+    except (OSError, EOFError, ValueError, zlib.error) as exc:
+        raise DataError(
+            f"{path}: the image data are cut short or damaged; copy the file again"
+        ) from exc
+
+
+def _unpacked(proxy: Any, path: str | os.PathLike[str]) -> np.ndarray:
+    """The values of a compressed NIfTI, first index fastest, read once and to the end."""
+    values = np.empty(proxy.shape, proxy.dtype, order="F")
+    room = memoryview(values.reshape(-1, order="F").view(np.uint8))
+    with gzip.open(path) as stream:
+        stream.read(proxy.offset)
+        filled = 0
+        while filled < len(room) and (count := stream.readinto(room[filled:])):  # type: ignore[attr-defined]
+            filled += count
+        while stream.read(1 << 20):
+            pass
+    if filled < len(room):
+        raise EOFError
+    return values
 
 
 def load_like(
@@ -176,7 +210,7 @@ def open_image(path: str | os.PathLike[str]) -> Any:
         raise DataError(f"{path}: the file is empty; convert or copy it again")
     try:
         return nib.load(path)
-    except (ImageFileError, OSError, EOFError, ValueError) as exc:
+    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as exc:
         raise DataError(f"{path}: not a readable NIfTI image; convert it again") from exc
 
 

@@ -190,6 +190,13 @@ def test_options_of_sbatch_may_begin_with_a_dash(words):
     assert parse(*words, "--submit", "slurm").sbatch_args == "--account=brain"
 
 
+def test_the_unit_of_phase_may_begin_below_zero():
+    assert parse("--phase-units", "-4096..4095").phase_units == "-4096..4095"
+    assert parse("--phase-units=rad").phase_units == "rad" and parse().phase_units == ""
+    with pytest.raises(UsageError, match="--phase-units gauss: give rad"):
+        parse("--phase-units", "gauss")
+
+
 def test_the_group_level_is_no_job():
     with pytest.raises(UsageError, match="the group level takes seconds"):
         cli.parse(["bids", "out", "group", "--submit", "slurm"])

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from qsm_nipype.core.phase import StoredEcho, from_parts, read_phase, wrap
+from qsm_nipype.core.complex_parts import from_parts
+from qsm_nipype.core.phase import read_phase, wrap
+from qsm_nipype.core.stored import StoredEcho
 from qsm_nipype.errors import DataError
 
 SHAPE = (24, 22, 20)
@@ -23,6 +25,13 @@ def truth(echoes=2, seed=0):
         phase[:, :6] = rng.uniform(-math.pi, math.pi, (24, 6, 20))
         out.append(wrap(phase.astype(np.float32)))
     return out
+
+
+def smooth(reach):
+    """A smooth phase (rad) from −reach to reach, without noise and without wraps."""
+    x = np.linspace(-1, 1, SHAPE[0])[:, None, None]
+    y = np.linspace(-1, 1, SHAPE[1])[None, :, None]
+    return np.broadcast_to(reach * x * np.cos(y), SHAPE).astype(np.float32).copy()
 
 
 def difference(reading, phases):
@@ -100,26 +109,27 @@ def test_bogus_slope_is_ignored():
 
 def test_joint_scaling_never_per_echo():
     # the first echo spans less than a turn: scaled on its own it would be stretched
-    phases = truth()
-    phases[0] = phases[0] * np.float32(0.4)
+    phases = truth(3)
+    phases[0] = smooth(0.4)
     reading = read_phase(stored([p * np.float32(0.00117) for p in phases]))
-    assert reading.record["decision"] == "joint scaling" and reading.record["warnings"]
+    assert reading.record["decision"] == "one turn as measured" and reading.record["warnings"]
     assert difference(reading, phases) < 0.01
 
 
 def test_an_echo_beyond_pi_next_to_one_that_spans_a_turn_is_radians():
     phases = truth()
-    phases[0] = phases[0] * np.float32(1.5)
+    phases[0] = smooth(6.0)
     reading = read_phase(stored(phases))
     assert reading.record["decision"] == "radians"
+    assert "beyond one turn" in reading.record["notes"][0]
     assert difference(reading, phases) < 1e-5
 
 
-def test_floats_within_pi_are_radians_though_they_span_no_turn():
-    phases = [1.6 * p / math.pi for p in truth()]
-    reading = read_phase(stored(phases))
-    assert reading.record["decision"] == "radians" and reading.record["warnings"]
-    assert difference(reading, phases) < 1e-5
+def test_echoes_in_different_units_are_refused():
+    good = truth()
+    for other in (good[1] * 1000, smooth(1.0) * 1000, smooth(0.02)):
+        with pytest.raises(DataError, match="export all echoes with the same scaling"):
+            read_phase(stored([good[0], other]))
 
 
 def test_wrong_units_in_the_sidecar_are_noticed():
@@ -132,10 +142,10 @@ def test_wrong_units_in_the_sidecar_are_noticed():
 
 
 def test_maker_decides_where_the_range_is_not_filled():
-    phases = [p * np.float32(0.6) for p in truth()]
+    phases = [smooth(1.0), smooth(2.0)]
     raw = [np.rint(p / math.pi * 4096).astype(np.int16) for p in phases]
     reading = read_phase(stored(raw, Manufacturer="Siemens Healthineers"))
-    assert "13-bit" in reading.record["decision"]
+    assert "13-bit" in reading.record["decision"] and reading.record["warnings"]
     assert difference(reading, phases) < 2e-3
 
 
@@ -206,7 +216,7 @@ def test_shares_of_a_turn_that_are_called_radians_are_noticed(low, scale):
     phases = truth()
     raw = [((p / math.pi + 1) * scale + low).astype(np.float32) for p in phases]
     reading = read_phase(stored(raw, Units="rad"))
-    assert reading.record["decision"] == "joint scaling"
+    assert reading.record["decision"] in ("half turns −1…1", "cycles 0…1")
     assert any("Units: rad" in w for w in reading.record["warnings"])
     assert difference(reading, phases) < 0.02
 
@@ -216,6 +226,7 @@ def test_radians_that_end_at_one_in_a_few_voxels_stay_radians():
     x = np.linspace(-1, 1, SHAPE[0])[:, None, None]
     field = np.broadcast_to(x**9, SHAPE).astype(np.float32).copy()
     field[[0, -1], 1:] *= 0.6
+    field[1:-1] *= np.linspace(0.8, 1, SHAPE[1], dtype=np.float32)[:, None]
     assert field.min() == -1 and field.max() == 1
     for values in (field, np.abs(field), field[..., ::-1] * np.float32(0.5)):
         reading = read_phase(stored([values], Units="rad"))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from qsm_nipype.core.dipole import dipole_field
-from qsm_nipype.core.phase import StoredEcho, wrap
+from qsm_nipype.core.phase import wrap
 from qsm_nipype.core.polarity import (
     alternating_axis,
     shows_sign,
@@ -15,6 +15,8 @@ from qsm_nipype.core.polarity import (
     undo_alternations,
 )
 from qsm_nipype.core.reading import read_acquisition
+from qsm_nipype.core.stored import StoredEcho
+from qsm_nipype.errors import DataError
 
 VOXEL = (3.0, 3.0, 3.0)
 
@@ -121,10 +123,12 @@ def test_a_sign_that_the_head_does_not_confirm_is_told():
     # a filter has left nothing of the head's own field
     generator = torch.Generator().manual_seed(1)
     flat = 0.1 * torch.randn(phase.shape, generator=generator)
-    found = read_acquisition(stored(flat, magnitude), VOXEL, (0, 0, 1)).record
+    with pytest.raises(DataError, match="high-pass filter"):
+        read_acquisition(stored(flat, magnitude), VOXEL, (0, 0, 1))
+    found = read_acquisition(stored(flat, magnitude), VOXEL, (0, 0, 1), units="rad").record
     assert abs(found["sign_agreement"]) < 0.3 and not found["sign_inverted"]
-    assert "could not be confirmed" in found["warnings"][0]
-    assert "high-pass" in found["warnings"][0]
+    assert "may have been high-pass filtered" in found["warnings"][0]
+    assert "could not be confirmed" in found["warnings"][1]
 
 
 def test_alternation_along_two_axes_is_recorded():

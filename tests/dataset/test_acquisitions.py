@@ -68,6 +68,16 @@ def test_nearer_sidecar_wins_and_foreign_ones_do_not_apply(dataset):
     assert merged == {"MagneticFieldStrength": 3, "Manufacturer": "B", "EchoTime": 0.005}
 
 
+def test_names_and_sidecars_that_disagree_on_the_part_are_refused(dataset):
+    for part, letter in (("phase", "M"), ("mag", "P")):
+        path = dataset / "sub-01" / "anat" / f"sub-01_echo-2_part-{part}_MEGRE.json"
+        metadata = {"EchoTime": 0.01, "ImageType": ["ORIGINAL", "PRIMARY", letter, "ND"]}
+        path.write_text(json.dumps(metadata))
+    said = reason(dataset)
+    assert said.startswith("sub-01_echo-2_part-phase_MEGRE.nii.gz: it is named phase")
+    assert "says magnitude" in said and "exchange their names" in said
+
+
 def test_sidecar_without_part_serves_both_parts(dataset):
     folder = dataset / "sub-01" / "anat"
     for path in folder.glob("*.json"):

@@ -122,6 +122,13 @@ def test_the_sign_that_the_user_names_reaches_the_reader(tmp_path):
         assert read.inputs.sign == chosen
 
 
+def test_the_unit_that_the_user_names_reaches_the_reader(tmp_path):
+    for chosen in ("", "-4096..4095"):
+        nodes = graph(tmp_path, phase_units=chosen)._get_all_nodes()
+        (read,) = (node for node in nodes if node.name == "read")
+        assert read.inputs.units == chosen
+
+
 VARIANTS = [{}, {"inversion": ("tv", "tkd")}, {"save_unwrapped": True}, {"reference": "none"}]
 VARIANTS += [
     {m.step: (m.name,) if m.step in ("inversion", "segmentation") else m.name}

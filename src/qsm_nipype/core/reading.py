@@ -10,13 +10,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qsm_nipype.core import GYROMAGNETIC_RATIO
+from qsm_nipype.core.complex_parts import read_parts
 from qsm_nipype.core.offsets import combine_coils
-from qsm_nipype.core.phase import StoredEcho, from_parts, read_phase
+from qsm_nipype.core.phase import read_phase, wrap
+from qsm_nipype.core.phase_proof import find_turn, large_scale_phase
+from qsm_nipype.core.phase_units import TWO_PI
 from qsm_nipype.core.polarity import shows_sign, sign_agreement, undo_alternations
+from qsm_nipype.core.stored import StoredEcho, refuse_copies, refuse_kind
 from qsm_nipype.errors import DataError
 
 #: Correlation below which an inverted sign is believed (see `sign_agreement`).
 INVERTED_SCORE = -0.3
+#: Field (ppm) by which parts of a head differ at least, of which a phase (rad) shows no more than
+#: this: what has less was high-pass filtered; up to the doubtful field it may have been
+#: (docs/field-mapping.md has the figures).
+FILTERED_FIELD, DOUBTFUL_FIELD, FILTERED_PHASE = 0.016, 0.025, 0.4
 
 
 @dataclass(frozen=True)
@@ -36,15 +45,18 @@ def read_acquisition(
     *,
     coils: int = 1,
     sign: str = "auto",
+    units: str | None = None,
 ) -> Acquisition:
     """Phase and magnitude from the stored `parts` ("phase", "magnitude", "real", "imaginary").
 
     With `coils` > 1 the files run over the coils of the first echo, then of the second, and are
     combined. `sign` "auto" inverts the phase if the field it shows is clearly that of a
-    paramagnetic head (`sign_agreement` < −0.3) that is in view (`shows_sign`). Raises DataError
-    for what cannot be read.
+    paramagnetic head (`sign_agreement` < −0.3) that is in view (`shows_sign`). `units` states the
+    unit of the phase (`core.phase_units`). Raises DataError for what cannot be read, and for what
+    is not what its part says: copies, exchanged parts, filtered phase.
     """
-    phase, magnitude, record = _decode(parts)
+    refuse_copies(parts)
+    phase, magnitude, record = _decode(parts, units)
     source = list(parts.get("phase", parts.get("real", ())))
     times = _echo_times(source, coils)
     if _is_difference(source, parts):
@@ -57,9 +69,17 @@ def read_acquisition(
             f"{source[0].name}: {phase.shape[3]} phase volumes for {magnitude.shape[3]} "
             "magnitude volumes; give one of each per echo"
         )
+    if coils == 1:
+        _check_echoes_differ(phase, source)
+    if coils == 1 and times and len(times) != phase.shape[3]:
+        raise DataError(
+            f"{source[0].name}: {phase.shape[3]} phase volumes for {len(times)} echo times; give "
+            "one volume and one EchoTime per echo"
+        )
     if coils > 1:
         phase, magnitude = _combine(phase, magnitude, times, voxel_size, coils)
         record["coils"] = coils
+    _check_filter(phase, magnitude, times, voxel_size, source[0], units, record)
     phase, axes = undo_alternations(phase, magnitude)
     record["warnings"] += [
         f"every other slice along axis {a} was turned by π: undone" for a in axes
@@ -71,39 +91,64 @@ def read_acquisition(
 
 
 def _decode(
-    parts: Mapping[str, Sequence[StoredEcho]],
+    parts: Mapping[str, Sequence[StoredEcho]], units: str | None
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
     if "phase" in parts:
-        if not parts.get("magnitude"):
-            raise DataError(
-                f"{parts['phase'][0].name}: there is no magnitude for this phase; the fit is "
-                "weighted by it, so give the magnitude of the same echoes"
-            )
-        reading = read_phase(parts["phase"])
-        magnitude = _stack([e.scaled for e in parts["magnitude"]])
-        _same_shape(parts["phase"][0], parts["magnitude"])
-        signal = torch.from_numpy(reading.signal).unsqueeze(-1)
-        magnitude = torch.where(signal, magnitude, 0.0)
-        return torch.from_numpy(reading.phase), _clean(magnitude), reading.record
+        return _decode_phase(parts["phase"], parts.get("magnitude", ()), units)
     if not parts.get("real") or not parts.get("imaginary"):
         raise DataError("no phase was given; name phase files, or real and imaginary files")
     _same_shape(parts["real"][0], parts["imaginary"])
-    if len(parts["real"]) != len(parts["imaginary"]):
-        raise DataError(
-            f"{parts['real'][0].name}: {len(parts['real'])} real for "
-            f"{len(parts['imaginary'])} imaginary volumes; give one of each per echo"
-        )
-    pairs = [
-        from_parts(r.scaled, i.scaled)
-        for r, i in zip(parts["real"], parts["imaginary"], strict=True)
-    ]
+    phases, magnitudes, notes = read_parts(parts["real"], parts["imaginary"])
     record: dict[str, Any] = {
         "decision": "real and imaginary parts",
         "reason": "such files were given",
+        "notes": notes,
         "warnings": [],
     }
-    phase = torch.nan_to_num(_stack([p for p, _ in pairs]))
-    return phase, _clean(_stack([m for _, m in pairs])), record
+    return torch.nan_to_num(_stack(phases)), _clean(_stack(magnitudes)), record
+
+
+def _decode_phase(
+    stored: Sequence[StoredEcho], partners: Sequence[StoredEcho], units: str | None
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Phase with its magnitude, which must not be phase itself. Raises DataError."""
+    if not partners:
+        raise DataError(
+            f"{stored[0].name}: there is no magnitude for this phase; the fit is weighted by it, "
+            "so give the magnitude of the same echoes"
+        )
+    _same_shape(stored[0], partners)
+    for echo in partners:
+        refuse_kind(echo)
+    volumes = [echo.scaled for echo in partners]
+    for number, (echo, volume) in enumerate(zip(partners, volumes, strict=True)):
+        _check_magnitude(echo, volume, stored[number] if number < len(stored) else None)
+    reading = read_phase(stored, volumes, units=units)
+    signal = torch.from_numpy(reading.signal).unsqueeze(-1)
+    magnitude = torch.where(signal, _stack(volumes), 0.0)
+    return torch.from_numpy(reading.phase), _clean(magnitude), reading.record
+
+
+def _check_magnitude(echo: StoredEcho, volume: np.ndarray, partner: StoredEcho | None) -> None:
+    """Refuse a magnitude that is phase, alone or exchanged with its `partner`, or is nothing."""
+    finite = np.isfinite(volume)
+    if not finite.any() or float(volume[finite].max()) <= 0:
+        raise DataError(f"{echo.name}: the magnitude is nowhere above zero; export it again")
+    if find_turn(volume, finite) is None:
+        values = volume[finite]
+        if -float(values[values < 0].sum()) > 0.1 * float(values[values > 0].sum()):
+            raise DataError(
+                f"{echo.name}: it has many negative values, which no magnitude has; give the "
+                "magnitude of this echo, or exchange the names if it is the phase"
+            )
+        return
+    raw = None if partner is None or partner.raw.ndim != 3 else partner.scaled
+    if partner is not None and raw is not None and find_turn(raw, np.isfinite(raw)) is None:
+        raise DataError(
+            f"{partner.name} and {echo.name}: the one named magnitude holds the phase; exchange "
+            "the names of the two images (and of their sidecars)"
+        )
+    raise DataError(f"{echo.name}: it holds phase, not magnitude; give the magnitude of this echo")
 
 
 def _stack(volumes: Sequence[np.ndarray]) -> Tensor:
@@ -159,6 +204,58 @@ def _combine(
         )
     grid = (*phase.shape[:3], echoes, coils)
     return combine_coils(phase.reshape(grid), magnitude.reshape(grid), times, voxel_size)
+
+
+def _check_echoes_differ(phase: Tensor, source: Sequence[StoredEcho]) -> None:
+    """Refuse two echoes of the same phase, however they are stored: noise alone differs."""
+    sample = phase[::2, ::2, ::2]
+    for e in range(1, phase.shape[3]):
+        first, second = sample[..., e - 1], sample[..., e]
+        measured = (first != 0) | (second != 0)
+        same = wrap(second - first)[measured].abs() < 2e-3
+        if bool(measured.any()) and float(same.float().mean()) > 0.999:
+            raise DataError(
+                f"{source[min(e, len(source) - 1)].name}: its phase is that of the echo before, "
+                "voxel by voxel; give each echo its own image"
+            )
+
+
+def _check_filter(
+    phase: Tensor,
+    magnitude: Tensor,
+    times: Sequence[float],
+    voxel_size: Sequence[float],
+    source: StoredEcho,
+    units: str | None,
+    record: dict[str, Any],
+) -> None:
+    """Refuse phase without a head's field at large: a filter for SWI took it, and much of χ.
+
+    With the user's `units` there is a warning instead.
+    """
+    if not times:
+        return
+    last = max(range(len(times)), key=lambda e: times[e])
+    apart = large_scale_phase(phase[..., last].numpy(), magnitude[..., last].numpy(), voxel_size)
+    b0 = source.metadata.get("MagneticFieldStrength")
+    tesla = float(b0) if isinstance(b0, int | float) and b0 > 0 else 1.5
+    unit = TWO_PI * GYROMAGNETIC_RATIO * tesla * times[last]  # rad per ppm
+    if apart is None or apart > min(DOUBTFUL_FIELD * unit, 1.5 * FILTERED_PHASE):
+        return
+    found = (
+        f"the phase differs by {apart:.2g} rad only between parts of the head at "
+        f"{1000 * times[last]:.3g} ms"
+    )
+    if units is not None or apart > min(FILTERED_FIELD * unit, FILTERED_PHASE):
+        record["warnings"].append(
+            f"{found}: it may have been high-pass filtered as for SWI, which takes much of χ away"
+        )
+        return
+    raise DataError(
+        f"{source.name}: {found}, as after a high-pass filter for SWI or the removal of the "
+        "background field; export the unfiltered phase, or confirm that it is unfiltered by "
+        "--phase-units rad (or its unit)"
+    )
 
 
 def _signed(

@@ -27,6 +27,7 @@ from qsm_nipype.dataset.pairing import (
     group,
     partners_of,
 )
+from qsm_nipype.dataset.witnesses import check_witnesses
 from qsm_nipype.errors import DataError
 
 __all__ = ["PARTS", "SUFFIXES", "Acquisition", "Selection", "find_acquisitions"]
@@ -201,6 +202,9 @@ def _acquisition(bids_dir: Path, one: Group) -> Acquisition:
         notes.append(phasediff.NOTE)
     else:
         files = files_by_part(one, notes)
+    check_witnesses(
+        {part: [(p.name, sidecar(bids_dir, p)) for p in own] for part, own in files.items()}
+    )
     grid = check_grids([p for part in files.values() for p in part])
     echoes = (_difference if one.suffix == "phasediff" else _echoes)(bids_dir, files, grid, notes)
     first = echoes.main[0]
