@@ -3,8 +3,8 @@
     python benchmarks/phase_reading.py [--data ../shared/data]
 
 Prints, for simulated heads and for scanner data where the folder has it, the share of neighbours
-across the seam (`phase_proof.find_turn`; none: no seam) of phase and magnitude, and by how much
-the phase of 12 mm blocks differs (`phase_proof.large_scale_phase`) in ppm of the field: as
+across the seam (`reading.proof.find_turn`; none: no seam) of phase and magnitude, and by how much
+the phase of 12 mm blocks differs (`reading.proof.large_scale_phase`) in ppm of the field: as
 acquired, in the least of all slabs of 36 mm, and after high-pass filters for SWI.
 """
 
@@ -18,8 +18,8 @@ import nibabel as nib
 import numpy as np
 
 from qsm_nipype.core import GYROMAGNETIC_RATIO
-from qsm_nipype.core.phase_proof import find_turn, large_scale_phase
-from qsm_nipype.core.stored import StoredEcho, find_signal
+from qsm_nipype.core.reading.proof import find_turn, large_scale_phase
+from qsm_nipype.core.reading.stored import StoredEcho, find_signal
 from qsm_nipype.simulation.scanner.effects import EFFECTS
 from qsm_nipype.simulation.signal import Protocol
 from qsm_nipype.simulation.subject import simulate_subject

@@ -25,7 +25,7 @@ class _ReadPhaseInputSpec(QSMInputSpec):
     sign = traits.Enum(
         "auto", "positive", "negative", usedefault=True, desc="sign of the stored phase"
     )
-    units = traits.Str(desc="unit of the stored phase, if it is to be stated (core.phase_units)")
+    units = traits.Str(desc="unit of the stored phase, if it is to be stated (core.reading.units)")
 
 
 class _ReadPhaseOutputSpec(QSMOutputSpec):
@@ -41,7 +41,7 @@ class ReadPhase(QSMInterface):
 
     input_spec = _ReadPhaseInputSpec
     output_spec = _ReadPhaseOutputSpec
-    function = "qsm_nipype.core.reading:read_acquisition"
+    function = "qsm_nipype.core.reading.acquisition:read_acquisition"
 
     def _run(self, cwd: Path) -> dict[str, Any]:
         inputs = self.inputs
@@ -74,7 +74,7 @@ def read_stored(
 
     Returns one `Volume` per file (geometry) and one `StoredEcho` per volume.
     """
-    from qsm_nipype.core.stored import StoredEcho
+    from qsm_nipype.core.reading.stored import StoredEcho
 
     images: list[Volume] = []
     echoes: list[StoredEcho] = []

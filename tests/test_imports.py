@@ -30,7 +30,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "methods": ({"errors", "data"}, set()),
     "settings": (
-        {*_GROUND, "methods", "dataset", "core.mask_language", "core.phase_units"},
+        {*_GROUND, "methods", "dataset", "core.mask_language", "core.reading.units"},
         set(),
     ),
     "plan": ({*_GROUND, "record", "verdict", "methods", "dataset", "settings"}, set()),

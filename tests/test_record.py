@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from qsm_nipype import plan
-from qsm_nipype.core.reading import read_acquisition
-from qsm_nipype.core.stored import StoredEcho
+from qsm_nipype.core.reading.acquisition import read_acquisition
+from qsm_nipype.core.reading.stored import StoredEcho
 from qsm_nipype.dataset.acquisitions import Acquisition
 from qsm_nipype.errors import DataError
 from qsm_nipype.record import (

@@ -31,7 +31,7 @@ from qsm_nipype.core.magnitude import combined_magnitude
 from qsm_nipype.core.mask_language import parse_masks, parse_operations
 from qsm_nipype.core.masking import apply_operations, small_cause, without_dropout
 from qsm_nipype.core.offsets import Offsets
-from qsm_nipype.core.phase import in_radians
+from qsm_nipype.core.reading.phase import in_radians
 from qsm_nipype.core.reference import Referenced, reference
 from qsm_nipype.core.unwrapping import Unwrapped, quality_map, signal_mask
 from qsm_nipype.errors import DataError, UsageError

@@ -52,7 +52,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class PhaseReading:
-    """How the phase was read: what `core.phase` and `core.reading` found, decided and why."""
+    """How the phase was read: what `core.reading` found, decided and why."""
 
     decision: str
     reason: str

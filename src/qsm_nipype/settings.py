@@ -15,7 +15,7 @@ import yaml
 
 from qsm_nipype import methods
 from qsm_nipype.core.mask_language import parse_masks, parse_operations
-from qsm_nipype.core.phase_units import parse_units
+from qsm_nipype.core.reading.units import parse_units
 from qsm_nipype.dataset.own_files import KINDS
 from qsm_nipype.errors import UsageError
 

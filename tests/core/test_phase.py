@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from qsm_nipype.core.complex_parts import from_parts
-from qsm_nipype.core.phase import read_phase, wrap
-from qsm_nipype.core.stored import StoredEcho
+from qsm_nipype.core.phase import wrap
+from qsm_nipype.core.reading.parts import from_parts
+from qsm_nipype.core.reading.phase import read_phase
+from qsm_nipype.core.reading.stored import StoredEcho
 from qsm_nipype.errors import DataError
 
 SHAPE = (24, 22, 20)

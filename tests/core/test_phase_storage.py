@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from qsm_nipype.core.phase import wrap
-from qsm_nipype.core.phase_units import parse_units
-from qsm_nipype.core.reading import read_acquisition
-from qsm_nipype.core.stored import StoredEcho
+from qsm_nipype.core.reading.acquisition import read_acquisition
+from qsm_nipype.core.reading.stored import StoredEcho
+from qsm_nipype.core.reading.units import parse_units
 from qsm_nipype.errors import DataError, UsageError
 from qsm_nipype.simulation.signal import Protocol
 from qsm_nipype.simulation.subject import simulate_subject

@@ -7,15 +7,15 @@ import torch
 
 from qsm_nipype.core.dipole import dipole_field
 from qsm_nipype.core.phase import wrap
-from qsm_nipype.core.polarity import (
+from qsm_nipype.core.reading.acquisition import read_acquisition
+from qsm_nipype.core.reading.polarity import (
     alternating_axis,
     shows_sign,
     sign_agreement,
     undo_alternation,
     undo_alternations,
 )
-from qsm_nipype.core.reading import read_acquisition
-from qsm_nipype.core.stored import StoredEcho
+from qsm_nipype.core.reading.stored import StoredEcho
 from qsm_nipype.errors import DataError
 
 VOXEL = (3.0, 3.0, 3.0)
@@ -131,9 +131,19 @@ def test_a_sign_that_the_head_does_not_confirm_is_told():
     assert "could not be confirmed" in found["warnings"][1]
 
 
+def test_a_forced_sign_that_turns_the_head_upside_down_is_an_error():
+    phase, magnitude = head()
+    for stored_as, sign in ((phase, "negative"), (-phase, "positive")):
+        found = read_acquisition(stored(stored_as, magnitude), VOXEL, (0, 0, 1), sign=sign).record
+        assert "upside down" in found["errors"][0] and sign in found["errors"][0]
+        agreeing = {"negative": "positive", "positive": "negative"}[sign]
+        good = read_acquisition(stored(stored_as, magnitude), VOXEL, (0, 0, 1), sign=agreeing)
+        assert not good.record.get("errors")
+
+
 def test_alternation_along_two_axes_is_recorded():
     phase, magnitude = head()
     turned = undo_alternation(undo_alternation(phase, 0), 1)
     found = read_acquisition(stored(turned, magnitude), VOXEL, (0, 0, 1))
     assert found.record["alternating_slices_axis"] == [0, 1]
-    assert len(found.record["warnings"]) == 2
+    assert len(found.record["notes"]) == 2 and not found.record["warnings"]

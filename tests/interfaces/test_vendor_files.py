@@ -68,7 +68,7 @@ def test_ge_inverted_sign_is_found_and_turned_around(tmp_path, monkeypatch, head
     path = write(tmp_path / "phase.nii", stored)
     phase, record = read(tmp_path, monkeypatch, head, [path], metadata=[{"Manufacturer": "GE"}])
     assert record["sign_inverted"] and record["sign_agreement"] < -0.5
-    assert any("inverted sign" in w for w in record["warnings"])
+    assert any("inverted sign" in w for w in record["notes"])
     assert "milliradians" in record["decision"] and apart(phase, np.angle(head)) < 2e-3
 
 

@@ -25,7 +25,7 @@ for _module in (
     "numba",
     "qsm_nipype.interfaces.base",
     "qsm_nipype.volume",
-    "qsm_nipype.core.reading",
+    "qsm_nipype.core.reading.acquisition",
     "qsm_nipype.core.masking",
     "qsm_nipype.core.relaxometry",
     "qsm_nipype.execution.multiproc",

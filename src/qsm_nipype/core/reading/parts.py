@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qsm_nipype.core.phase_proof import find_turn
-from qsm_nipype.core.stored import StoredEcho, refuse, signed
+from qsm_nipype.core.reading.proof import find_turn
+from qsm_nipype.core.reading.stored import StoredEcho, refuse, signed
 from qsm_nipype.errors import DataError
 
 

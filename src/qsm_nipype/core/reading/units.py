@@ -10,9 +10,8 @@ import math
 import re
 from dataclasses import dataclass
 
+from qsm_nipype.core.phase import TWO_PI
 from qsm_nipype.errors import UsageError
-
-TWO_PI = 2.0 * math.pi
 
 
 @dataclass(frozen=True)

@@ -10,22 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qsm_nipype.core import GYROMAGNETIC_RATIO
-from qsm_nipype.core.complex_parts import read_parts
 from qsm_nipype.core.offsets import combine_coils
-from qsm_nipype.core.phase import read_phase, wrap
-from qsm_nipype.core.phase_proof import find_turn, large_scale_phase
-from qsm_nipype.core.phase_units import TWO_PI
-from qsm_nipype.core.polarity import shows_sign, sign_agreement, undo_alternations
-from qsm_nipype.core.stored import StoredEcho, refuse_copies, refuse_kind
+from qsm_nipype.core.reading.checks import (
+    check_echoes_differ,
+    check_filter,
+    check_magnitude,
+    check_shapes,
+)
+from qsm_nipype.core.reading.parts import read_parts
+from qsm_nipype.core.reading.phase import read_phase
+from qsm_nipype.core.reading.polarity import shows_sign, sign_agreement, undo_alternations
+from qsm_nipype.core.reading.stored import StoredEcho, refuse_copies, refuse_kind
 from qsm_nipype.errors import DataError
 
 #: Correlation below which an inverted sign is believed (see `sign_agreement`).
 INVERTED_SCORE = -0.3
-#: Field (ppm) by which parts of a head differ at least, of which a phase (rad) shows no more than
-#: this: what has less was high-pass filtered; up to the doubtful field it may have been
-#: (docs/field-mapping.md has the figures).
-FILTERED_FIELD, DOUBTFUL_FIELD, FILTERED_PHASE = 0.016, 0.025, 0.4
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def read_acquisition(
     With `coils` > 1 the files run over the coils of the first echo, then of the second, and are
     combined. `sign` "auto" inverts the phase if the field it shows is clearly that of a
     paramagnetic head (`sign_agreement` < −0.3) that is in view (`shows_sign`). `units` states the
-    unit of the phase (`core.phase_units`). Raises DataError for what cannot be read, and for what
+    unit of the phase (`units`). Raises DataError for what cannot be read, and for what
     is not what its part says: copies, exchanged parts, filtered phase.
     """
     refuse_copies(parts)
@@ -70,7 +69,7 @@ def read_acquisition(
             "magnitude volumes; give one of each per echo"
         )
     if coils == 1:
-        _check_echoes_differ(phase, source)
+        check_echoes_differ(phase, source)
     if coils == 1 and times and len(times) != phase.shape[3]:
         raise DataError(
             f"{source[0].name}: {phase.shape[3]} phase volumes for {len(times)} echo times; give "
@@ -79,11 +78,9 @@ def read_acquisition(
     if coils > 1:
         phase, magnitude = _combine(phase, magnitude, times, voxel_size, coils)
         record["coils"] = coils
-    _check_filter(phase, magnitude, times, voxel_size, source[0], units, record)
+    check_filter(phase, magnitude, times, voxel_size, source[0], units, record)
     phase, axes = undo_alternations(phase, magnitude)
-    record["warnings"] += [
-        f"every other slice along axis {a} was turned by π: undone" for a in axes
-    ]
+    record["notes"] += [f"every other slice along axis {a} was turned by π: undone" for a in axes]
     record["alternating_slices_axis"] = axes
     phase = _signed(phase, magnitude, voxel_size, b0_dir, sign, record)
     record["echo_times"] = list(times)
@@ -97,7 +94,7 @@ def _decode(
         return _decode_phase(parts["phase"], parts.get("magnitude", ()), units)
     if not parts.get("real") or not parts.get("imaginary"):
         raise DataError("no phase was given; name phase files, or real and imaginary files")
-    _same_shape(parts["real"][0], parts["imaginary"])
+    check_shapes(parts["real"][0], parts["imaginary"])
     phases, magnitudes, notes = read_parts(parts["real"], parts["imaginary"])
     record: dict[str, Any] = {
         "decision": "real and imaginary parts",
@@ -117,38 +114,16 @@ def _decode_phase(
             f"{stored[0].name}: there is no magnitude for this phase; the fit is weighted by it, "
             "so give the magnitude of the same echoes"
         )
-    _same_shape(stored[0], partners)
+    check_shapes(stored[0], partners)
     for echo in partners:
         refuse_kind(echo)
     volumes = [echo.scaled for echo in partners]
     for number, (echo, volume) in enumerate(zip(partners, volumes, strict=True)):
-        _check_magnitude(echo, volume, stored[number] if number < len(stored) else None)
+        check_magnitude(echo, volume, stored[number] if number < len(stored) else None)
     reading = read_phase(stored, volumes, units=units)
     signal = torch.from_numpy(reading.signal).unsqueeze(-1)
     magnitude = torch.where(signal, _stack(volumes), 0.0)
     return torch.from_numpy(reading.phase), _clean(magnitude), reading.record
-
-
-def _check_magnitude(echo: StoredEcho, volume: np.ndarray, partner: StoredEcho | None) -> None:
-    """Refuse a magnitude that is phase, alone or exchanged with its `partner`, or is nothing."""
-    finite = np.isfinite(volume)
-    if not finite.any() or float(volume[finite].max()) <= 0:
-        raise DataError(f"{echo.name}: the magnitude is nowhere above zero; export it again")
-    if find_turn(volume, finite) is None:
-        values = volume[finite]
-        if -float(values[values < 0].sum()) > 0.1 * float(values[values > 0].sum()):
-            raise DataError(
-                f"{echo.name}: it has many negative values, which no magnitude has; give the "
-                "magnitude of this echo, or exchange the names if it is the phase"
-            )
-        return
-    raw = None if partner is None or partner.raw.ndim != 3 else partner.scaled
-    if partner is not None and raw is not None and find_turn(raw, np.isfinite(raw)) is None:
-        raise DataError(
-            f"{partner.name} and {echo.name}: the one named magnitude holds the phase; exchange "
-            "the names of the two images (and of their sidecars)"
-        )
-    raise DataError(f"{echo.name}: it holds phase, not magnitude; give the magnitude of this echo")
 
 
 def _stack(volumes: Sequence[np.ndarray]) -> Tensor:
@@ -157,15 +132,6 @@ def _stack(volumes: Sequence[np.ndarray]) -> Tensor:
 
 def _clean(magnitude: Tensor) -> Tensor:
     return torch.nan_to_num(magnitude, nan=0.0, posinf=0.0, neginf=0.0).clamp_min(0)
-
-
-def _same_shape(first: StoredEcho, others: Sequence[StoredEcho]) -> None:
-    for other in others:
-        if other.raw.shape != first.raw.shape:
-            raise DataError(
-                f"{other.name}: shape {other.raw.shape} differs from {first.raw.shape} of "
-                f"{first.name}; give images of one acquisition"
-            )
 
 
 def _is_difference(source: Sequence[StoredEcho], parts: Mapping[str, Any]) -> bool:
@@ -206,58 +172,6 @@ def _combine(
     return combine_coils(phase.reshape(grid), magnitude.reshape(grid), times, voxel_size)
 
 
-def _check_echoes_differ(phase: Tensor, source: Sequence[StoredEcho]) -> None:
-    """Refuse two echoes of the same phase, however they are stored: noise alone differs."""
-    sample = phase[::2, ::2, ::2]
-    for e in range(1, phase.shape[3]):
-        first, second = sample[..., e - 1], sample[..., e]
-        measured = (first != 0) | (second != 0)
-        same = wrap(second - first)[measured].abs() < 2e-3
-        if bool(measured.any()) and float(same.float().mean()) > 0.999:
-            raise DataError(
-                f"{source[min(e, len(source) - 1)].name}: its phase is that of the echo before, "
-                "voxel by voxel; give each echo its own image"
-            )
-
-
-def _check_filter(
-    phase: Tensor,
-    magnitude: Tensor,
-    times: Sequence[float],
-    voxel_size: Sequence[float],
-    source: StoredEcho,
-    units: str | None,
-    record: dict[str, Any],
-) -> None:
-    """Refuse phase without a head's field at large: a filter for SWI took it, and much of χ.
-
-    With the user's `units` there is a warning instead.
-    """
-    if not times:
-        return
-    last = max(range(len(times)), key=lambda e: times[e])
-    apart = large_scale_phase(phase[..., last].numpy(), magnitude[..., last].numpy(), voxel_size)
-    b0 = source.metadata.get("MagneticFieldStrength")
-    tesla = float(b0) if isinstance(b0, int | float) and b0 > 0 else 1.5
-    unit = TWO_PI * GYROMAGNETIC_RATIO * tesla * times[last]  # rad per ppm
-    if apart is None or apart > min(DOUBTFUL_FIELD * unit, 1.5 * FILTERED_PHASE):
-        return
-    found = (
-        f"the phase differs by {apart:.2g} rad only between parts of the head at "
-        f"{1000 * times[last]:.3g} ms"
-    )
-    if units is not None or apart > min(FILTERED_FIELD * unit, FILTERED_PHASE):
-        record["warnings"].append(
-            f"{found}: it may have been high-pass filtered as for SWI, which takes much of χ away"
-        )
-        return
-    raise DataError(
-        f"{source.name}: {found}, as after a high-pass filter for SWI or the removal of the "
-        "background field; export the unfiltered phase, or confirm that it is unfiltered by "
-        "--phase-units rad (or its unit)"
-    )
-
-
 def _signed(
     phase: Tensor,
     magnitude: Tensor,
@@ -269,22 +183,30 @@ def _signed(
     """Positive phase for a positive field shift, as asked or as estimated from the head."""
     score = sign_agreement(phase, magnitude, voxel_size, b0_dir)
     record["sign_agreement"] = round(score, 3)
-    decidable = sign == "auto" and shows_sign(magnitude, voxel_size, b0_dir)
-    invert = sign == "negative" or (decidable and score < INVERTED_SCORE)
+    shown = shows_sign(magnitude, voxel_size, b0_dir)
+    inverted = shown and score < INVERTED_SCORE
+    invert = sign == "negative" or (sign == "auto" and inverted)
     record["sign_inverted"] = invert
-    if sign == "auto" and (not decidable or score < -INVERTED_SCORE):
-        record["warnings"].append(_sign_warning(score, decidable))
+    if sign == "auto" and inverted:
+        record["notes"].append(
+            f"the phase was stored with inverted sign (agreement {score:.2f}): turned around"
+        )
+    elif sign == "auto" and (not shown or score < -INVERTED_SCORE):
+        record["warnings"].append(_sign_warning(score, shown))
+    elif sign != "auto" and shown and (-score if invert else score) < INVERTED_SCORE:
+        record["errors"] = [
+            f"with --phase-sign {sign} the head is diamagnetic (agreement {score:.2f}): χ is "
+            "upside down; leave the option out, or check the orientation in the header"
+        ]
     return -phase if invert else phase
 
 
-def _sign_warning(score: float, decidable: bool) -> str:
+def _sign_warning(score: float, shown: bool) -> str:
     """What a reader should know about a sign that was not simply confirmed."""
-    if decidable and score < INVERTED_SCORE:
-        return f"the phase was stored with inverted sign (agreement {score:.2f}): turned around"
     why = (
         "the field of view may cut the head, the phase be high-pass filtered as for SWI, or the "
         "orientation in the header wrong"
-        if decidable
+        if shown
         else "the slab is too thin for that"
     )
     return (

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from qsm_nipype.core.phase_proof import Turn, few_levels, likeness, share_smooth
-from qsm_nipype.core.phase_units import Unit, nearest, of_header, of_maker, worded
-from qsm_nipype.core.stored import StoredEcho
+from qsm_nipype.core.reading.proof import Turn, few_levels, likeness, share_smooth
+from qsm_nipype.core.reading.stored import StoredEcho
+from qsm_nipype.core.reading.units import Unit, nearest, of_header, of_maker, worded
 from qsm_nipype.errors import DataError
 
 #: Of the neighbours in unwrapped phase, so many at least differ by less than half a turn.

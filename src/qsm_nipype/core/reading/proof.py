@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qsm_nipype.core.phase_units import nearest
+from qsm_nipype.core.reading.units import nearest
 
 #: Voxels at either end of the range that are asked for their neighbours: fewest, and usual.
 _FEWEST, _ASKED = 30, 100
