@@ -143,7 +143,7 @@ def seen_numbers(volumes: Mapping[str, Volume], scan: Mapping[str, Any]) -> dict
     masks = {name: x > 0.5 for name, x in tensors.items() if name.startswith("mask")}
     times, b0, like = scan.get("echo_times"), scan.get("field_strength"), volumes["mask"]
     turn = turn_of(times, b0) if times and b0 else None
-    seen = look(maps, masks, like.voxel_size, like.b0_dir, turn=turn)
+    seen = look(maps, masks, like.voxel_size, like.b0_dir, turn=turn, b0=b0 or 3.0)
     if seen is None:
         return {}
     return {name: judged(name, value) for name, value in measured(seen).items()}

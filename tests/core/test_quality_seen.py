@@ -188,3 +188,12 @@ def test_a_turn_is_the_field_between_the_nearest_echoes():
 
 def test_every_measure_has_its_row(clean):
     assert set(values(*clean)) <= set(limits())
+
+
+def test_tissue_decays_quicker_in_a_stronger_field(clean):
+    maps, masks = clean
+    quick = {**maps, "r2star": torch.full_like(maps["r2star"], 90.0)}
+    shares = [
+        measured(look(quick, masks, EDGES, B0, b0=b0))["rim_decay"] for b0 in (1.5, 3.0, 7.0)
+    ]
+    assert shares == [100.0, 100.0, 0.0]

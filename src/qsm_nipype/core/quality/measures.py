@@ -20,7 +20,7 @@ from qsm_nipype.core.fourier import frequencies, irfft, rfft, working_grid
 from qsm_nipype.core.morphology import dilate, erode
 from qsm_nipype.core.quality.seen import Seen
 
-#: χ and field (ppm), decay (1/s) of a whole cube that hardly any tissue has; bone, air, fat do.
+#: χ and field (ppm), decay (1/s at 3 T) of a cube that tissue hardly has; bone, air and fat do.
 STRONG, DARK, STRONG_FIELD, QUICK = 0.3, -0.15, 0.1, 70.0
 #: |χ| (ppm) beyond which a cube says nothing of shading.
 TISSUE = 0.1
@@ -68,8 +68,9 @@ def rim_field(seen: Seen) -> dict[str, float]:
 
 
 def rim_decay(seen: Seen) -> dict[str, float]:
-    """Share of the rim (%) that decays quicker than tissue."""
-    return {"rim_decay": _share(seen, seen.maps["r2star"] > QUICK)}
+    """Share of the rim (%) that decays quicker than tissue, which does so more with B0."""
+    quick = QUICK * (0.4 + 0.6 * seen.b0 / 3.0)
+    return {"rim_decay": _share(seen, seen.maps["r2star"] > quick)}
 
 
 def _share(seen: Seen, what: Tensor) -> float:

@@ -36,7 +36,7 @@ class Seen:
     median in `known`, which is `level`), local_field, total_field, noise (ppm, of one voxel),
     residual (rad), r2star (1/s). `b0_dir` is a unit vector along the axes, `voxel` the volume of a
     voxel as it was measured (mm³), `turn` the field (ppm) that turns the phase once between two
-    echoes, `depth` the distance (mm) to what has no χ.
+    echoes, `b0` in T, `depth` the distance (mm) to what has no χ.
     """
 
     brain: Tensor
@@ -48,6 +48,7 @@ class Seen:
     depth: Tensor = field(repr=False)
     level: float = 0.0
     turn: float | None = None
+    b0: float = 3.0
 
 
 def look(
@@ -57,6 +58,7 @@ def look(
     b0_dir: Sequence[float],
     *,
     turn: float | None = None,
+    b0: float = 3.0,
 ) -> Seen | None:
     """`maps` and `masks` on cubes; None where too few cubes have χ.
 
@@ -99,6 +101,7 @@ def look(
         depth=distance_inside(here, size, DEEPEST),
         level=level,
         turn=turn,
+        b0=b0,
     )
 
 
