@@ -28,7 +28,7 @@ from qsm_nipype.system.threads import limit_threads
 #: Packages and modules that nodes compute with; a test compares them with what nodes import.
 COMPUTING = (
     *("core", "interfaces", "models", "report", "data", "dataset", "system"),
-    *("errors", "methods", "record", "verdict", "volume"),
+    *("errors", "methods", "ranges", "record", "verdict", "volume"),
 )
 _SOURCES = (".py", ".yml", ".json", ".bib", ".j2")
 

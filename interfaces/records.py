@@ -18,11 +18,14 @@ from nipype.interfaces.base import (
 
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec, files_of
 from qsm_nipype.methods import STEPS
+from qsm_nipype.ranges import judge_all, judged
 from qsm_nipype.record import Finding, Number
 from qsm_nipype.system.files import write_json
 from qsm_nipype.verdict import distinct, judge, of_numbers, reported
 from qsm_nipype.volume import Volume, load
 
+#: The maps that a quality measure may take, beside masks.
+_MAPS = ("noise", "residual", "chi", "r2star", "total_field", "local_field")
 #: What a node cost, which says nothing about the acquisition.
 _COST = ("seconds", "cpu_seconds", "peak_gb")
 
@@ -36,6 +39,8 @@ class _RecordInputSpec(DynamicTraitedSpec, QSMInputSpec):
     in_residual = File(exists=True, desc="residual of the field fit (rad)")
     in_chi = traits.List(File(exists=True), desc="susceptibility (ppm), by inversion")
     in_r2star = File(exists=True, desc="R2* (1/s)")
+    in_total_field = File(exists=True, desc="total field (ppm)")
+    in_local_field = File(exists=True, desc="local field (ppm)")
 
 
 class _RecordOutputSpec(QSMOutputSpec):
@@ -77,8 +82,10 @@ class JoinRecords(QSMInterface):
         if "mask" in volumes:
             record["acquisition"] = {**record["acquisition"], **geometry(volumes["mask"])}
         record["numbers"] = self._numbers(volumes, next(iter(record["references"]), {}))
+        record["numbers"] |= seen_numbers(volumes, record.get("acquisition", {}))
         for own in every:
             record["numbers"] |= own.get("numbers", {})
+        record["numbers"] = judge_all(record["numbers"])
         for own in reports["segmentation"]:
             record["segmentation"] = segmentation_fields(own)
         record |= self._verdict(record, reports)
@@ -102,7 +109,7 @@ class JoinRecords(QSMInterface):
 
     def _volumes(self) -> dict[str, Volume]:
         volumes = {}
-        for name in ("mask", "mask_chi", "noise", "residual", "chi", "r2star"):
+        for name in ("mask", "mask_chi", *_MAPS):
             path = getattr(self.inputs, f"in_{name}")
             if isdefined(path):
                 volumes[name] = load(path[0] if isinstance(path, list) else path)
@@ -118,6 +125,28 @@ class JoinRecords(QSMInterface):
             sd = reference["ReferenceStandardDeviation"]
             found["reference"] = reference_number(region, mean, sd)
         return found
+
+
+def seen_numbers(volumes: Mapping[str, Volume], scan: Mapping[str, Any]) -> dict[str, Any]:
+    """What a reader would see in the maps, as numbers with their usual ranges.
+
+    `scan` is `record.Scan` as JSON: echo times and field strength tell how far a turn of phase is.
+    """
+    if "mask" not in volumes:
+        return {}
+    import torch
+
+    from qsm_nipype.core.quality import look, measured, turn_of
+
+    tensors = {name: torch.as_tensor(v.data) for name, v in volumes.items()}
+    maps = {name: x for name, x in tensors.items() if name in _MAPS}
+    masks = {name: x > 0.5 for name, x in tensors.items() if name.startswith("mask")}
+    times, b0, like = scan.get("echo_times"), scan.get("field_strength"), volumes["mask"]
+    turn = turn_of(times, b0) if times and b0 else None
+    seen = look(maps, masks, like.voxel_size, like.b0_dir, turn=turn, b0=b0 or 3.0)
+    if seen is None:
+        return {}
+    return {name: judged(name, value) for name, value in measured(seen).items()}
 
 
 def segmentation_fields(own: dict[str, Any]) -> dict[str, Any]:

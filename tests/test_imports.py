@@ -24,6 +24,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "volume": ({*_GROUND, "core.geometry"}, {"nibabel", "torch"}),
     "record": ({*_GROUND, "dataset.names"}, set()),
     "verdict": ({"errors", "record"}, set()),
+    "ranges": ({"errors", "data"}, set()),
     "dataset": (
         {*_GROUND, "volume", "core.__init__", "core.geometry", "core.region_values"},
         {"bids"},
@@ -44,7 +45,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "dicom": ({*_GROUND, "volume", "dataset"}, {"nibabel"}),
     "execution": (_GROUND, {"nipype"}),
     "interfaces": (
-        {*_FILES, "methods", "core", "models", "report"},
+        {*_FILES, "ranges", "methods", "core", "models", "report"},
         {"nipype", "nibabel", "torch"},
     ),
     "workflows": (

@@ -23,6 +23,8 @@ _MEASURED = {
     "residual": "in_residual",
     "chi": "in_chi",
     "r2star": "in_r2star",
+    "total_field": "in_total_field",
+    "local_field": "in_local_field",
 }
 
 
@@ -65,7 +67,7 @@ def init_outputs_wf(
     inputnode = pe.Node(niu.IdentityInterface(fields=fields_of(kinds)), name="inputnode")
     outputnode = pe.Node(niu.IdentityInterface(fields=["record", "out_files"]), name="outputnode")
     collect = JoinRecords(acquisition=dict(static), steps=list(steps))
-    record = make(collect, "record", resources, bytes_per_voxel=24, threads=1)
+    record = make(collect, "record", resources, bytes_per_voxel=60, threads=1)
     sink = DerivativesSink(
         kinds=kinds,
         base_directory=str(output_dir),

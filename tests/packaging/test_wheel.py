@@ -122,7 +122,7 @@ def test_the_demo_of_the_wheel_runs_elsewhere(site, tmp_path):
     if importlib.util.find_spec("qsm_ci") is None:
         pytest.skip("the demo's scorer, qsm-ci, is not installed")
     quick = ["--voxel-size", "4", "--background", "vsharp", "--inversion", "tkd"]
-    quick += ["--mask", "magnitude", "--segmentation", "none", "--nprocs", "2"]
+    quick += ["--mask", "quality", "--segmentation", "none", "--nprocs", "2"]
     done = subprocess.run(
         [sys.executable, str(site / "bin" / "qsm-nipype"), "demo", "OUT", *quick],
         cwd=tmp_path,
