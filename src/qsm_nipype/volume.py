@@ -171,7 +171,7 @@ def stored_values(proxy: Any, path: str | os.PathLike[str]) -> np.ndarray:
 def _unpacked(proxy: Any, path: str | os.PathLike[str]) -> np.ndarray:
     """The values of a compressed NIfTI, first index fastest, read once and to the end."""
     values = np.empty(proxy.shape, proxy.dtype, order="F")
-    room = memoryview(values.reshape(-1, order="F").view(np.uint8))
+    room = values.reshape(-1, order="F").view(np.uint8).data
     with gzip.open(path) as stream:
         stream.read(proxy.offset)
         filled = 0
