@@ -443,6 +443,11 @@ def test_thickness_that_no_edge_comes_near_is_a_warning(root):
     in_units(1, "mm", SliceThickness=3)(root)
     (found,), _ = find_acquisitions(root, Selection())
     assert "contradict SliceThickness 3 mm" in found.warnings[0]
+    in_units(1, "mm", SliceThickness=1, SpacingBetweenSlices=2)(root)  # gaps
+    assert (
+        "smaller than SpacingBetweenSlices 2 mm"
+        in find_acquisitions(root, Selection())[0][0].warnings[0]
+    )
     in_units(1, "mm", SliceThickness=2, SpacingBetweenSlices=1)(root)  # interpolated slices
     assert not find_acquisitions(root, Selection())[0][0].warnings
 

@@ -197,6 +197,13 @@ def thickness_warnings(path: Path, metadata: Sidecar, voxel_size: Sequence[float
             f"{path.name}: its voxels of {shown} mm contradict {said} mm of the sidecar; correct "
             f"the wrong one (the header of the image in mm, the sidecar in mm)"
         )
+    spacing = known.get("SpacingBetweenSlices", 0.0)
+    if spacing > 1.25 * max(voxel_size):
+        return [
+            f"{path.name}: its voxels of {shown} mm are smaller than SpacingBetweenSlices "
+            f"{spacing:g} mm: the header may leave out gaps, and χ would be wrong; correct the "
+            "affine, or the sidecar if the image was resampled"
+        ]
     if min(factors) > 2.2:
         return [
             f"{path.name}: its voxels of {shown} mm contradict {said} mm of the sidecar; if the "

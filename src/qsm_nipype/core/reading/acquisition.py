@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from qsm_nipype.core.offsets import combine_coils
+from qsm_nipype.core.reading.agreement import check_agreement
 from qsm_nipype.core.reading.checks import (
     check_echoes_differ,
     check_filter,
     check_magnitude,
     check_shapes,
+    check_slices,
 )
 from qsm_nipype.core.reading.parts import read_parts
 from qsm_nipype.core.reading.phase import read_phase
@@ -56,7 +58,9 @@ def read_acquisition(
     """
     refuse_copies(parts)
     phase, magnitude, record = _decode(parts, units)
+    record["errors"] = []
     source = list(parts.get("phase", parts.get("real", ())))
+    check_slices(source, record)
     times = _echo_times(source, coils)
     if _is_difference(source, parts):
         pair = [float(source[0].metadata[f"EchoTime{n}"]) for n in (1, 2)]
@@ -82,6 +86,7 @@ def read_acquisition(
     phase, axes = undo_alternations(phase, magnitude)
     record["notes"] += [f"every other slice along axis {a} was turned by π: undone" for a in axes]
     record["alternating_slices_axis"] = axes
+    check_agreement(phase, magnitude, times, voxel_size, record)
     phase = _signed(phase, magnitude, voxel_size, b0_dir, sign, record)
     record["echo_times"] = list(times)
     return Acquisition(phase, magnitude, times, record)
@@ -194,10 +199,10 @@ def _signed(
     elif sign == "auto" and (not shown or score < -INVERTED_SCORE):
         record["warnings"].append(_sign_warning(score, shown))
     elif sign != "auto" and shown and (-score if invert else score) < INVERTED_SCORE:
-        record["errors"] = [
+        record["errors"].append(
             f"with --phase-sign {sign} the head is diamagnetic (agreement {score:.2f}): χ is "
             "upside down; leave the option out, or check the orientation in the header"
-        ]
+        )
     return -phase if invert else phase
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,31 @@ def check_echoes_differ(phase: Tensor, source: Sequence[StoredEcho]) -> None:
                 f"{source[min(e, len(source) - 1)].name}: its phase is that of the echo before, "
                 "voxel by voxel; give each echo its own image"
             )
+
+
+def check_slices(source: Sequence[StoredEcho], record: Mapping[str, Any]) -> None:
+    """Refuse an image of which slices are copies of those before: noise alone differs.
+
+    Where fewer than a tenth are (an image that was padded), there is a warning; where all are, it
+    is made without noise and the same along that axis.
+    """
+    echo = source[0]
+    raw = np.nan_to_num(echo.raw) if echo.raw.dtype.kind == "f" else echo.raw
+    for axis in range(3):
+        rows = np.moveaxis(raw, axis, 0)
+        varied = [bool((row != row.flat[0]).any()) for row in rows]
+        copies = sum(
+            varied[i] and np.array_equal(rows[i - 1], rows[i]) for i in range(1, len(rows))
+        )
+        if not copies or copies >= sum(varied) - 1:
+            continue
+        found = f"{copies} of {sum(varied)} slices along axis {axis + 1} are copies of the ones"
+        if copies > 0.1 * sum(varied):
+            raise DataError(
+                f"{echo.name}: {found} before; give the images as acquired, without slices that "
+                "were repeated to fill a grid"
+            )
+        record["warnings"].append(f"{found} before: χ is wrong there")
 
 
 def check_filter(

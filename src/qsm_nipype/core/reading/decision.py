@@ -88,10 +88,36 @@ def _shown(images: Images, turns: Sequence[Turn], wanted: Unit | None) -> Rule:
     unit = unit or wanted
     if unit is not None:
         return Rule(unit, shown, _beyond(images, unit), warnings)
+    _check_whole(images, length, low, high)
     warnings += (
         f"the phase is in no unit in use: {_range(low, high)} is one turn, by its wraps and noise",
     )
     return Rule(_measured(low, length), shown, (), warnings)
+
+
+def _check_whole(images: Images, length: float, low: float, high: float) -> None:
+    """Refuse a range in no unit in use that is not a whole turn: cut off, or folded.
+
+    Values that were cut off lie at both ends, more often there than beside them. Folded phase
+    (arctan without its quadrant, absolute values) has half the turn that its sidecar states.
+    """
+    why = ""
+    for echo in images.echoes:
+        values = echo.scaled[images.signal]
+        ends = [np.count_nonzero(values == end) for end in (low, high)]
+        beside = np.count_nonzero(np.abs(np.abs(values - (low + high) / 2) - length / 2)
+                                  < 0.02 * length) - sum(ends)  # fmt: skip
+        if min(ends) > 0.01 * values.size and sum(ends) > 2 * beside:
+            why = f"{sum(ends)} voxels are at its ends, so that what lay beyond was cut off"
+    units = {worded(stated(e)) for e in images.echoes} - {None}
+    for unit in units:
+        if unit is not None and 0.3 * unit.turn < length < 0.95 * unit.turn:
+            why = why or f"the sidecar says {unit.name}, of which that is no whole turn"
+    if why:
+        raise DataError(
+            f"{images.name}: its values span {_range(low, high)}, and {why}; export the whole "
+            "phase (of complex data its angle, by arctan2), or correct Units in the sidecar"
+        )
 
 
 def _measured(low: float, length: float) -> Unit:
