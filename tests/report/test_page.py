@@ -328,6 +328,14 @@ def test_unusual_numbers_are_marked(tmp_path):
     assert "number caution" not in html and "usual: at most 25" in html
 
 
+def test_minor_numbers_are_folded_unless_they_are_unusual(tmp_path):
+    for value, folded in ((0.5, True), (2.0, False)):
+        numbers = judge_all({"mask_volume": {"value": 1400.0}, "streaks": {"value": value}})
+        html = published(tmp_path, record(tmp_path, numbers=numbers))[1]
+        assert ("1 more\n" in html) == folded
+        assert (html.index("Streaks</div>") > html.index("Mask volume</div>")) == folded
+
+
 def test_pictures_inside_the_dataset_stay_where_they_are(tmp_path):
     inside = tmp_path / "out" / "sub-01" / "figures" / "x.png"
     inside.parent.mkdir(parents=True)

@@ -50,6 +50,7 @@ SCAN_FACTS: dict[str, tuple[str, str, float]] = {
 HEADLINES: dict[str, str] = {
     "mask_volume": "",
     "mask_kept": "",
+    "mask_reliable": "Mask after trimming",
     "field_noise": "Field noise, median",
     "residual": "",
     "unreliable_fraction": "",
@@ -76,7 +77,7 @@ SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 class Card:
     """One number of the strip; `hint` says what is usual, `tip` what it is and means.
 
-    `mark` is empty, caution or bad.
+    `mark` is empty, caution or bad; a `minor` one is folded away.
     """
 
     label: str
@@ -85,6 +86,7 @@ class Card:
     hint: str = ""
     tip: str = ""
     mark: str = ""
+    minor: bool = False
 
 
 @dataclass(frozen=True)
@@ -364,11 +366,13 @@ def _card(name: str, label: str, number: Number) -> Card:
     if number.sd is not None:
         text += f" ± {format_number(number.sd)}"
     mark = {"bad": "bad", "unusual": "caution"}.get(number.judgement, "")
-    hint = f"usual: {usual_range(number)}" if usual_range(number) else ""
+    usual = usual_range(number).replace("-", "−")
+    hint = f"usual: {usual}" if usual else ""
     if not hint and (name not in HEADLINES or name == "reference"):
         hint = number.description
     tip = ": ".join(part for part in (number.description, number.reason if mark else "") if part)
-    return Card(label, text, number.unit, hint, tip, mark)
+    minor = not mark and number.judgement == "ok" and name not in HEADLINES
+    return Card(label, text, number.unit, hint, tip, mark, minor)
 
 
 def _step_row(step: Step) -> StepRow:

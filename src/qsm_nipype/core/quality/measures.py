@@ -103,7 +103,10 @@ def nuclei(seen: Seen) -> dict[str, float]:
 
 
 def iron(seen: Seen) -> dict[str, float]:
-    """χ (ppb) where the middle decays quickest: iron raises both, whatever the contrast."""
+    """Median χ (ppb) where the middle decays quickest: iron raises both, whatever the contrast.
+
+    A calcification that fills less than half of these places does not turn it.
+    """
     core = _core(seen)
     if int(core.sum()) < FEWEST:
         return {}
@@ -112,7 +115,7 @@ def iron(seen: Seen) -> dict[str, float]:
         for name in ("chi", "r2star")
     )
     quick = decay >= quantile(decay, 0.96)
-    return {"chi_iron": 1000 * (float(chi[quick].mean()) - quantile(chi, 0.5))}
+    return {"chi_iron": 1000 * (quantile(chi[quick], 0.5) - quantile(chi, 0.5))}
 
 
 def shading(seen: Seen) -> dict[str, float]:
