@@ -27,7 +27,7 @@ import torch
 from chains import raw
 from torch import Tensor
 
-from qsm_nipype import chain
+from qsm_nipype import chain, ranges
 from qsm_nipype.core import quality
 from qsm_nipype.core.morphology import dilate
 from qsm_nipype.report.outliers import outlying_measures
@@ -35,6 +35,9 @@ from qsm_nipype.simulation.signal import Protocol
 from qsm_nipype.simulation.subject import simulate_subject
 from qsm_nipype.system.files import atomic
 from qsm_nipype.system.threads import limit_threads
+
+#: maps that the measures of a map take as they were kept
+OF_MAPS = ("chi", "total_field", "local_field", "residual")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -116,6 +119,13 @@ def measured(path: Path) -> dict[str, Any]:
     )
     whole, kept = case["mask"].numpy(), case["trimmed"].numpy()
     found |= quality.trimming(whole, kept, case["reliability"].float().numpy())[0]
+    names = {"noise": "field_noise"} | {n: n for n in (*OF_MAPS, "r2star") if n in case}
+    maps = {name: case[key].float() for name, key in names.items()}
+    masks = {name: case[name] for name in ("mask", "mask_chi")}
+    turn = quality.turn_of(Protocol().echo_times, Protocol().b0)
+    seen = quality.look(maps, masks, case["size"], case["b0_dir"], turn=turn)
+    if seen is not None:
+        found |= {name: ranges.judged(name, v) for name, v in quality.measured(seen).items()}
     return {"seed": case["seed"], "fault": case["fault"], "numbers": found}
 
 

@@ -12,8 +12,8 @@ that changed measures and limits are judged again in seconds. Tables: area under
 (share of pairs of a faulty and a good map in which the faulty one is the worse) and lights.
 
 Heads below `TRAINING` served to set the limits of data/quality.yml, with strengths of 0.25 to
-0.75. The others have other seeds and strengths from 0 to 1, the last ones another anatomy,
-Colin27. `--unseen 16` counts as unseen only those that were made when the limits stood.
+0.75. The others have other seeds and strengths from 0 to 1, some another anatomy, Colin27.
+`--unseen 19` counts as unseen only those that were made and judged when the limits stood.
 """
 
 from __future__ import annotations
@@ -37,8 +37,10 @@ from qsm_nipype.simulation.subject import simulate_subject
 from qsm_nipype.system import memory
 from qsm_nipype.system.threads import limit_threads
 
-#: heads that limits were set on; those before COLIN are procedural, all below HEADS are made
-TRAINING, COLIN, HEADS = 8, 12, 19
+#: heads that limits were set on; all below HEADS are made
+TRAINING, HEADS = 8, 24
+#: heads of Colin27's anatomy, the others are procedural
+COLIN = (*range(12, 20), 21)
 #: chains of a good map: background removal and inversion
 CHAINS = (("ismv_tv", "whtv"), ("resharp", "nltv"), ("lbv_tfi", "tkd"), ("lbv", "rts"))
 
@@ -65,7 +67,7 @@ def person(number: int) -> dict[str, Any]:
         "voxel_size": voxel,
         "shape": tuple(2 * round(n / voxel / 2) for n in (180, 220, 180)),
         "protocol": protocol,
-        "anatomy": "procedural" if number < COLIN else "colin",
+        "anatomy": "colin" if number in COLIN else "procedural",
     }
 
 

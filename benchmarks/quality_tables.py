@@ -65,7 +65,12 @@ def area(bad: Sequence[float], good: Sequence[float]) -> float:
 
 
 def tables(
-    out: Path, names: Mapping[str, str], training: int, colin: int, *, ranges: bool = False
+    out: Path,
+    names: Mapping[str, str],
+    training: int,
+    colin: Sequence[int],
+    *,
+    ranges: bool = False,
 ) -> None:
     """Print what the measures find in OUT; `names` are the faults' words by kind."""
     rows = read(out)
@@ -82,7 +87,7 @@ def tables(
         own = [r for r in unseen if r["kind"] == kind]
         if not own or not good:
             continue
-        real = [r["score"] for r in own if r["head"] >= colin]
+        real = [r["score"] for r in own if r["head"] in colin]
         cells = [words, str(len(own)), f"{area([r['score'] for r in own], good):.3f}"]
         cells.append(f"{area(real, good):.3f}" if real else "")
         cells += lights(own)
@@ -95,8 +100,11 @@ def tables(
     )
     for title, own in (
         ("heads before", [r for r in rows if r["head"] < training and r["kind"] == "good"]),
-        ("unseen, procedural", [r for r in unseen if r["head"] < colin and r["kind"] == "good"]),
-        ("unseen, Colin27", [r for r in unseen if r["head"] >= colin and r["kind"] == "good"]),
+        (
+            "unseen, procedural",
+            [r for r in unseen if r["head"] not in colin and r["kind"] == "good"],
+        ),
+        ("unseen, Colin27", [r for r in unseen if r["head"] in colin and r["kind"] == "good"]),
         ("with bleeds and lesions", [r for r in rows if r["kind"] == "patient"]),
     ):
         why = sorted(

@@ -39,7 +39,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "simulation": ({*_GROUND, "volume", "dataset", "core"}, {"nibabel", "torch"}),
     "training": ({*_FILES, "core", "models", "simulation"}, {"torch"}),
     "report": (
-        {*_GROUND, "volume", "record", "verdict", "dataset.names", "methods", "core.geometry"},
+        {*_GROUND, "volume", "record", "verdict", "ranges", "methods"}
+        | {"dataset.names", "core.geometry"},
         {"nibabel"},
     ),
     "dicom": ({*_GROUND, "volume", "dataset"}, {"nibabel"}),

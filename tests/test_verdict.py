@@ -51,7 +51,8 @@ def test_a_judged_number_is_a_finding(judgement, severity):
 @pytest.mark.parametrize(
     ("usual", "said"),
     [((1, 10), "usual is 1 to 10"), ((None, 10), "usual is at most 10"), ((1,), "at least 1"),
-     ((1, None), "usual is at least 1"), ((), "mask volume: 3")],
+     ((1, None), "usual is at least 1"), ((800, 2000), "usual is 800 to 2000"),
+     ((), "mask volume: 3")],
 )  # fmt: skip
 def test_a_range_may_be_open(usual, said):
     assert sentence("mask_volume", Number(3.0, usual=usual)).endswith(said)

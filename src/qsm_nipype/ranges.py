@@ -1,8 +1,8 @@
 """Usual ranges of quality measures, and what a value outside them means.
 
-The table is data/quality.yml: of each measure its unit, words, `usual` range and the range `bad`
-beyond which a map must not be used (null: open), and a reason with a cure for a value above and
-below. docs/quality.md says where the ranges come from.
+The table is data/quality.yml: of each measure its label, unit, words, `usual` range and the range
+`bad` beyond which a map must not be used (null: open), and a reason with a cure for a value above
+and below. docs/quality.md says where the ranges come from.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class Limits:
     unit: str = ""
     high: str = ""
     low: str = ""
+    label: str = ""
 
 
 @lru_cache(maxsize=1)

@@ -58,7 +58,7 @@ def of_numbers(numbers: Mapping[str, Number]) -> list[Finding]:
 def sentence(name: str, number: Number) -> str:
     """What the number `name` measures, its value, what is usual, and what that means."""
     what = number.description or name.replace("_", " ")
-    value = number.value if isinstance(number.value, str) else f"{number.value:.3g}"
+    value = number.value if isinstance(number.value, str) else _digits(number.value)
     text = f"{what}: {value} {number.unit}".strip()
     if number.usual:
         text += f", usual is {usual_range(number)}"
@@ -69,8 +69,13 @@ def usual_range(number: Number) -> str:
     """`1 to 10`, `at most 10`, `at least 1`; empty where nothing is usual."""
     low, high = (*number.usual, None, None)[:2]
     if low is None:
-        return "" if high is None else f"at most {high:.3g}"
-    return f"at least {low:.3g}" if high is None else f"{low:.3g} to {high:.3g}"
+        return "" if high is None else f"at most {_digits(high)}"
+    return f"at least {_digits(low)}" if high is None else f"{_digits(low)} to {_digits(high)}"
+
+
+def _digits(value: float) -> str:
+    """Three digits, more where they stand before the point, never a power of ten."""
+    return f"{value:.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def distinct(findings: Iterable[Finding]) -> tuple[Finding, ...]:

@@ -35,6 +35,7 @@ def clean():
     slow = (torch.arange(52) - 26.0).view(-1, 1, 1) * 0.01
     maps = {"chi": chi * known, "local_field": local * known, "total_field": local + slow}
     maps |= {"noise": noise, "r2star": 18.0 + 20.0 * iron}
+    maps["residual"] = 0.03 + 0.002 * slow + 0.01 * torch.rand(brain.shape, generator=rng)
     return maps, {"mask": brain, "mask_chi": known}
 
 
@@ -127,6 +128,14 @@ def off_zero(maps, masks):
     return {**maps, "chi": (maps["chi"] + 0.1) * masks["mask_chi"]}, masks
 
 
+def moved(maps, masks):
+    """Lines a few voxels apart along one axis, in the field and between the echoes."""
+    line = torch.sin(torch.arange(52) * 2.1).view(1, -1, 1) * ball((0, 0, 0), 69)
+    ghost = line * torch.sin(torch.arange(52) * 0.5).view(-1, 1, 1)
+    field = maps["local_field"] + 0.01 * ghost * masks["mask_chi"]
+    return {**maps, "residual": maps["residual"] + 0.2 * ghost.abs(), "local_field": field}, masks
+
+
 def noisy(maps, masks):
     return {**maps, "noise": maps["noise"] * 15}, masks
 
@@ -136,7 +145,8 @@ def noisy(maps, masks):
     [(scaled, {"field_spread"}), (smaller, {"chi_spread", "field_spread"}),
      (other_sign, {"chi_iron", "misfit", "chi_lean"}), (shaded, {"shading"}),
      (outside, {"rim_strong", "rim_dark", "rim_field", "rim_decay"}), (wrapped, {"field_jumps"}),
-     (streaky, {"streaks"}), (off_zero, {"chi_level"}), (noisy, {"noise_cube"})],
+     (streaky, {"streaks"}), (off_zero, {"chi_level"}), (noisy, {"noise_cube"}),
+     (moved, {"residual_fine"})],
 )  # fmt: skip
 def test_a_fault_moves_its_measure_beyond_its_limit(clean, fault, names):
     found = values(*fault(*clean))
@@ -148,6 +158,30 @@ def test_a_fault_moves_its_measure_beyond_its_limit(clean, fault, names):
 def test_b0_along_another_axis_is_seen_in_the_field_itself(clean):
     found = values(*clean, b0_dir=(1.0, 0.0, 0.0))
     assert {judged(n, found[n])["judgement"] for n in ("field_cone", "misfit")} == {"bad"}
+
+
+def test_echoes_and_field_together_tell_what_neither_tells_alone(clean):
+    maps, masks = clean
+    rng = torch.Generator().manual_seed(7)
+    white = torch.randn(maps["chi"].shape, generator=rng)
+    raised = maps["residual"] + 0.05
+    field = maps["local_field"] + 6e-3 * white * masks["mask_chi"]
+    found = [
+        judgements(values({**maps, "residual": a, "local_field": b}, masks))
+        for a, b in (
+            (raised, maps["local_field"]), (maps["residual"], field), (raised, field),
+        )
+    ]  # fmt: skip
+    assert all(own["residual_p90"] == own["field_cone"] == "ok" for own in found)
+    assert [own["echoes_and_cone"] for own in found] == ["ok", "ok", "unusual"]
+
+
+def test_a_smooth_residual_is_no_motion(clean):
+    maps, masks = clean
+    slope = torch.linspace(0, 0.15, 52).view(-1, 1, 1)
+    found = values({**maps, "residual": maps["residual"] + slope}, masks)
+    assert found["residual_p90"] > 0.1
+    assert judged("residual_fine", found["residual_fine"])["judgement"] == "ok"
 
 
 def test_a_haemorrhage_is_no_fault(clean):

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 import pytest
 
 from qsm_nipype.errors import DataError
+from qsm_nipype.ranges import judge_all
 from qsm_nipype.record import AcquisitionRecord, Scan
 from qsm_nipype.report.page import (
     SCAN_FACTS,
@@ -315,12 +316,24 @@ def test_methods_appear_once_for_acquisitions_processed_alike(tmp_path):
 
 
 def test_unusual_numbers_are_marked(tmp_path):
-    numbers = {"mask_volume": {"value": 300.0, "unit": "cm³"}}
-    html = published(tmp_path, record(tmp_path, numbers=numbers))[1]
-    assert "number caution" in html
-    assert "number caution" not in published(tmp_path, record(tmp_path))[1]
-    usual = {"unreliable_fraction": {"value": 3.0, "unit": "%"}}
-    assert "number caution" not in published(tmp_path, record(tmp_path, numbers=usual))[1]
+    few = judge_all({"r2star": {"value": 20.0}, "mask_volume": {"value": 300.0}})
+    html = published(tmp_path, record(tmp_path, numbers=few))[1]
+    marked = html[html.index('"number caution"') :]
+    assert marked.index("Mask volume</div>") < marked.index("R2*, median</div>")
+    assert "usual: 800 to 2000" in html
+    many = judge_all({**few, "mask_volume": {"value": 3000.0}})
+    assert 'class="number bad"' in published(tmp_path, record(tmp_path, numbers=many))[1]
+    usual = judge_all({"unreliable_fraction": {"value": 3.0, "unit": "%"}})
+    html = published(tmp_path, record(tmp_path, numbers=usual))[1]
+    assert "number caution" not in html and "usual: at most 25" in html
+
+
+def test_minor_numbers_are_folded_unless_they_are_unusual(tmp_path):
+    for value, folded in ((0.5, True), (2.0, False)):
+        numbers = judge_all({"mask_volume": {"value": 1400.0}, "streaks": {"value": value}})
+        html = published(tmp_path, record(tmp_path, numbers=numbers))[1]
+        assert ("1 more\n" in html) == folded
+        assert (html.index("Streaks</div>") > html.index("Mask volume</div>")) == folded
 
 
 def test_pictures_inside_the_dataset_stay_where_they_are(tmp_path):

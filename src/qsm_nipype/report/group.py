@@ -12,6 +12,7 @@ from qsm_nipype.report.outliers import LIMIT, outlying_measures
 from qsm_nipype.report.page import (
     HEADLINES,
     format_number,
+    label_of,
     load_templates,
     make_anchor,
     title_of,
@@ -195,8 +196,7 @@ def _far(name: str, value: float | None, z: float, words: Mapping[str, Any]) -> 
 
 
 def _label(name: str, words: Mapping[str, Any]) -> str:
-    known = HEADLINES.get(name, (name.replace("_", " ").capitalize(), None))[0]
-    return str(words.get("LongName") or known)
+    return str(words.get("LongName") or label_of(name))
 
 
 def _count(row: Mapping[str, Any], name: str) -> str:

@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from qsm_nipype.dataset.names import stem
 from qsm_nipype.methods import STEPS
+from qsm_nipype.ranges import limits
 from qsm_nipype.record import (
     AcquisitionRecord,
     FailureRecord,
@@ -45,19 +46,20 @@ SCAN_FACTS: dict[str, tuple[str, str, float]] = {
     "orientation": ("Storage orientation", "", 1.0),
     "obliquity": ("Obliquity", "°", 1.0),
 }
-#: the key numbers in the order of the strip: name → (label, usual range with its reason)
-HEADLINES: dict[str, tuple[str, tuple[float, float, str] | None]] = {
-    "mask_volume": ("Mask volume", (900, 2000, "usual is 900 to 2000 cm³ in an adult")),
-    "mask_kept": ("Mask with χ", (75, 100, "much of the brain has no susceptibility")),
-    "field_noise": ("Field noise, median", (0, 15, "usual is 1 to 10 ppb")),
-    "residual": ("Fit residual, median", (0, 0.3, "above 0.3 the phase is unreliable")),
-    "unreliable_fraction": ("Unreliable voxels", (0, 25, "more than a quarter is much")),
-    "regularization": ("Regularisation λ", None),
-    "reference": ("Reference region", None),
-    "chi_sd": ("SD of χ", (0, 0.1, "streaks or a bad mask raise it")),
-    "chi_p01": ("χ, 1st percentile", None),
-    "chi_p99": ("χ, 99th percentile", None),
-    "r2star": ("R2*, median", None),
+#: the key numbers in the order of the strip, with the labels of those that are not judged
+HEADLINES: dict[str, str] = {
+    "mask_volume": "",
+    "mask_kept": "",
+    "mask_reliable": "Mask after trimming",
+    "field_noise": "Field noise, median",
+    "residual": "",
+    "unreliable_fraction": "",
+    "regularization": "Regularisation λ",
+    "reference": "Reference region",
+    "chi_sd": "SD of χ",
+    "chi_p01": "χ, 1st percentile",
+    "chi_p99": "χ, 99th percentile",
+    "r2star": "R2*, median",
 }
 #: what is done in a step
 STEP_TITLES = {step: kind.title for step, kind in STEPS.items()}
@@ -73,18 +75,18 @@ SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 @dataclass(frozen=True)
 class Card:
-    """One number of the strip. `caution` says why it is unusual, if it is; `tip` on hovering.
+    """One number of the strip; `hint` says what is usual, `tip` what it is and means.
 
-    `mark` is empty, caution or bad.
+    `mark` is empty, caution or bad; a `minor` one is folded away.
     """
 
     label: str
     value: str
     unit: str = ""
     hint: str = ""
-    caution: str = ""
     tip: str = ""
     mark: str = ""
+    minor: bool = False
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,13 @@ def title_of(entities: Mapping[str, str]) -> str:
     """The acquisition's name within its subject: "ses-1, run-2", or "Gradient echoes"."""
     own = stem({k: v for k, v in entities.items() if k != "sub"})
     return own.replace("_", ", ") or "Gradient echoes"
+
+
+def label_of(name: str) -> str:
+    """The label of a number: that of its range, of `HEADLINES`, or its name."""
+    known = limits().get(name)
+    label = known.label if known else HEADLINES.get(name, "")
+    return label or name.replace("_", " ").capitalize()
 
 
 def without_folders(text: str) -> str:
@@ -331,7 +340,7 @@ def _quantity(name: str, value: Any, factor: float) -> str:
 
 def _with_weights(record: AcquisitionRecord) -> dict[str, tuple[str, Number]]:
     """The numbers with their labels and the weight that each inversion used."""
-    found = {name: (_label(name), number) for name, number in record.numbers.items()}
+    found = {name: (label_of(name), number) for name, number in record.numbers.items()}
     steps = [s for s in record.steps if s.step == "inversion"]
     for step in steps:
         weight = step.parameters.get("regularization")
@@ -343,38 +352,27 @@ def _with_weights(record: AcquisitionRecord) -> dict[str, tuple[str, Number]]:
     return found
 
 
-def _label(name: str) -> str:
-    known = HEADLINES.get(name)
-    return known[0] if known else name.replace("_", " ").capitalize()
-
-
 def _cards(numbers: Mapping[str, tuple[str, Number]]) -> tuple[Card, ...]:
-    """Known numbers first and in their order, then the others."""
+    """Bad numbers first, then unusual ones, then known ones in their order, then the others."""
     order = [n for n in HEADLINES if n in numbers] + [n for n in numbers if n not in HEADLINES]
+    order.sort(key=lambda name: ("bad", "unusual").index(j)
+               if (j := numbers[name][1].judgement) in ("bad", "unusual") else 2)  # fmt: skip
     return tuple(_card(name, *numbers[name]) for name in order)
 
 
 def _card(name: str, label: str, number: Number) -> Card:
+    """A number with what is usual; why it is unusual stands in the verdict, and on hovering."""
     text = format_number(number.value)
     if number.sd is not None:
         text += f" ± {format_number(number.sd)}"
-    plain = name in HEADLINES and name != "reference"
-    usual = f"usual is {usual_range(number)}" if number.usual else ""
-    caution = _caution(name, number, usual)
-    mark = "bad" if number.judgement == "bad" else "caution" if caution else ""
-    hint = usual or ("" if plain else number.description)
-    return Card(label, text, number.unit, hint, caution, number.description, mark)
-
-
-def _caution(name: str, number: Number, usual: str) -> str:
-    """Why a number is unusual: as it was judged, else by the ranges of `HEADLINES`."""
-    if number.judgement:
-        odd = number.judgement != "ok"
-        return ": ".join(part for part in (usual, number.reason) if part) if odd else ""
-    known = HEADLINES[name][1] if name in HEADLINES else None
-    if known and isinstance(number.value, float) and not known[0] <= number.value <= known[1]:
-        return known[2]
-    return ""
+    mark = {"bad": "bad", "unusual": "caution"}.get(number.judgement, "")
+    usual = usual_range(number).replace("-", "−")
+    hint = f"usual: {usual}" if usual else ""
+    if not hint and (name not in HEADLINES or name == "reference"):
+        hint = number.description
+    tip = ": ".join(part for part in (number.description, number.reason if mark else "") if part)
+    minor = not mark and number.judgement == "ok" and name not in HEADLINES
+    return Card(label, text, number.unit, hint, tip, mark, minor)
 
 
 def _step_row(step: Step) -> StepRow:

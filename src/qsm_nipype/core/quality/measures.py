@@ -30,6 +30,8 @@ RIM = 9.0
 CORE = 40.0
 #: Full widths (mm) of the bells under which nuclei and shading are what is left.
 NUCLEUS, BROAD = 5.0, 22.0
+#: Full width (mm) of the bell beside which structure of the residual is fine; depth (mm) of it.
+FINE, OUTER = 9.0, 6.0
 #: Shells (1/mm) in which cone and rest are set against each other.
 SHELLS, STEP = (0.03, 0.05, 0.07, 0.09, 0.11), 0.02
 #: |D| of the cone, and from where on a frequency is away from it.
@@ -101,7 +103,10 @@ def nuclei(seen: Seen) -> dict[str, float]:
 
 
 def iron(seen: Seen) -> dict[str, float]:
-    """χ (ppb) where the middle decays quickest: iron raises both, whatever the contrast."""
+    """Median χ (ppb) where the middle decays quickest: iron raises both, whatever the contrast.
+
+    A calcification that fills less than half of these places does not turn it.
+    """
     core = _core(seen)
     if int(core.sum()) < FEWEST:
         return {}
@@ -110,7 +115,7 @@ def iron(seen: Seen) -> dict[str, float]:
         for name in ("chi", "r2star")
     )
     quick = decay >= quantile(decay, 0.96)
-    return {"chi_iron": 1000 * (float(chi[quick].mean()) - quantile(chi, 0.5))}
+    return {"chi_iron": 1000 * (quantile(chi[quick], 0.5) - quantile(chi, 0.5))}
 
 
 def shading(seen: Seen) -> dict[str, float]:
@@ -177,8 +182,29 @@ def jumps(seen: Seen) -> dict[str, float]:
 
 
 def echoes(seen: Seen) -> dict[str, float]:
-    """90th percentile of how far the echoes are from one field (rad)."""
-    return {"residual_p90": quantile(seen.maps["residual"][seen.known], 0.9)}
+    """How far the echoes are from one field (rad): 90th percentile, and that of fine structure.
+
+    What a model leaves out is smooth; lines and grains deep in the mask are motion and ghosts.
+    """
+    residual = seen.maps["residual"]
+    found = {"residual_p90": quantile(residual[seen.known], 0.9)}
+    inside = erode(seen.brain, seen.edges, OUTER)
+    if int(inside.sum()) >= FEWEST:
+        fine = residual - smooth(residual, seen.brain, seen.edges, FINE)
+        found["residual_fine"] = quantile(fine[inside].abs(), 0.9)
+    return found
+
+
+def together(seen: Seen) -> dict[str, float]:
+    """Geometric mean of the residual's 90th percentile and the field's power on the cone.
+
+    Echoes that disagree and a field that no χ makes are independent signs of motion: both raised
+    a little say more than one of them.
+    """
+    cone = cone_ratio(seen.maps["local_field"], seen)
+    if cone is None:
+        return {}
+    return {"echoes_and_cone": math.sqrt(cone * echoes(seen)["residual_p90"])}
 
 
 def noise(seen: Seen) -> dict[str, float]:
@@ -259,6 +285,7 @@ MEASURES: Mapping[Callable[[Seen], dict[str, float]], tuple[str, ...]] = Mapping
         misfit: ("chi", "local_field"),
         jumps: ("total_field",),
         echoes: ("residual",),
+        together: ("residual", "local_field"),
         noise: ("noise",),
     }
 )
