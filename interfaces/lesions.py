@@ -14,6 +14,9 @@ from qsm_nipype.methods import resolve
 from qsm_nipype.system.files import write_json, write_text
 from qsm_nipype.volume import Volume, load, load_one, same_grid, save
 
+#: How the warning begins that stands in for the lesions.
+LEFT_OUT = "Lesions were not looked at: "
+
 
 class _FindLesionsInputSpec(QSMInputSpec):
     in_lesions = File(exists=True, mandatory=True, desc="mask or labels, FLAIR or GRE space")
@@ -46,7 +49,7 @@ class FindLesions(QSMInterface):
             instances, flair, record = self._find(magnitude)
         except DataError as exc:
             instances, flair = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
-            record = {"warnings": [f"Lesions were not looked at: {exc}"]}
+            record = {"warnings": [f"{LEFT_OUT}{exc}"]}
         return {
             "out_instances": save(cwd / "instances.nii", instances, magnitude),
             "out_flair": save(cwd / "flair.nii", flair, magnitude),

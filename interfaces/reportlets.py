@@ -117,9 +117,9 @@ class AcquisitionPictures(QSMInterface):
             for path in files_of(getattr(self.inputs, f"in_{name}")):
                 volumes[name] = load(path)
         maps = {name: volume.data for name, volume in volumes.items()}
-        if maps["magnitude"].ndim == 4:
+        if "magnitude" in maps and maps["magnitude"].ndim == 4:
             maps["magnitude"] = maps["magnitude"][..., 0]
-        return maps, volumes["magnitude"].affine
+        return maps, next(iter(volumes.values())).affine
 
 
 class _SubjectReportInputSpec(QSMInputSpec):

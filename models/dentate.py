@@ -87,7 +87,8 @@ def segment(
         if whole and len(np.unique(opposite.labels)) == 3:
             note = (
                 "The dentate nuclei are seen only with the opposite sign of susceptibility: the "
-                "sign of the phase is wrong; give the other --phase-sign (positive or negative)."
+                "sign of the phase is wrong; give the other --phase-sign (positive or negative), "
+                "or multiply a map of your own by −1."
             )
             return replace(opposite, labels=empty, status="reversed sign", notes=(note,))
     return found

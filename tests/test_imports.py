@@ -26,15 +26,20 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "verdict": ({"errors", "record"}, set()),
     "ranges": ({"errors", "data"}, set()),
     "dataset": (
-        {*_GROUND, "volume", "core.__init__", "core.geometry", "core.region_values"},
+        {*_GROUND, "volume", "core.__init__", "core.geometry", "core.region_values"}
+        | {"core.given"},
         {"bids"},
     ),
     "methods": ({"errors", "data"}, set()),
     "settings": (
-        {*_GROUND, "methods", "dataset", "core.mask_language", "core.reading.units"},
+        {*_GROUND, "methods", "dataset", "core.mask_language", "core.reading.units"}
+        | {"core.given"},
         set(),
     ),
-    "plan": ({*_GROUND, "record", "verdict", "methods", "dataset", "settings"}, set()),
+    "plan": (
+        {*_GROUND, "record", "verdict", "methods", "dataset", "settings", "core.given"},
+        set(),
+    ),
     "chain": ({*_GROUND, "methods", "settings", "core", "models"}, {"torch"}),
     "simulation": ({*_GROUND, "volume", "dataset", "core"}, {"nibabel", "torch"}),
     "training": ({*_FILES, "core", "models", "simulation"}, {"torch"}),

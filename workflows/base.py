@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from nipype.interfaces import utility as niu
@@ -13,21 +11,14 @@ from nipype.interfaces.base import TraitedSpec
 from nipype.pipeline import engine as pe
 
 from qsm_nipype import plan
-from qsm_nipype.dataset.acquisitions import PARTS, Acquisition
+from qsm_nipype.dataset.acquisitions import Acquisition
 from qsm_nipype.dataset.derivatives import table
 from qsm_nipype.interfaces.reportlets import SubjectReport
-from qsm_nipype.settings import NO_METHOD, Settings
-from qsm_nipype.workflows.background import init_background_wf
-from qsm_nipype.workflows.fieldmap import init_fieldmap_wf
-from qsm_nipype.workflows.inversion import init_inversion_wf
-from qsm_nipype.workflows.lesions import init_lesions_wf
-from qsm_nipype.workflows.masking import init_masking_wf
+from qsm_nipype.settings import Settings
 from qsm_nipype.workflows.nodes import Resources
 from qsm_nipype.workflows.outputs import init_outputs_wf, written_fields
-from qsm_nipype.workflows.phase import init_phase_wf
-from qsm_nipype.workflows.relaxometry import init_relaxometry_wf
+from qsm_nipype.workflows.parts import decays, inversions_of, make_parts
 from qsm_nipype.workflows.report import init_report_wf
-from qsm_nipype.workflows.segmentation import init_segmentation_wf
 
 #: The physics: what one part of the pipeline hands to another, FIELD or FIELD:FIELD there.
 FLOW = {
@@ -50,6 +41,13 @@ FLOW = {
     ("inversion", "segmentation"): "chi",
     ("inversion", "lesions"): "chi",
     ("relaxometry", "segmentation"): "r2star t2star",
+}
+#: Kinds of data/derivatives.yml that a run from a given map does not make, by the map's kind.
+_NOT_MADE: dict[str, tuple[str, ...]] = {
+    "": (),
+    "chi": ("total_field", "local_field", "field_noise"),
+    "localfield": ("total_field", "field_noise"),
+    "totalfield": ("field_noise",),
 }
 #: What the record and the pictures take besides the maps that are written.
 SHOWN = {
@@ -113,7 +111,7 @@ def init_acquisition_wf(
           └► relaxometry ─────────────────────┴► lesions ──────┘
 
     Which part hands what to which is the table `FLOW`; what is written, and where it comes from,
-    is data/derivatives.yml.
+    is data/derivatives.yml. A given map takes the place of the parts that would have made it.
 
     Inputs
     ------
@@ -124,8 +122,8 @@ def init_acquisition_wf(
     record
         of the acquisition with its figures (JSON)
     """
-    size = Resources(acquisition.voxels, len(acquisition.echo_times), threads, gpu)
-    parts = _parts(settings, acquisition, size)
+    size = Resources(acquisition.voxels, max(1, len(acquisition.echo_times)), threads, gpu)
+    parts = make_parts(settings, acquisition, size)
     kinds = written_kinds(settings, acquisition)
     static = plan.static_part(settings, acquisition)
     steps = plan.steps(settings, decays="relaxometry" in parts, lesions="lesions" in parts)
@@ -141,11 +139,7 @@ def init_acquisition_wf(
     report = init_report_wf(out_dir, acquisition.label, size)
     outputnode = pe.Node(niu.IdentityInterface(fields=["record"]), name="outputnode")
     workflow = pe.Workflow(name=acquisition.name)
-    for (source, target), fields in FLOW.items():
-        if source in parts and target in parts:
-            pairs = [(f, f) if ":" not in f else tuple(f.split(":")) for f in fields.split()]
-            ports = [(f"outputnode.{a}", f"inputnode.{b}") for a, b in pairs]
-            workflow.connect([(parts[source], parts[target], ports)])
+    workflow.connect(_flow(parts, acquisition))
     records = {
         field: f"{name}.{field}"
         for name, part in parts.items()
@@ -158,8 +152,8 @@ def init_acquisition_wf(
         (report, {**SHOWN, **written}),
     ):
         for field in _fields(place.inputs.inputnode):
-            if field in sources:
-                name, port = sources[field].split(".")
+            name, port = sources[field].split(".") if field in sources else ("", "")
+            if name in parts and _is_shown(field, acquisition):
                 workflow.connect(parts[name], f"outputnode.{port}", place, f"inputnode.{field}")
     # fmt: off
     workflow.connect([
@@ -171,94 +165,48 @@ def init_acquisition_wf(
     return workflow
 
 
-def _parts(
-    settings: Settings, acquisition: Acquisition, size: Resources
-) -> dict[str, pe.Workflow]:
-    """The parts of an acquisition's pipeline, by the names in `FLOW`."""
-    common: dict[str, Any] = {"parameters": settings.parameters}
-    weights = {name: os.path.abspath(path) for name, path in settings.weights.items()}
-    own, echo_times, b0 = acquisition.own, acquisition.echo_times, acquisition.b0
-    parts = {
-        "phase": init_phase_wf(
-            {name: getattr(acquisition, name) for name in PARTS.values()},
-            acquisition.metadata,
-            echo_times,
-            size,
-            offset=settings.offset,
-            reading={
-                "coils": acquisition.coils,
-                "sign": settings.phase_sign,
-                "units": settings.phase_units,
-            },
-            **common,
-        ),
-        "fieldmap": init_fieldmap_wf(
-            echo_times, b0, size, unwrapping=settings.unwrapping, fit=settings.fit, **common
-        ),
-        "masking": init_masking_wf(
-            size,
-            mask=settings.mask,
-            trim=settings.trim,
-            mask_file=_text(own.mask),
-            operations=settings.mask_operations,
-            weights=weights.get("mask"),
-            **common,
-        ),
-        "background": init_background_wf(size, background=settings.background, **common),
-        "inversion": init_inversion_wf(
-            b0,
-            sum(echo_times) / len(echo_times),
-            size,
-            inversions=settings.inversion,
-            reference=settings.reference,
-            region=_text(own.region),
-            weights=weights.get("qsmgan"),
-            two_stage=settings.two_stage,
-            background=settings.background,
-            **common,
-        ),
-        "segmentation": init_segmentation_wf(
-            acquisition.entities,
-            size,
-            segmentations=settings.segmentation,
-            atlases=own.atlases,
-            inversions=settings.inversion,
-            weights=weights.get("dentate"),
-        ),
-    }
-    if _decays(settings, acquisition):
-        parts["relaxometry"] = init_relaxometry_wf(
-            echo_times, size, relaxometry=settings.relaxometry, **common
-        )
-    if own.lesions is not None:
-        parts["lesions"] = init_lesions_wf(
-            str(own.lesions.flair),
-            str(own.lesions.mask),
-            size,
-            weights=weights.get("rim"),
-            method=settings.lesion_instances,
-            min_volume=settings.lesion_volume,
-        )
-    return parts
-
-
 def written_kinds(settings: Settings, acquisition: Acquisition) -> list[str]:
     """The kinds of data/derivatives.yml that a run writes for an acquisition."""
     holds = {
-        "relaxometry": _decays(settings, acquisition),
-        "several_inversions": len(settings.inversion) > 1,
+        "relaxometry": decays(settings, acquisition),
+        "several_inversions": len(inversions_of(settings)) > 1,
         "segmentation": bool(settings.segmentation),
         "own_labels": bool(acquisition.own.atlases),
         "lesions": acquisition.own.lesions is not None,
-        "save_unwrapped": settings.save_unwrapped,
+        "save_unwrapped": settings.save_unwrapped and not settings.start,
     }
     rows = {kind: row for kind, row in table().items() if "from" in row}
+    for kind in _NOT_MADE[settings.start]:
+        del rows[kind]
     return [kind for kind, row in rows.items() if "when" not in row or holds[row["when"]]]
 
 
-def _decays(settings: Settings, acquisition: Acquisition) -> bool:
-    """Whether R2* and T2* can be mapped and are wanted."""
-    return len(acquisition.echo_times) > 1 and settings.relaxometry != NO_METHOD
+def _flow(parts: Mapping[str, pe.Workflow], acquisition: Acquisition) -> list[Any]:
+    """What `FLOW` connects between the parts that there are."""
+    lacking = set() if acquisition.given is None else {"quality", "reliability", "field_noise"}
+    links = []
+    for (source, target), fields in FLOW.items():
+        if source not in parts or target not in parts or parts[source] is parts[target]:
+            continue
+        if (source, target) == ("phase", "inversion") and not acquisition.magnitude:
+            continue  # the image that stands in for a magnitude is no weight
+        pairs = [f.split(":") if ":" in f else [f, f] for f in fields.split()]
+        ports = [(f"outputnode.{a}", f"inputnode.{b}") for a, b in pairs if a not in lacking]
+        links.append((parts[source], parts[target], ports))
+    return links
+
+
+def _is_shown(field: str, acquisition: Acquisition) -> bool:
+    """Whether the part in a given map's place has what is drawn."""
+    if acquisition.given is None:
+        return True
+    unknown = [
+        "raw_phase",
+        "unwrapped",
+        "residual",
+        *([] if acquisition.magnitude else ["magnitude"]),
+    ]
+    return field not in unknown + list(_NOT_MADE[acquisition.given.kind])
 
 
 def _descriptions(settings: Settings, acquisition: Acquisition) -> dict[str, list[str | None]]:
@@ -266,7 +214,7 @@ def _descriptions(settings: Settings, acquisition: Acquisition) -> dict[str, lis
     found: dict[str, list[str | None]] = {}
     if acquisition.own.atlases:
         found["aligned"] = [atlas.name for atlas in acquisition.own.atlases]
-    if len(settings.inversion) > 1:
+    if len(inversions_of(settings)) > 1:
         found["chi"] = [None, *settings.inversion[1:]]
     return found
 
@@ -274,7 +222,3 @@ def _descriptions(settings: Settings, acquisition: Acquisition) -> dict[str, lis
 def _fields(node: TraitedSpec) -> list[str]:
     """The fields of an inputnode or outputnode."""
     return list(node.copyable_trait_names())
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)

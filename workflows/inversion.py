@@ -22,8 +22,8 @@ _SECOND = tuple(
 
 
 def init_inversion_wf(  # noqa: PLR0913  plain values, each named, so that it works in a notebook
-    b0: float,
-    echo_time: float,
+    b0: float | None,
+    echo_time: float | None,
     resources: Resources,
     *,
     inversions: Sequence[str],
@@ -83,11 +83,8 @@ def init_inversion_wf(  # noqa: PLR0913  plain values, each named, so that it wo
     for number, method in enumerate(inversions, start=1):
         whole = methods.get("inversion", method).from_total_field
         field, mask = ("total_field", "trimmed") if whole else ("local_field", "mask")
-        fixed: dict[str, Any] = {
-            "b0": b0,
-            "echo_time": echo_time,
-            **({"weights": weights} if weights else {}),
-        }
+        known = {"b0": b0, "echo_time": echo_time, "weights": weights}
+        fixed: dict[str, Any] = {port: value for port, value in known.items() if value}
         if reference == "csf" and region is not None:
             fixed["in_csf"] = region
         invert = make_method("inversion", method, resources, parameters=parameters, **fixed)

@@ -28,6 +28,14 @@ COMMANDS = {
         "qsm_nipype.commands.stage:main",
         "run one step on the files of the QSM-CI contract",
     ),
+    "segment": (
+        "qsm_nipype.commands.segment:main",
+        "label the dentate nuclei on one susceptibility map",
+    ),
+    "rims": (
+        "qsm_nipype.commands.rims:main",
+        "which MS lesions have a rim, from one susceptibility map and a FLAIR",
+    ),
     "status": ("qsm_nipype.execution.status:main", "who is done, running or failed, and why"),
     "evaluate": ("qsm_nipype.cli:evaluate", "how well a trained network does"),
     "train": ("qsm_nipype.training.command:main", "train a network on simulated data"),

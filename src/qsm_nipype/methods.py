@@ -112,6 +112,7 @@ class StepKind:
 
 #: The steps in their order.
 STEPS = {
+    "given": StepKind("map that was given", option=False),
     "read": StepKind("reading of phase and magnitude", option=False),
     "offset": StepKind("phase offset removal"),
     "unwrapping": StepKind("phase unwrapping"),

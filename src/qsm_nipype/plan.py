@@ -14,9 +14,10 @@ from types import MappingProxyType
 from typing import Any
 
 from qsm_nipype import __version__
+from qsm_nipype.core.given import KINDS
 from qsm_nipype.dataset.acquisitions import Acquisition, Refusal
 from qsm_nipype.dataset.own_files import OwnFiles, folder_of
-from qsm_nipype.methods import Method
+from qsm_nipype.methods import STEPS, Method
 from qsm_nipype.record import Finding
 from qsm_nipype.settings import NO_METHOD, Settings, load_config, presets
 from qsm_nipype.verdict import reported
@@ -31,6 +32,11 @@ _SHOWN = {
 }
 #: Voxel edge (mm) above which the map is doubted.
 LARGEST_VOXEL = 4.0
+#: Options about steps that a run from a given map may pass over.
+_UNUSED_OPTIONS = (
+    *("phase_sign", "phase_units", "offset", "unwrapping", "fit", "mask", "mask_operations"),
+    *("trim", "background", "inversion", "relaxometry", "save_unwrapped"),
+)
 _VERSIONED = ("nipype", "nibabel", "numpy", "scipy", "torch", "numba")
 
 
@@ -56,7 +62,7 @@ def steps(
     """
     left_out = {"read"} | ({"relaxometry"} if not decays else set())
     left_out |= {"lesions"} if lesions is False else set()
-    found: list[dict[str, Any]] = []
+    found = _given_steps(settings)
     for method in settings.chosen():
         if method.step in left_out:
             continue
@@ -73,6 +79,17 @@ def steps(
         if entry not in found:
             found.append(entry)
     return found
+
+
+def _given_steps(settings: Settings) -> list[dict[str, Any]]:
+    """The steps in place of those that a given map makes needless; none without such a map."""
+    if not settings.start:
+        return []
+    own = "masks" in settings.derivatives
+    mask = ("user", "User's mask") if own else ("values", "Where the map has a value")
+    name = f"The user's {KINDS[settings.start].removeprefix('the ')}"
+    chosen = [("given", settings.start, name), ("mask", *mask)]
+    return [{"step": s, "method": m, "label": text, "parameters": {}} for s, m, text in chosen]
 
 
 def _parameters(settings: Settings, method: Method) -> dict[str, Any]:
@@ -119,10 +136,10 @@ def static_part(settings: Settings, acquisition: Acquisition) -> dict[str, Any]:
         "entities": dict(acquisition.entities),
         "datatype": acquisition.datatype,
         "source_files": [Path(f).name for f in acquisition.files],
-        "source_uris": [uri(settings.bids_dir, f) for f in acquisition.files],
+        "source_uris": _source_uris(settings, acquisition),
         "acquisition": {
             **scanner,
-            "field_strength": acquisition.b0,
+            "field_strength": acquisition.b0 or None,
             "echo_times": list(acquisition.echo_times),
             "voxel_size": [round(v, 4) for v in acquisition.voxel_size],
             "shape": list(acquisition.shape),
@@ -130,6 +147,12 @@ def static_part(settings: Settings, acquisition: Acquisition) -> dict[str, Any]:
         "findings": [asdict(finding) for finding in findings(settings, acquisition)],
         "versions": versions(),
     }
+
+
+def _source_uris(settings: Settings, acquisition: Acquisition) -> list[str]:
+    """BIDS URIs of an acquisition's files; of a given map that below its own folder."""
+    first = [] if acquisition.given is None else [acquisition.given.uri]
+    return first + [uri(settings.bids_dir, f) for f in acquisition.files[len(first) :]]
 
 
 def findings(settings: Settings, acquisition: Acquisition) -> list[Finding]:
@@ -146,13 +169,18 @@ def _left_out(settings: Settings, acquisition: Acquisition) -> list[str]:
     """What was asked for and will not be done, with the cure; what a user did not say is not."""
     own_mask = "masks" in settings.derivatives
     used = [m for m in settings.chosen() if m.step != "mask" or not own_mask]
-    found = []
-    if settings.relaxometry != NO_METHOD and len(acquisition.echo_times) == 1:
+    found = [
+        f"--{name.replace('_', '-')} was not used: the run starts at -d {settings.start}"
+        for name in _UNUSED_OPTIONS
+        if settings.start and _is_passed_over(settings, name)
+    ]
+    wanted = settings.relaxometry != NO_METHOD and not settings.start
+    if wanted and len(acquisition.echo_times) == 1:
         found.append(
             "R2* and T2* were not mapped: the acquisition has one echo; give --relaxometry "
             f"{NO_METHOD} if they are not wanted"
         )
-    if own_mask and settings.mask != Settings.mask:
+    if own_mask and settings.mask != Settings.mask and not settings.start:
         found.append(f"--mask {settings.mask} was not used: the mask of -d masks takes its place")
     if "reference" in settings.derivatives and settings.reference not in ("csf", "region"):
         found.append(
@@ -171,6 +199,13 @@ def _left_out(settings: Settings, acquisition: Acquisition) -> list[str]:
     return found
 
 
+def _is_passed_over(settings: Settings, name: str) -> bool:
+    """Whether an option was given that no step of a run from a given map looks at."""
+    step = name if name in STEPS else "read"
+    changed = getattr(settings, name) != getattr(Settings, name)
+    return changed and step in settings.passed_over() and getattr(settings, name) != NO_METHOD
+
+
 def _preset_keys(settings: Settings) -> set[str]:
     """Methods whose parameters are those of a preset, which may be given beside other methods."""
     known = [load_config(path).get("parameters", {}) for path in presets().values()]
@@ -186,7 +221,8 @@ def _doubts(settings: Settings, acquisition: Acquisition) -> list[str]:
             f"voxels of {largest:.3g} mm are too large for susceptibility: above "
             f"{LARGEST_VOXEL:g} mm the field beside air cavities changes too much within a voxel"
         )
-    if settings.mask == "magnitude" and "masks" not in settings.derivatives:
+    own_mask = "masks" in settings.derivatives or settings.start
+    if settings.mask == "magnitude" and not own_mask:
         found.append(
             "the mask holds all that has signal (--mask magnitude): in a head the field of fat "
             "and bone spoils the map of the brain; use the default mask there"
@@ -215,10 +251,11 @@ def with_own_mask(
 
 
 def links(settings: Settings) -> dict[str, str]:
-    """DatasetLinks of the results: the raw dataset, and the folder of the user's masks."""
+    """DatasetLinks of the results: the raw dataset, the folders of the user's masks and maps."""
     found = {"raw": settings.bids_dir.absolute().as_uri()}
-    if "masks" in settings.derivatives:
-        found["masks"] = folder_of(Path(settings.derivatives["masks"]).absolute()).as_uri()
+    for kind in ("masks", *KINDS):
+        if kind in settings.derivatives:
+            found[kind] = folder_of(Path(settings.derivatives[kind]).absolute()).as_uri()
     return found
 
 
@@ -240,7 +277,8 @@ def describe(
         echoes = ", ".join(f"{1000 * t:.4g}" for t in item.echo_times)
         size = " × ".join(f"{v:.3g}" for v in item.voxel_size)
         shape = "×".join(str(n) for n in item.shape)
-        lines.append(f"  {item.label}: {item.b0:.4g} T, TE {echoes} ms, {shape} of {size} mm")
+        scan = f"{item.b0:.4g} T, TE {echoes} ms, " if item.given is None else ""
+        lines.append(f"  {item.label}: {scan}{shape} of {size} mm")
         lines.append(f"    {_found(item)}")
         lines += [f"    {f.severity}: {f.text}" for f in findings(settings, item)]
         lines += [f"    warning: {text}" for text in warnings.get(item.label, ())]
@@ -260,7 +298,9 @@ def _found(acquisition: Acquisition) -> str:
              "real": acquisition.real, "imaginary": acquisition.imaginary}  # fmt: skip
     words = [f"{len(files)} {part}" for part, files in parts.items() if files]
     coils = f" of {acquisition.coils} coils" if acquisition.coils > 1 else ""
-    first = Path(acquisition.phase[0] if acquisition.phase else acquisition.real[0]).name
+    first = Path((*acquisition.phase, *acquisition.real, *acquisition.files)[0]).name
+    if acquisition.given is not None:
+        words.insert(0, f"1 {acquisition.given.kind}")
     own = acquisition.own
     given = {"mask": own.mask, "reference region": own.region}
     brought = [f"{kind} {file.name}" for kind, file in given.items() if file is not None]

@@ -14,6 +14,8 @@ from typing import Any
 import yaml
 
 from qsm_nipype import methods
+from qsm_nipype.core.given import KINDS as GIVEN_KINDS
+from qsm_nipype.core.given import UNITS
 from qsm_nipype.core.mask_language import parse_masks, parse_operations
 from qsm_nipype.core.reading.units import parse_units
 from qsm_nipype.dataset.own_files import KINDS
@@ -23,6 +25,8 @@ from qsm_nipype.errors import UsageError
 NETWORKS = tuple(dict.fromkeys(m.network for m in methods.METHODS if m.network is not None))
 
 
+#: The first step after a map that was given, by its kind.
+STARTS_AT = {"chi": "reference", "localfield": "inversion", "totalfield": "background"}
 #: What turns off a step that is optional.
 NO_METHOD = "none"
 
@@ -64,7 +68,8 @@ class Settings:
         {},
         _WHAT,
         "your own files, NAME=PATH: masks of the brain, reference region, segmentation (labels of "
-        "any space of the head), lesions (MS, with a FLAIR in the dataset)",
+        "any space of the head), lesions (MS, with a FLAIR in the dataset); or a map to start at: "
+        "chi, localfield or totalfield (no gradient echoes are needed)",
         "-d",
         "--derivatives",
     )
@@ -89,6 +94,13 @@ class Settings:
         "unit of the stored phase, where the images show none: rad, mrad, deg, cycles, or the "
         "range of one turn as in -4096..4095",
         "--phase-units",
+    )
+    map_units: str = _option(
+        "auto",
+        _HOW,
+        "unit of the map of -d chi, localfield or totalfield; auto: as its sidecar says, else ppm",
+        "--map-units",
+        choices=("auto", *UNITS),
     )
     offset: str = _option("mcpc3ds", _HOW, "phase offset removal", "--offset", step="offset")
     unwrapping: str = _option("romeo", _HOW, "phase unwrapping", "--unwrapping", step="unwrapping")
@@ -261,7 +273,27 @@ class Settings:
         names["two_stage"] = ("robust",) if self.two_stage else ()
         names["reference"] = (self.reference,)
         names["lesions"] = ("rimnet",) if "lesions" in self.derivatives else ()
+        for step in self.passed_over():
+            names[step] = ()
         return [methods.get(step, n) for step in methods.STEPS for n in names.get(step, ())]
+
+    @property
+    def start(self) -> str:
+        """The kind of map that the run starts at, of `core.given.KINDS`; empty: at the images."""
+        return next((kind for kind in GIVEN_KINDS if kind in self.derivatives), "")
+
+    def passed_over(self) -> list[str]:
+        """The steps that a run does not do because it starts at a given map.
+
+        A given susceptibility keeps its reference, unless a region of the user's is named.
+        """
+        if not self.start:
+            return []
+        order = list(methods.STEPS)
+        kept = self.start == "chi" and self.reference in ("brain", "none")
+        steps = [*order[: order.index(STARTS_AT[self.start])], "relaxometry"]
+        return [*steps, *(["two_stage"] if self.start != "totalfield" else []),
+                *(["reference"] if kept else [])]  # fmt: skip
 
     def weights_of(self, method: methods.Method) -> Path | None:
         """The user's weights for a method's network; None: the shipped ones, or no network."""
@@ -378,6 +410,7 @@ def check(settings: Settings) -> None:
     for name in settings.derivatives:
         if name not in KINDS:
             raise UsageError(f"-d {name}: there is no such kind; give {', '.join(KINDS)}")
+    _check_start(settings)
     if settings.reference in ("csf", "region") and "reference" not in settings.derivatives:
         raise UsageError(f"--reference {settings.reference}: give its mask by -d reference=PATH")
     if settings.two_stage < 0:
@@ -400,6 +433,38 @@ def check(settings: Settings) -> None:
             raise UsageError(
                 f"{option.name} cannot be {getattr(settings, option.name)!r}; choose from "
                 f"{', '.join(allowed)}"
+            )
+
+
+def _check_start(settings: Settings) -> None:
+    """Refuse what a run that starts at a given map cannot do. Raises UsageError."""
+    given = [kind for kind in GIVEN_KINDS if kind in settings.derivatives]
+    if not given:
+        if settings.map_units != "auto":
+            raise UsageError(
+                f"--map-units {settings.map_units}: no map is given; give it by -d chi=PATH, "
+                f"localfield=PATH or totalfield=PATH, or leave the unit out"
+            )
+        return
+    if len(given) > 1:
+        raise UsageError(f"-d {given[0]} and -d {given[1]}: a run starts at one map; give one")
+    (kind,) = given
+    if settings.bids_filter_file is not None:
+        raise UsageError(
+            f"--bids-filter-file chooses gradient echoes, and the run starts at -d {kind}; leave "
+            f"it out, or choose by --participant-label"
+        )
+    if kind == "totalfield":
+        return
+    if settings.two_stage:
+        raise UsageError(
+            f"--two-stage needs the total field; give -d totalfield=PATH and not -d {kind}"
+        )
+    for name in settings.inversion if kind == "localfield" else ():
+        if methods.get("inversion", name).from_total_field:
+            raise UsageError(
+                f"--inversion {name} works on the total field; give -d totalfield=PATH, or "
+                f"another inversion"
             )
 
 

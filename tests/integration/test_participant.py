@@ -126,6 +126,43 @@ def test_a_second_run_recomputes_nothing_and_a_new_inversion_only_from_there(dat
     assert untouched and all(p.stat().st_mtime_ns == again[p] for p in untouched)
 
 
+@pytest.fixture(scope="module")
+def from_chi(finished, tmp_path_factory) -> Path:
+    """Results of a run from the χ of `finished`, without any image."""
+    root = tmp_path_factory.mktemp("again")
+    (root / "empty").mkdir()
+    places = [str(root / "empty"), str(root / "out"), "participant", "-w", str(root / "work")]
+    assert cli.main([*places, *FAST[2:], "-d", f"chi={finished[0] / 'out'}"]) == 0
+    return root / "out"
+
+
+def test_a_run_from_chi_measures_what_the_run_that_made_it_did(finished, from_chi):
+    one, other = (root / "sub-01" / "anat" for root in (finished[0] / "out", from_chi))
+    for name in ("Chimap", "desc-chi_mask", "desc-dentate_dseg"):
+        assert digest(one / f"sub-01_{name}.nii.gz") == digest(other / f"sub-01_{name}.nii.gz")
+    tables = [(p / "sub-01_desc-regions_stats.tsv").read_text() for p in (one, other)]
+    rows = [[line for line in text.splitlines() if "\tChimap\t" in line] for text in tables]
+    assert rows[0] == rows[1] and rows[0]
+
+
+def test_a_run_from_chi_claims_no_step_that_was_not_run(from_chi):
+    anat = from_chi / "sub-01" / "anat"
+    sidecar = json.loads((anat / "sub-01_Chimap.json").read_text())
+    assert [s["step"] for s in sidecar["ProcessingSteps"]] == ["given", "mask"]
+    assert sidecar["Sources"] == ["bids:chi:sub-01/anat/sub-01_Chimap.nii.gz"]
+    links = json.loads((from_chi / "dataset_description.json").read_text())["DatasetLinks"]
+    assert set(links) == {"raw", "chi"}
+    page = (from_chi / "sub-01.html").read_text()
+    assert "susceptibility map was given" in page and "ROMEO" not in page
+    assert not [p for p in anat.iterdir() if "fieldmap" in p.name or "R2star" in p.name]
+
+
+def test_too_coarse_a_map_gets_no_labels_and_its_sentence(finished, tmp_path, capsys):
+    chi = finished[0] / "out" / "sub-01" / "anat" / "sub-01_Chimap.nii.gz"
+    assert cli.main(["segment", str(chi), str(tmp_path / "out")]) == 2
+    assert "too coarse" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_a_deleted_map_comes_back(dataset, finished):
     root, _ = finished
     path = root / "out" / "sub-01" / "anat" / "sub-01_R2starmap.nii.gz"

@@ -20,6 +20,7 @@ from qsm_nipype.workflows import (
     background,
     base,
     fieldmap,
+    given,
     inversion,
     lesions,
     masking,
@@ -41,6 +42,7 @@ FACTORIES = {
     phase.init_phase_wf: (({"phase": [], "magnitude": []}, [], TE, SIZE), {"offset": "mcpc3ds"}),
     fieldmap.init_fieldmap_wf: ((TE, 3.0, SIZE), {"unwrapping": "romeo", "fit": "linear"}),
     masking.init_masking_wf: ((SIZE,), {"mask": "quality", "trim": "reliable"}),
+    given.init_given_wf: (("chi", __file__, SIZE), {}),
     background.init_background_wf: ((SIZE,), {"background": "lbv"}),
     inversion.init_inversion_wf: (
         (3.0, 0.012, SIZE),
@@ -236,4 +238,4 @@ def test_lesions_join_the_graph_and_everything_that_is_written_has_its_source(tm
 def test_every_step_reports_to_the_record(tmp_path):
     _, ports = arriving(unflattened(tmp_path, two_stage=0.3), "record")
     reported = {p.removeprefix("from_") for p in ports if p.startswith("from_")}
-    assert reported == set(methods.STEPS) - {"lesions"}
+    assert reported == set(methods.STEPS) - {"lesions", "given"}

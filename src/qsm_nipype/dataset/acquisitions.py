@@ -13,6 +13,7 @@ from typing import Any
 
 from qsm_nipype.dataset import layout, phasediff, timing
 from qsm_nipype.dataset.field_strength import TOLERANCE, field_strength
+from qsm_nipype.dataset.given import GivenMap
 from qsm_nipype.dataset.grids import Grid, check_grids, geometry_warnings
 from qsm_nipype.dataset.layout import SUFFIXES, WITHIN, Selection
 from qsm_nipype.dataset.metadata import sidecar
@@ -47,7 +48,8 @@ class Acquisition:
     uncombined data, the files (or the volumes of one file per echo) run over the `coils` of the
     first echo, then of the second. A phase difference is one echo at TE₂ − TE₁. `own` are the
     files that the user brings for it. `notes` are harmless decisions, `warnings` what must be
-    looked at, a sentence each.
+    looked at, a sentence each. Where a map is `given`, it is the first of the files, the
+    magnitudes are those on its grid, and what is not known of B0 and echo times is 0 and empty.
     """
 
     entities: Mapping[str, str]
@@ -66,6 +68,7 @@ class Acquisition:
     warnings: tuple[str, ...] = ()
     coils: int = 1
     own: OwnFiles = OwnFiles()
+    given: GivenMap | None = None
 
     @property
     def subject(self) -> str:
@@ -90,7 +93,8 @@ class Acquisition:
     @property
     def files(self) -> tuple[str, ...]:
         """Every image of the acquisition."""
-        return self.magnitude + self.phase + self.real + self.imaginary
+        first = () if self.given is None else (str(self.given.file),)
+        return first + self.magnitude + self.phase + self.real + self.imaginary
 
     @property
     def voxels(self) -> int:

@@ -120,7 +120,8 @@ def sidecar_of(kind: str, record: Mapping[str, Any], *, inversion: int = 0) -> d
     every = record.get("steps", [])
     own = [step for step in every if step["step"] == "inversion"][inversion : inversion + 1]
     names = [step["step"] for step in every]
-    last = len(names) - names[::-1].index(row["until"]) if row["until"] in names else len(names)
+    until = row["until"] if row["until"] in names or "given" not in names else "mask"
+    last = len(names) - names[::-1].index(until) if until in names else len(names)
     steps = [step for step in every[:last] if step["step"] != "inversion" or step in own]
     if row["until"] == "relaxometry":
         steps = [step for step in every if step["step"] == "relaxometry"]

@@ -42,7 +42,7 @@ def _sentence(what: str, lengths: list[float]) -> str:
 
 def _extent(acquisition: Acquisition) -> list[float]:
     """Edges (mm) of the box around what is bright in the first magnitude; of the whole if none."""
-    files = acquisition.magnitude or acquisition.real
+    files = acquisition.magnitude or acquisition.real or acquisition.files
     step = max(1, round((acquisition.voxels / _LOOKED_AT) ** (1 / 3)))
     image = np.abs(first_volume(files[0])[::step, ::step, ::step])
     places = np.argwhere(image > 0.2 * np.percentile(image, 99.9))

@@ -28,13 +28,17 @@ _APPENDED = {
 
 @dataclass(frozen=True)
 class Selection:
-    """Which part of a dataset to look at; `own` names the user's files by kind (`own_files`)."""
+    """Which part of a dataset to look at; `own` names the user's files by kind (`own_files`).
+
+    `units` is the unit of a given map, where the user names it.
+    """
 
     participants: tuple[str, ...] = ()
     sessions: tuple[str, ...] = ()
     filters: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     database: Path | None = None
     own: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
+    units: str = ""
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from qsm_nipype.dataset.grids import shape_of
 from qsm_nipype.dataset.names import canonical, parse_name, stem
 from qsm_nipype.errors import DataError
 
-#: Kinds of own files, as `-d KIND=PATH` names them.
-KINDS = ("masks", "reference", "segmentation", "lesions")
+#: Kinds of own files, as `-d KIND=PATH` names them; the last three are `dataset.given`'s.
+KINDS = ("masks", "reference", "segmentation", "lesions", "chi", "localfield", "totalfield")
 #: Entities by which the name of a single file says whose it is; what lies on the grid of the
 #: gradient echoes is of one acquisition, what does not is of one head.
 _OF_GRID, _OF_HEAD = ("sub", "ses", "acq", "run"), ("sub", "ses")

@@ -106,9 +106,17 @@ def draw_phase(
 
 
 def draw_dentate(
-    labels: np.ndarray, box: np.ndarray, chi: np.ndarray, affine: np.ndarray
+    labels: np.ndarray,
+    box: np.ndarray,
+    chi: np.ndarray,
+    affine: np.ndarray,
+    *,
+    style: MapStyle | None = None,
 ) -> tuple[str, str, str, bytes]:
-    """The dentate nuclei (1 left, 2 right) on the map, inside the box that was searched."""
+    """The dentate nuclei (1 left, 2 right) on the map, inside the box that was searched.
+
+    `style` is that of χ by default; of another image on its grid its own.
+    """
     shown = np.zeros(labels.shape, dtype=bool)
     where = np.argwhere(labels > 0 if labels.any() else box > 0.5)
     if len(where):
@@ -122,7 +130,7 @@ def draw_dentate(
         affine,
         mask=shown if shown.any() else None,
         background=chi,
-        style=style_of("chi"),
+        style=style or style_of("chi"),
         count=10,
         title="Dentate nuclei",
         outlines=True,
@@ -157,10 +165,10 @@ def draw_acquisition(
     Beside what `draw` knows, `maps` may hold raw_phase and unwrapped (echoes last, rad), dentate
     and dentate_box, lesions and flair (with the text of the lesions' table); `chis` as for `draw`.
     """
-    drawn: list[tuple[str, str, str, bytes]] = [
-        draw_phase(maps["raw_phase"], maps["unwrapped"], maps["mask"], affine, echo_times),
-        *draw(maps, affine, chis),
-    ]
+    drawn: list[tuple[str, str, str, bytes]] = [*draw(maps, affine, chis)]
+    if "raw_phase" in maps:
+        phase = draw_phase(maps["raw_phase"], maps["unwrapped"], maps["mask"], affine, echo_times)
+        drawn.insert(0, phase)
     if "dentate" in maps:
         drawn.append(draw_dentate(maps["dentate"], maps["dentate_box"], maps["chi"], affine))
     if "lesions" in maps and lesions_table is not None:

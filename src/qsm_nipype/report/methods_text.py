@@ -78,7 +78,9 @@ def write_methods(steps: Iterable[Step], *, version: str) -> MethodsText:
     left unreported. Raises DataError for a method without a sentence.
     """
     table = load_sentences()
-    texts = [_fill(table["opening"], {"version": version})]
+    steps = list(steps)
+    opening = "opening_given" if any(_key(s) == "given.chi" for s in steps) else "opening"
+    texts = [_fill(table[opening], {"version": version})]
     seen: set[str] = set()
     for step in steps:
         text = _sentence(step)

@@ -22,6 +22,7 @@ from qsm_nipype.dataset.acquisitions import (
     Selection,
     find_acquisitions,
 )
+from qsm_nipype.dataset.given_acquisitions import find_given
 from qsm_nipype.dataset.head_size import too_small
 from qsm_nipype.errors import UsageError
 from qsm_nipype.methods import Method
@@ -105,8 +106,10 @@ def find(settings: Settings) -> tuple[list[Acquisition], list[Refusal]]:
         filters=MappingProxyType(_filters(settings.bids_filter_file)),
         database=settings.bids_database_dir,
         own=MappingProxyType(own),
+        units="" if settings.map_units == "auto" else settings.map_units,
     )
-    acquisitions, refusals = find_acquisitions(settings.bids_dir.absolute(), selection)
+    look = find_given if settings.start else find_acquisitions
+    acquisitions, refusals = look(settings.bids_dir.absolute(), selection)
     idle = not acquisitions and all(item.idle for item in refusals)
     if idle and not settings.participant_label:
         without = [item.reason for item in refusals if item.reason != NOTHING]
@@ -140,7 +143,7 @@ def _unfit(settings: Settings, acquisition: Acquisition) -> str:
     times = acquisition.echo_times
     gaps = [b - a for a, b in pairwise(times)]
     uneven = len(times) > 1 and (len(times) < 3 or max(gaps) - min(gaps) > 0.02 * gaps[0])
-    if settings.relaxometry == "arlo" and uneven:
+    if settings.relaxometry == "arlo" and uneven and not settings.start:
         shown = ", ".join(f"{1000 * t:.4g}" for t in times)
         return (
             "--relaxometry arlo needs three or more equally spaced echoes, and these are at "
