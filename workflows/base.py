@@ -28,6 +28,7 @@ from qsm_nipype.workflows.phase import init_phase_wf
 from qsm_nipype.workflows.relaxometry import init_relaxometry_wf
 from qsm_nipype.workflows.report import init_report_wf
 from qsm_nipype.workflows.segmentation import init_segmentation_wf
+from qsm_nipype.workflows.swi import init_swi_wf
 
 #: The physics: what one part of the pipeline hands to another, FIELD or FIELD:FIELD there.
 FLOW = {
@@ -37,6 +38,10 @@ FLOW = {
     ("phase", "relaxometry"): "magnitude",
     ("phase", "segmentation"): "magnitude",
     ("phase", "lesions"): "magnitude",
+    ("phase", "swi"): "magnitude phase",
+    ("fieldmap", "swi"): "total_field",
+    ("masking", "swi"): "mask",
+    ("inversion", "swi"): "chi",
     ("fieldmap", "masking"): "quality reliability total_field",
     ("fieldmap", "background"): "total_field field_noise",
     ("fieldmap", "inversion"): "total_field field_noise",
@@ -110,7 +115,8 @@ def init_acquisition_wf(
 
         phase ─► fieldmap ─► background ─► inversion ─► outputs ─► report
           └► masking ───────────┘              ├► segmentation ─┤
-          └► relaxometry ─────────────────────┴► lesions ──────┘
+          └► relaxometry ──────────────────────► lesions ──────┤
+          └► swi (with field and χ) ───────────────────────────┘
 
     Which part hands what to which is the table `FLOW`; what is written, and where it comes from,
     is data/derivatives.yml.
@@ -230,6 +236,8 @@ def _parts(
         parts["relaxometry"] = init_relaxometry_wf(
             echo_times, size, relaxometry=settings.relaxometry, **common
         )
+    if settings.swi:
+        parts["swi"] = init_swi_wf(echo_times, size, methods=settings.swi, **common)
     if own.lesions is not None:
         parts["lesions"] = init_lesions_wf(
             str(own.lesions.flair),
@@ -251,6 +259,7 @@ def written_kinds(settings: Settings, acquisition: Acquisition) -> list[str]:
         "own_labels": bool(acquisition.own.atlases),
         "lesions": acquisition.own.lesions is not None,
         "save_unwrapped": settings.save_unwrapped,
+        "swi": bool(settings.swi),
     }
     rows = {kind: row for kind, row in table().items() if "from" in row}
     return [kind for kind, row in rows.items() if "when" not in row or holds[row["when"]]]
@@ -268,6 +277,8 @@ def _descriptions(settings: Settings, acquisition: Acquisition) -> dict[str, lis
         found["aligned"] = [atlas.name for atlas in acquisition.own.atlases]
     if len(settings.inversion) > 1:
         found["chi"] = [None, *settings.inversion[1:]]
+    for kind in ("swi", "minip") if settings.swi else ():
+        found[kind] = [method.replace("-", "") for method in settings.swi]
     return found
 
 

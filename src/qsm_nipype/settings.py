@@ -130,6 +130,15 @@ class Settings:
         step="segmentation",
         optional=True,
     )
+    swi: tuple[str, ...] = _option(
+        (),
+        _HOW,
+        "susceptibility-weighted images with their minimum intensity projections; several, "
+        "separated by commas",
+        "--swi",
+        step="swi",
+        optional=True,
+    )
     reference: str = _option(
         "brain",
         _HOW,
