@@ -38,6 +38,7 @@ from qsm_nipype.workflows.inversion import init_inversion_wf
 from qsm_nipype.workflows.masking import init_masking_wf
 from qsm_nipype.workflows.nodes import INTERPRETER_GB, Resources
 from qsm_nipype.workflows.relaxometry import init_relaxometry_wf
+from qsm_nipype.workflows.swi import init_swi_wf
 
 LIMIT = 0.3
 OF_EACH_ECHO = {"read", "pictures"} | {m.name for m in methods.METHODS if m.per_echo}
@@ -149,6 +150,7 @@ def every_method(
             b0, times[1], size, inversions=(m,), reference=Settings.reference, **k
         ),
         "relaxometry": lambda m, **k: init_relaxometry_wf(times, size, relaxometry=m, **k),
+        "swi": lambda m, **k: init_swi_wf(times, size, methods=(m,), **k),
     }
     made = [
         factory(method, name=f"{step}_wf_{method}", **same)
@@ -172,6 +174,7 @@ SOURCES = {
     "mask": "masking_wf.outputnode.trimmed",
     "trimmed": "masking_wf.outputnode.trimmed",
     "local_field": "background_wf.outputnode.local_field",
+    "chi": "inversion_wf.outputnode.chi",
 }
 
 

@@ -6,7 +6,7 @@ All pictures of an acquisition are one node: starting a process costs more than 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ class _PicturesInputSpec(DynamicTraitedSpec, QSMInputSpec):
     written = traits.List(traits.Str, desc="images and tables already in the dataset")
     in_chi = traits.List(File(exists=True), mandatory=True, desc="susceptibility, by inversion")
     in_lesions_table = File(exists=True, desc="one row for each lesion (TSV)")
+    in_swi = traits.List(File(exists=True), desc="susceptibility-weighted images, by method")
+    in_minip = traits.List(File(exists=True), desc="their minimum intensity projections")
 
 
 class _PicturesOutputSpec(QSMOutputSpec):
@@ -75,7 +77,8 @@ class AcquisitionPictures(QSMInterface):
 
         record = json.loads(Path(self.inputs.in_record).read_text(encoding="utf-8"))
         labels = gallery.chi_labels(record.get("steps", []))
-        maps, affine = self._maps(labels)
+        weighted = [s["method"] for s in record.get("steps", []) if s["step"] == "swi"]
+        maps, affine = self._maps(labels, weighted)
         table = self.inputs.in_lesions_table
         rows = Path(table).read_text(encoding="utf-8") if isdefined(table) else None
         echo_times = record["acquisition"]["echo_times"]
@@ -110,9 +113,14 @@ class AcquisitionPictures(QSMInterface):
         write_text(target, json.dumps(record, indent=1, default=float))
         return {"out_acquisition": str(target)}
 
-    def _maps(self, chis: Mapping[str, str]) -> tuple[dict[str, Any], Any]:
+    def _maps(
+        self, chis: Mapping[str, str], weighted: Sequence[str]
+    ) -> tuple[dict[str, Any], Any]:
         """What is to be drawn by name, the first echo of the magnitude; and the affine."""
         volumes = {name: load(path) for name, path in zip(chis, self.inputs.in_chi, strict=True)}
+        for kind in ("swi", "minip") if weighted else ():
+            files = files_of(getattr(self.inputs, f"in_{kind}"))
+            volumes |= {f"{kind}_{m}": load(f) for m, f in zip(weighted, files, strict=True)}
         for name in MAPS:
             for path in files_of(getattr(self.inputs, f"in_{name}")):
                 volumes[name] = load(path)

@@ -150,6 +150,20 @@ def test_a_mask_of_ones_own_is_kept_and_edited(scan, known):
     assert 0 < smaller.sum() < scan.brain.sum() and not (smaller & ~scan.brain).any()
 
 
+def test_the_magnitude_is_weighted_by_what_the_maps_hold(scan, known, maps):
+    given = chain.ScanParameters(**known)
+    made = chain.weight_magnitude(
+        scan.magnitude,
+        maps.mask,
+        given,
+        method="smwi",
+        chi=maps.chi,
+        parameters={"swi.smwi": {"threshold": 0.5}},
+    )
+    expected = (1 - maps.chi / 0.5).clamp(0, 1) ** 4
+    assert torch.allclose(made.weight, expected) and made.image.shape == maps.chi.shape
+
+
 def test_an_inversion_of_the_total_field_has_no_local_one(scan, known):
     few = {"inversion.tgv": {"max_iterations": 3}}
     found = chain.reconstruct(scan.phase, scan.magnitude, **known, inversion="tgv", parameters=few)

@@ -28,6 +28,10 @@ FLOW = {
     ("phase", "relaxometry"): "magnitude",
     ("phase", "segmentation"): "magnitude",
     ("phase", "lesions"): "magnitude",
+    ("phase", "swi"): "magnitude phase",
+    ("fieldmap", "swi"): "total_field",
+    ("masking", "swi"): "mask",
+    ("inversion", "swi"): "chi",
     ("fieldmap", "masking"): "quality reliability total_field",
     ("fieldmap", "background"): "total_field field_noise",
     ("fieldmap", "inversion"): "total_field field_noise",
@@ -108,7 +112,8 @@ def init_acquisition_wf(
 
         phase ─► fieldmap ─► background ─► inversion ─► outputs ─► report
           └► masking ───────────┘              ├► segmentation ─┤
-          └► relaxometry ─────────────────────┴► lesions ──────┘
+          └► relaxometry ──────────────────────► lesions ──────┤
+          └► swi (with field and χ) ───────────────────────────┘
 
     Which part hands what to which is the table `FLOW`; what is written, and where it comes from,
     is data/derivatives.yml. A given map takes the place of the parts that would have made it.
@@ -174,6 +179,7 @@ def written_kinds(settings: Settings, acquisition: Acquisition) -> list[str]:
         "own_labels": bool(acquisition.own.atlases),
         "lesions": acquisition.own.lesions is not None,
         "save_unwrapped": settings.save_unwrapped and not settings.start,
+        "swi": bool(settings.swi) and not settings.start,
     }
     rows = {kind: row for kind, row in table().items() if "from" in row}
     for kind in _NOT_MADE[settings.start]:
@@ -216,6 +222,8 @@ def _descriptions(settings: Settings, acquisition: Acquisition) -> dict[str, lis
         found["aligned"] = [atlas.name for atlas in acquisition.own.atlases]
     if len(inversions_of(settings)) > 1:
         found["chi"] = [None, *settings.inversion[1:]]
+    for kind in ("swi", "minip") if settings.swi and not settings.start else ():
+        found[kind] = [method.replace("-", "") for method in settings.swi]
     return found
 
 

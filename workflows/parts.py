@@ -20,6 +20,7 @@ from qsm_nipype.workflows.nodes import Resources
 from qsm_nipype.workflows.phase import init_phase_wf
 from qsm_nipype.workflows.relaxometry import init_relaxometry_wf
 from qsm_nipype.workflows.segmentation import init_segmentation_wf
+from qsm_nipype.workflows.swi import init_swi_wf
 
 
 def make_parts(
@@ -72,6 +73,8 @@ def _to_field(
         parts["relaxometry"] = init_relaxometry_wf(
             echo_times, size, relaxometry=settings.relaxometry, **common
         )
+    if settings.swi:
+        parts["swi"] = init_swi_wf(echo_times, size, methods=settings.swi, **common)
     return parts
 
 

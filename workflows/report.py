@@ -38,6 +38,8 @@ def init_report_wf(
         standard deviation over the inversions (ppm)
     r2star
         (1/s)
+    swi, minip
+        susceptibility-weighted images and their projections, one file for each method
     mask, mask_chi
         of the brain; where susceptibility was computed
     dentate, dentate_box
@@ -51,7 +53,7 @@ def init_report_wf(
         of the acquisition with its pictures (JSON)
     """
     workflow = pe.Workflow(name=name)
-    fields = [*MAPS, "chi", "lesions_table"]
+    fields = [*MAPS, "chi", "lesions_table", "swi", "minip"]
     inputnode = pe.Node(
         niu.IdentityInterface(fields=["record", "written", *fields]), name="inputnode"
     )

@@ -33,6 +33,7 @@ from qsm_nipype.core.masking import apply_operations, small_cause, without_dropo
 from qsm_nipype.core.offsets import Offsets
 from qsm_nipype.core.reading.phase import in_radians
 from qsm_nipype.core.reference import Referenced, reference
+from qsm_nipype.core.swi import Weighted
 from qsm_nipype.core.unwrapping import Unwrapped, quality_map, signal_mask
 from qsm_nipype.errors import DataError, UsageError
 from qsm_nipype.methods import accepted, resolve
@@ -640,3 +641,21 @@ def set_reference(
         )
     except ValueError as exc:
         raise DataError(f"reference: {exc}; give another region, or refer to the brain") from exc
+
+
+def weight_magnitude(
+    magnitude: Any,
+    mask: Any,
+    scan: ScanParameters,
+    *,
+    method: str,
+    parameters: Parameters = _NONE,
+    **maps: Tensor,
+) -> Weighted:
+    """Susceptibility-weighted image of `magnitude` `(X, Y, Z, E)` and its projection in `mask`.
+
+    `maps` are what the method needs: `phase` (wrapped, rad), `total_field` or `chi` (ppm).
+    """
+    brain = as_mask(mask, magnitude, "mask")
+    data = _tensor(magnitude), brain, scan.voxel_size, scan.b0_dir
+    return _call("swi", method, parameters, *data, echo_times=scan.echo_times, **maps)

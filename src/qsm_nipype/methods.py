@@ -23,7 +23,7 @@ SUPPLIED = frozenset(
     {
         *("field", "mask", "voxel_size", "b0_dir", "noise", "magnitude", "phase", "echo_times"),
         *("b0", "echo_time", "total_field", "quality", "reliability", "residual", "unwrapped"),
-        *("csf", "generator", "network", "localiser", "segmenter", "mirrored", "device"),
+        *("csf", "chi", "generator", "network", "localiser", "segmenter", "mirrored", "device"),
         *("coils", "sign", "units", "kind", "region", "threads", "min_volume"),
     }
 )
@@ -127,6 +127,7 @@ STEPS = {
     "segmentation": StepKind("segmentation"),
     "regions": StepKind("statistics of regions", option=False),
     "lesions": StepKind("classification of lesions", option=False),
+    "swi": StepKind("susceptibility-weighted imaging"),
 }
 #: Steps whose method the user chooses by the option of the step's name.
 CHOSEN = tuple(step for step, kind in STEPS.items() if kind.option)

@@ -35,7 +35,7 @@ LARGEST_VOXEL = 4.0
 #: Options about steps that a run from a given map may pass over.
 _UNUSED_OPTIONS = (
     *("phase_sign", "phase_units", "offset", "unwrapping", "fit", "mask", "mask_operations"),
-    *("trim", "background", "inversion", "relaxometry", "save_unwrapped"),
+    *("trim", "background", "inversion", "relaxometry", "swi", "save_unwrapped"),
 )
 _VERSIONED = ("nipype", "nibabel", "numpy", "scipy", "torch", "numba")
 

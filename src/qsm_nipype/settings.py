@@ -142,6 +142,15 @@ class Settings:
         step="segmentation",
         optional=True,
     )
+    swi: tuple[str, ...] = _option(
+        (),
+        _HOW,
+        "susceptibility-weighted images with their minimum intensity projections; several, "
+        "separated by commas",
+        "--swi",
+        step="swi",
+        optional=True,
+    )
     reference: str = _option(
         "brain",
         _HOW,
@@ -291,7 +300,7 @@ class Settings:
             return []
         order = list(methods.STEPS)
         kept = self.start == "chi" and self.reference in ("brain", "none")
-        steps = [*order[: order.index(STARTS_AT[self.start])], "relaxometry"]
+        steps = [*order[: order.index(STARTS_AT[self.start])], "relaxometry", "swi"]
         return [*steps, *(["two_stage"] if self.start != "totalfield" else []),
                 *(["reference"] if kept else [])]  # fmt: skip
 

@@ -29,6 +29,7 @@ from qsm_nipype.workflows import (
     relaxometry,
     report,
     segmentation,
+    swi,
     two_stage,
 )
 from qsm_nipype.workflows.nodes import INTERPRETER_GB, Resources
@@ -56,6 +57,7 @@ FACTORIES = {
     ),
     report.init_report_wf: ((Path("out"), "sub-01", SIZE), {}),
     segmentation.init_segmentation_wf: (({"sub": "01"}, SIZE), {"inversions": ("tv",)}),
+    swi.init_swi_wf: ((TE, SIZE), {"methods": ("homodyne", "smwi-diamagnetic")}),
     two_stage.init_second_stage_wf: (("tv", {}, SIZE), {"background": "lbv", "threshold": 0.3}),
 }
 
@@ -133,7 +135,7 @@ def test_the_unit_that_the_user_names_reaches_the_reader(tmp_path):
 
 VARIANTS = [{}, {"inversion": ("tv", "tkd")}, {"save_unwrapped": True}, {"reference": "none"}]
 VARIANTS += [
-    {m.step: (m.name,) if m.step in ("inversion", "segmentation") else m.name}
+    {m.step: (m.name,) if m.step in ("inversion", "segmentation", "swi") else m.name}
     for m in methods.METHODS
     if m.step in methods.CHOSEN
 ]
@@ -228,14 +230,24 @@ def test_lesions_join_the_graph_and_everything_that_is_written_has_its_source(tm
     for file in (flair, mask):
         file.touch()
     own = OwnFiles(lesions=LesionFiles(mask=mask, flair=flair))
-    workflow = unflattened(tmp_path, own, save_unwrapped=True, inversion=("tv", "tkd"))
+    workflow = unflattened(
+        tmp_path, own, save_unwrapped=True, inversion=("tv", "tkd"), swi=("clear",)
+    )
     sink, ports = arriving(workflow, "ds_maps")
     wanted = set(outputs.written_fields(sink.interface.kinds))
     assert ports == wanted | {"in_record"}
-    assert {"lesions", "lesions_table", "flair", "agreement", "unwrapped"} <= wanted
+    assert {
+        "lesions",
+        "lesions_table",
+        "flair",
+        "agreement",
+        "unwrapped",
+        "swi",
+        "minip",
+    } <= wanted
 
 
 def test_every_step_reports_to_the_record(tmp_path):
-    _, ports = arriving(unflattened(tmp_path, two_stage=0.3), "record")
+    _, ports = arriving(unflattened(tmp_path, two_stage=0.3, swi=("tswi",)), "record")
     reported = {p.removeprefix("from_") for p in ports if p.startswith("from_")}
     assert reported == set(methods.STEPS) - {"lesions", "given"}

@@ -110,10 +110,26 @@ def compress(source: Path, target: Path) -> None:
         shutil.copyfileobj(plain, packed, 1 << 20)
 
 
+#: The last step that a susceptibility-weighted image rests on, beside the mask, by its method.
+_SWI_RESTS_ON = {"homodyne": "offset", "clear": "fit"}
+
+
+def _steps_of_swi(every: list[dict[str, Any]], place: int) -> list[dict[str, Any]]:
+    """The steps that led to the `place`-th susceptibility-weighted image."""
+    own = [step for step in every if step["step"] == "swi"][place : place + 1]
+    last = _SWI_RESTS_ON.get(own[0]["method"], "reference") if own else "reference"
+    names = [step["step"] for step in every]
+    end = len(names) - names[::-1].index(last) if last in names else 0
+    inversions = [step for step in every if step["step"] == "inversion"]
+    before = [s for n, s in enumerate(every) if n < end or s["step"] == "mask"]
+    return [s for s in before if s not in inversions[1:]] + own
+
+
 def sidecar_of(kind: str, record: Mapping[str, Any], *, inversion: int = 0) -> dict[str, Any]:
     """Sidecar of a map: the table's entries, sources, and the steps that led to it.
 
-    Of several inversions, only the one that made the map (by its place) is among the steps.
+    Of several inversions, only the one that made the map (by its place) is among the steps; of
+    several susceptibility-weighted images likewise.
     """
     row = table()[kind]
     sidecar = dict(row["sidecar"])
@@ -125,6 +141,8 @@ def sidecar_of(kind: str, record: Mapping[str, Any], *, inversion: int = 0) -> d
     steps = [step for step in every[:last] if step["step"] != "inversion" or step in own]
     if row["until"] == "relaxometry":
         steps = [step for step in every if step["step"] == "relaxometry"]
+    elif row["until"] == "swi":
+        steps = _steps_of_swi(every, inversion)
     elif row["until"] == "read":
         steps = []
     elif row["until"] == "segmentation":

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from qsm_nipype import methods
 from qsm_nipype.report.figures import echoes, mosaic, png, three_planes
 from qsm_nipype.report.lesions import draw_rims
 from qsm_nipype.report.sprites import Layer, Viewer, render_viewer
@@ -143,6 +144,24 @@ def draw_dentate(
     return "dentate", "Dentate nuclei", caption, png(figure)
 
 
+#: What to look for in susceptibility-weighted images and in their projections.
+_WEIGHTED = {
+    "swi": "Veins, iron and bleeds dark (calcium and myelin, where the method is diamagnetic).",
+    "minip": "Veins should run on through the slices; blotches near the sinuses are lost signal.",
+}
+
+
+def draw_weighted(
+    maps: Mapping[str, np.ndarray], affine: np.ndarray
+) -> Iterator[tuple[str, str, str, bytes]]:
+    """The images `swi_METHOD` and projections `minip_METHOD` of `maps`, axial."""
+    for name in [n for n in maps if n.startswith(("swi_", "minip_"))]:
+        kind, method = name.split("_", 1)
+        title = f"{style_of(kind).label}: {methods.get('swi', method).label}"
+        figure = mosaic(maps[name], affine, mask=maps["mask"], style=kind, count=8, title=title)
+        yield name.replace("-", ""), title, _WEIGHTED[kind], png(figure)
+
+
 @dataclass(frozen=True)
 class Picture:
     """A picture of the page: its file's `desc-` is the name without underscores."""
@@ -163,9 +182,13 @@ def draw_acquisition(
     """Every picture that `maps` allows, in the order of the page.
 
     Beside what `draw` knows, `maps` may hold raw_phase and unwrapped (echoes last, rad), dentate
-    and dentate_box, lesions and flair (with the text of the lesions' table); `chis` as for `draw`.
+    and dentate_box, lesions and flair (with the text of the lesions' table), and what
+    `draw_weighted` takes; `chis` as for `draw`.
     """
-    drawn: list[tuple[str, str, str, bytes]] = [*draw(maps, affine, chis)]
+    drawn: list[tuple[str, str, str, bytes]] = [
+        *draw(maps, affine, chis),
+        *draw_weighted(maps, affine),
+    ]
     if "raw_phase" in maps:
         phase = draw_phase(maps["raw_phase"], maps["unwrapped"], maps["mask"], affine, echo_times)
         drawn.insert(0, phase)

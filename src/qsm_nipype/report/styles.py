@@ -72,6 +72,8 @@ STYLES: dict[str, MapStyle] = {
     "disagreement": MapStyle("Disagreement of the χ maps", "ppm", (0.0, 0.05), "magma"),
     "r2star": MapStyle("R2*", "1/s", (0.0, 60.0)),
     "t2star": MapStyle("T2*", "s", (0.0, 0.1)),
+    "swi": MapStyle("Susceptibility-weighted image", "", None, masked=False),
+    "minip": MapStyle("Minimum intensity projection", "", None),
     "mask": MapStyle("Mask", "", (0.0, 1.0), masked=False),
     "other": MapStyle("Map", "", None),
 }

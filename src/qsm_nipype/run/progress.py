@@ -22,6 +22,7 @@ STAGES = {
     "relaxometry_wf": "R2* mapping",
     "segmentation_wf": "segmentation",
     "lesions_wf": "lesions",
+    "swi_wf": "susceptibility-weighted images",
     "outputs_wf": "writing maps",
     "report_wf": "figures",
 }
