@@ -37,6 +37,8 @@ def limit_threads(n_threads: int) -> None:
         _most.append(config.NUMBA_NUM_THREADS)
     n_threads = min(n_threads, _most[0])
     if parallel._is_initialized:
+        # numba reads its environment again before it compiles, and refuses another number then
+        os.environ["NUMBA_NUM_THREADS"] = str(config.NUMBA_NUM_THREADS)
         parallel.set_num_threads(min(n_threads, parallel.NUM_THREADS))
     else:
         os.environ["NUMBA_NUM_THREADS"] = str(n_threads)
