@@ -142,7 +142,8 @@ def _nearest(
         cut = tuple(slice(r + m, r + m + n) for r, m, n in sides)
         share = float((padded[cut] * bright).sum()) / count
         if share < best[2]:
-            best = (axis, tuple(m * s for m, s in zip(move, steps, strict=True)), share)
+            x, y, z = (m * s for m, s in zip(move, steps, strict=True))
+            best = (axis, (x, y, z), share)
     return best
 
 
