@@ -76,10 +76,10 @@ def quiet_console(settings: Settings) -> Iterator[None]:
 
 def forget_missing(workflow: Any) -> None:
     """Make a sink run again when a file that it wrote earlier is gone."""
-    for node in workflow._get_all_nodes():
-        targets = getattr(node.interface, "targets", None)
+    for name in workflow.list_node_names():
+        targets = getattr(workflow.get_node(name).interface, "targets", None)
         if targets is not None and not all(target.exists() for target in targets()):
-            folder = Path(workflow.base_dir, *node.fullname.split("."))
+            folder = Path(workflow.base_dir, workflow.name, *name.split("."))
             shutil.rmtree(folder, ignore_errors=True)
 
 
