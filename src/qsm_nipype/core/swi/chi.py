@@ -79,9 +79,18 @@ def smwi_diamagnetic(  # noqa: PLR0913  what is measured, and the mask's paramet
 
     The mask darkens calcium and myelin, and neither iron nor blood.
     """
-    weight = susceptibility_mask(-chi, 0.0, threshold) ** power
-    image = joined_echoes(magnitude, echo_times, weighting)
-    return weighted(image, weight, mask, voxel_size, b0_dir, thickness)
+    return smwi(
+        magnitude,
+        mask,
+        voxel_size,
+        b0_dir,
+        chi=-chi,
+        echo_times=echo_times,
+        threshold=threshold,
+        power=power,
+        weighting=weighting,
+        thickness=thickness,
+    )
 
 
 def susceptibility_mask(chi: Tensor, lower: float, upper: float) -> Tensor:
