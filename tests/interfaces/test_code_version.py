@@ -100,7 +100,7 @@ UNCHANGED = (
     "workflows/base.py",
     "commands/demo.py",
     "cli.py",
-    "settings.py",
+    "settings/options.py",
 )
 
 
