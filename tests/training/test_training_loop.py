@@ -11,8 +11,9 @@ import torch
 from qsm_nipype.errors import DataError, UsageError
 from qsm_nipype.models.weights import read
 from qsm_nipype.simulation import colin
-from qsm_nipype.training import command, qsmgan
+from qsm_nipype.training import command, qsmgan, qsmgan_data
 from qsm_nipype.training.loop import Average, Plan, cosine_rate, run
+from qsm_nipype.training.sources import Sample
 
 
 class _Fit:
@@ -163,7 +164,7 @@ def test_generator_learns_a_single_batch(small):
     rng = np.random.default_rng(0)
     chi = 0.1 * rng.standard_normal((32, 32, 32)).astype(np.float32)
     everywhere = np.ones(chi.shape, bool)
-    volumes = qsmgan.Patches([qsmgan.Sample(chi, chi / 3, everywhere, np.zeros((2, *chi.shape)))])
+    volumes = qsmgan_data.Patches([Sample(chi, chi / 3, everywhere, np.zeros((2, *chi.shape)))])
     plan = Plan(steps=12, learning_rate=3e-3)
     task = qsmgan.UNetTask(volumes, volumes, plan, torch.device("cpu"))
     batch = volumes.batch(np.random.default_rng(1), 16, 2)

@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from qsm_nipype.core.dipole import dipole_field
 from qsm_nipype.errors import UsageError
-from qsm_nipype.training.qsmgan import Patches, background_rest, disturbed, make_cache
+from qsm_nipype.training.qsmgan_data import Patches, background_rest, disturbed, make_cache
 from qsm_nipype.training.sources import Sample, families, sample, smooth_noise
 
 SHAPE = (40, 40, 40)

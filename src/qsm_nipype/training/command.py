@@ -11,7 +11,7 @@ import torch
 
 from qsm_nipype.errors import UsageError
 from qsm_nipype.system import memory
-from qsm_nipype.training.loop import Plan, Task, run
+from qsm_nipype.training.loop import run
 
 DESCRIPTION = """\
 For the rim network of MS lesions see: qsm-nipype train rim --help.
@@ -20,7 +20,8 @@ Train a network on simulated data. The volumes are simulated into the cache fold
 already there are kept); an interrupted training goes on from OUT's last checkpoint when the same
 command is given again. qsmgan and mask: OUT/NETWORK.safetensors holds the averaged weights of the
 best validation, OUT/evaluation.csv the errors of the QSMGAN and of direct inversion on the
-held-out volumes. dentate: two nnU-Nets, OUT/cerebellum.zip and OUT/dentate.zip.
+held-out volumes; --data trains on your own pairs of local field and χ (docs/networks.md), whole
+participants of which are held out. dentate: two nnU-Nets, OUT/cerebellum.zip and OUT/dentate.zip.
 """
 #: Options that only some networks have: which, and what they are where they are not given.
 _OWN: dict[str, tuple[tuple[str, ...], Any]] = {
@@ -29,6 +30,9 @@ _OWN: dict[str, tuple[tuple[str, ...], Any]] = {
     "learning_rate": (("qsmgan", "mask"), 1e-3),
     "refine_steps": (("qsmgan",), 0),
     "refine_rate": (("qsmgan",), 1e-4),
+    "inputs": (("qsmgan",), "field,first-guesses"),
+    "data": (("qsmgan",), None),
+    "start": (("qsmgan",), None),
     "average": (("qsmgan", "mask"), 0.998),
     "validate_every": (("qsmgan", "mask"), 100),
     "batch": (("mask",), 1),
@@ -72,59 +76,17 @@ def _take_own(options: argparse.Namespace) -> None:
             )
 
 
-def _plan(options: argparse.Namespace, steps: int, rate: float) -> Plan:
-    return Plan(
-        steps=steps,
-        learning_rate=rate,
-        warm_up=min(50, max(1, steps // 10)),
-        average=options.average,
-        validate_every=options.validate_every,
-        seed=options.seed,
-        workers=options.workers,
-    )
-
-
 def _train_qsmgan(options: argparse.Namespace, cache: Path, device: torch.device) -> None:
-    from qsm_nipype.simulation.colin import TEMPLATES, brain_and_regions
-    from qsm_nipype.training import qsmgan
+    from qsm_nipype.training import qsmgan_run
 
-    anatomy = brain_and_regions(options.anatomy or TEMPLATES)
-    if anatomy is None:
-        print("mricron-data is not installed: training without the Colin27 brain", flush=True)
-    paths = qsmgan.make_cache(
-        cache,
-        options.volumes,
-        seed=options.seed,
-        edge=options.edge,
-        held_out=options.held_out,
-        anatomy=anatomy,
-        workers=options.workers,
-    )
-    train = qsmgan.Patches.load(paths[options.held_out :])
-    held_out = qsmgan.Patches.load(paths[: options.held_out])
-    plan = _plan(options, options.steps, options.learning_rate)
-    task: Task = qsmgan.UNetTask(train, held_out, plan, device)
-    best = run(task, options.out / "unet", plan)
-    _finish(options, best, "unet")
-    if options.refine_steps:
-        plan = _plan(options, options.refine_steps, options.refine_rate)
-        start = torch.load(best, weights_only=True, map_location="cpu")
-        task = qsmgan.AdversarialTask(train, held_out, plan, device, start=start)
-        best = run(task, options.out / "wgan", plan)
-        _finish(options, best, "wgan")
-    from qsm_nipype.models.qsmgan import load_network
-    from qsm_nipype.models.weights import read
-    from qsm_nipype.training.qsmgan_evaluation import write_table
-
-    generator = load_network(read(options.out / "qsmgan.safetensors"))
-    write_table(
-        options.out / "evaluation.csv", generator, held_out.volumes, noises=(0.0005, 0.002, 0.005)
-    )
+    qsmgan_run.train(options, cache, device)
 
 
 def _train_mask(options: argparse.Namespace, cache: Path, device: torch.device) -> None:
+    from qsm_nipype.models.mask import NETWORK_VOXEL
     from qsm_nipype.simulation.colin import TEMPLATES
     from qsm_nipype.training import heads, mask
+    from qsm_nipype.training.weight_files import finish, plan_of
 
     templates = options.anatomy or TEMPLATES
     if options.anatomy is None and not (templates / "ch2.nii.gz").is_file():
@@ -137,7 +99,7 @@ def _train_mask(options: argparse.Namespace, cache: Path, device: torch.device) 
         templates=templates,
         workers=options.workers,
     )
-    plan = _plan(options, options.steps, options.learning_rate)
+    plan = plan_of(options, options.steps, options.learning_rate)
     task = mask.MaskTask(
         paths[options.held_out :],
         paths[: options.held_out],
@@ -145,34 +107,14 @@ def _train_mask(options: argparse.Namespace, cache: Path, device: torch.device) 
         device,
         batch=options.batch,
     )
-    _finish(options, run(task, options.out / "mask", plan), "mask")
+    best = run(task, options.out / "mask", plan)
+    finish(options, best, "mask", voxel_size=str(NETWORK_VOXEL))
 
 
 def _train_dentate(options: argparse.Namespace, cache: Path, device: torch.device) -> None:
     from qsm_nipype.training import dentate
 
     dentate.run(options, cache, device)
-
-
-def _finish(options: argparse.Namespace, best: Path, stage: str) -> None:
-    """Write the best weights as safetensors, with what a model card must say."""
-    from qsm_nipype.models.weights import save
-
-    path = options.out / f"{options.network}.safetensors"
-    about = {
-        "network": options.network,
-        "stage": stage,
-        "steps": str(options.steps),
-        "refine_steps": str(options.refine_steps) if stage == "wgan" else "0",
-        "seed": str(options.seed),
-        "data": "simulated only",
-    }
-    if options.network == "mask":
-        from qsm_nipype.models.mask import NETWORK_VOXEL
-
-        about["voxel_size"] = str(NETWORK_VOXEL)
-    checksum = save(path, torch.load(best, weights_only=True, map_location="cpu"), about)
-    print(f"{path}: SHA-256 {checksum}", flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -190,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def own(name: str, kind: type, text: str) -> None:
         networks, default = _OWN[name]
-        known = f" ({default:g})" if default is not None else ""
+        known = f" ({default})" if default is not None else ""
         flag = f"--{name.replace('_', '-')}"
         parser.add_argument(flag, type=kind, help=f"{', '.join(networks)}: {text}{known}")
 
@@ -202,4 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     own("validate_every", int, "steps between validations")
     own("refine_steps", int, "steps of WGAN-GP after the U-Net")
     own("refine_rate", float, "their peak rate")
+    own("inputs", str, "field, the published form; or field,first-guesses")
+    own("data", Path, "folder of your own pairs of local field and Chimap, instead of simulation")
+    own("start", str, 'weights to start from: "shipped" or a file')
     return parser

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from qsm_nipype.core.dipole import dipole_field
+from qsm_nipype.core.field_noise import field_noise
 from qsm_nipype.core.inversion.direct import tikhonov, tkd
 from qsm_nipype.models.qsmgan import (
     Trained,
@@ -32,18 +33,22 @@ def relative_error(chi: Tensor, truth: Tensor, mask: Tensor) -> float:
 
 
 def compare(
-    generator: Trained, volume: Sample, *, noise: float, seed: int = 0
+    generator: Trained, volume: Sample, *, noise: float | None, seed: int = 0
 ) -> dict[str, float]:
     """NRMSE (%) of each method on one volume whose field gets noise of SD `noise` (ppm).
 
-    Least norm and TV are what the network starts from.
+    Least norm and TV are what the network starts from. None: the field is the volume's own.
     """
     rng = np.random.default_rng(seed)
     truth = torch.from_numpy(volume.chi.astype(np.float32))
     mask = torch.from_numpy(volume.mask)
-    field = dipole_field(truth, VOXEL_SIZE, B0_DIR)
-    field += noise * torch.from_numpy(rng.standard_normal(field.shape, dtype=np.float32))
-    field *= mask
+    if noise is None:
+        field = torch.from_numpy(volume.field.astype(np.float32))
+        noise = field_noise(field, mask, VOXEL_SIZE, B0_DIR)
+    else:
+        field = dipole_field(truth, VOXEL_SIZE, B0_DIR)
+        field += noise * torch.from_numpy(rng.standard_normal(field.shape, dtype=np.float32))
+        field *= mask
     sd = torch.full_like(field, noise)
     case = (field, mask, VOXEL_SIZE, B0_DIR)
     alone = qsmgan(*case, generator=generator, consistency=float("inf"), noise=sd).chi
@@ -63,15 +68,16 @@ def compare(
 
 
 def write_table(
-    path: Path, generator: Trained, volumes: Sequence[Sample], *, noises: Sequence[float]
+    path: Path, generator: Trained, volumes: Sequence[Sample], *, noises: Sequence[float | None]
 ) -> None:
-    """`compare` for every volume and noise (ppm), one row each, as CSV."""
+    """`compare` for every volume and noise (ppm; None: its own), one row each, as CSV."""
     with path.open("w", newline="") as stream:
         writer = None
         for noise in noises:
             for number, volume in enumerate(volumes):
                 row = compare(generator, volume, noise=noise, seed=number)
-                full = {"noise_ppb": f"{1000 * noise:g}", "volume": str(number)}
+                added = "its own" if noise is None else f"{1000 * noise:g}"
+                full = {"noise_ppb": added, "volume": str(number)}
                 full |= {name: f"{value:.2f}" for name, value in row.items()}
                 writer = writer or csv.DictWriter(stream, list(full))
                 if stream.tell() == 0:
