@@ -15,9 +15,10 @@ from typing import Any
 import yaml
 
 from qsm_nipype import __version__, methods, settings
-from qsm_nipype.errors import QSMError, UsageError
+from qsm_nipype.errors import QSMError, UsageError, did_you_mean
 from qsm_nipype.execution.resources import use_numba_cache
 from qsm_nipype.settings import Settings
+from qsm_nipype.system.arguments import Parser
 
 #: First arguments that are commands; anything else is the BIDS folder (`./demo` is a path).
 COMMANDS = {
@@ -69,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             module, name = COMMANDS[arguments[0]][0].split(":")
             use_numba_cache()
             return int(getattr(importlib.import_module(module), name)(arguments[1:]))
+        _check_command(arguments)
         return _run(parse(arguments))
     except QSMError as exc:
         print(f"qsm-nipype: {exc}", file=sys.stderr)
@@ -79,6 +81,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("qsm-nipype: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
+
+
+def _check_command(arguments: Sequence[str]) -> None:
+    """Refuse a misspelt command, which else would be a folder. Raises UsageError."""
+    word = arguments[0] if arguments else "-"
+    near = did_you_mean(word, COMMANDS)
+    if near and not word.startswith("-") and not os.path.exists(word):
+        raise UsageError(f"{word}: there is no such folder and no such command{near}")
 
 
 def _run(chosen: Settings) -> int:
@@ -139,14 +149,17 @@ def _joined(arguments: Sequence[str]) -> list[str]:
 def _preset(name: str) -> dict[str, Any]:
     available = settings.presets()
     if name not in available:
-        raise UsageError(f"there is no preset {name!r}; choose from {', '.join(available)}")
+        raise UsageError(
+            f"there is no preset {name!r}{did_you_mean(name, available)}; "
+            f"choose from {', '.join(available)}"
+        )
     return settings.load_config(available[name])
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser; every option, default and help text comes from Settings."""
     commands = "\n".join(f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items())
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="qsm-nipype",
         description="Quantitative susceptibility maps from BIDS gradient-echo data.",
         epilog=_EPILOG + commands,
@@ -263,7 +276,7 @@ def _pair(item: str, flag: str) -> tuple[str, str]:
 
 def list_methods(arguments: Sequence[str]) -> int:
     """`qsm-nipype methods`: every method, its parameters and their defaults."""
-    argparse.ArgumentParser(
+    Parser(
         prog="qsm-nipype methods", description="List every method with its parameters."
     ).parse_args(arguments)
     for step, kind in methods.STEPS.items():
@@ -281,11 +294,11 @@ def list_methods(arguments: Sequence[str]) -> int:
 
 def evaluate(arguments: Sequence[str]) -> int:
     """`qsm-nipype evaluate NETWORK …`: how well a trained network does. Raises UsageError."""
-    name = arguments[0] if arguments else ""
-    if name not in EVALUATIONS:
-        raise UsageError(
-            f"qsm-nipype evaluate: name a network first ({', '.join(EVALUATIONS)}), then its "
-            "folder"
-        )
+    parser = Parser(
+        prog="qsm-nipype evaluate",
+        description="How well a trained network does; evaluate NETWORK --help says how.",
+    )
+    parser.add_argument("network", choices=list(EVALUATIONS))
+    name = parser.parse_args(arguments[:1]).network
     module, function = EVALUATIONS[name].split(":")
     return int(getattr(importlib.import_module(module), function)(arguments[1:]))

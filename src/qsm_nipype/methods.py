@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from qsm_nipype.errors import UsageError
+from qsm_nipype.errors import UsageError, did_you_mean
 
 #: Parameters of a core function that the pipeline supplies and a user cannot set.
 SUPPLIED = frozenset(
@@ -144,7 +144,8 @@ def get(step: str, name: str) -> Method:
         if method.step == step and method.name == name:
             return method
     raise UsageError(
-        f"{name!r} is no method for {STEPS[step].title}; choose from {', '.join(names(step))}"
+        f"{name!r} is no method for {STEPS[step].title}"
+        f"{did_you_mean(name, names(step))}; choose from {', '.join(names(step))}"
     )
 
 
@@ -159,7 +160,8 @@ def check_parameters(parameters: Mapping[str, Mapping[str, Any]]) -> None:
         for parameter, value in values.items():
             if parameter not in known:
                 raise UsageError(
-                    f"{key} has no parameter {parameter!r}; it has {', '.join(known) or 'none'}"
+                    f"{key} has no parameter {parameter!r}{did_you_mean(parameter, known)}; "
+                    f"it has {', '.join(known) or 'none'}"
                 )
             _check_value(method, parameter, value)
 

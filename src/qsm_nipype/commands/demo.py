@@ -10,6 +10,7 @@ from pathlib import Path
 from qsm_nipype.errors import UsageError
 from qsm_nipype.plan import LARGEST_VOXEL
 from qsm_nipype.simulation.scores import DESCRIPTIONS, score_chi
+from qsm_nipype.system.arguments import Parser
 
 _PARTICIPANT = "01"
 
@@ -23,17 +24,17 @@ def main(argv: Sequence[str]) -> int:
             f"{LARGEST_VOXEL:g} mm; larger voxels cannot show susceptibility"
         )
     bids_dir, out_dir = options.out / "bids", options.out / "derivatives"
-    started = time.monotonic()
-    _simulate(bids_dir, options)
     from qsm_nipype import cli
 
-    code = cli.main(
-        [
-            *(str(bids_dir), str(out_dir), "participant"),
-            *("--work-dir", str(options.out / "work"), "--skip-bids-validation"),
-            *more,
-        ]
-    )
+    command = [
+        *(str(bids_dir), str(out_dir), "participant"),
+        *("--work-dir", str(options.out / "work"), "--skip-bids-validation"),
+        *more,
+    ]
+    cli.parse(command)  # what is misspelt is said before anything is simulated
+    started = time.monotonic()
+    _simulate(bids_dir, options)
+    code = cli.main(command)
     if code == 0 and "--dry-run" not in more and "--boilerplate-only" not in more:
         _show_scores(bids_dir, out_dir)
         print(f"report: {out_dir / f'sub-{_PARTICIPANT}.html'}")
@@ -42,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="qsm-nipype demo",
         description="Simulate a small head as BIDS, map its susceptibility, compare with truth."
         " Further options go to the participant run (--inversion rts …).",

@@ -19,6 +19,7 @@ from qsm_nipype.interfaces.lesions import LEFT_OUT, FindLesions, QSMRimNet
 from qsm_nipype.models import radiomics
 from qsm_nipype.report.lesions import draw_rims
 from qsm_nipype.settings import Settings
+from qsm_nipype.system.arguments import Parser
 from qsm_nipype.system.files import write_bytes, write_text
 from qsm_nipype.volume import load
 
@@ -93,7 +94,7 @@ def _write(out: Path, given: Any, lesions: Any, rows: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="qsm-nipype rims",
         description="Probability of a paramagnetic rim for each MS lesion on one susceptibility "
         "map (NIfTI, ppm, paramagnetic positive), by the network of the pipeline. FLAIR and "

@@ -21,6 +21,7 @@ from qsm_nipype.interfaces.records import seen_numbers
 from qsm_nipype.interfaces.segmentation import DENTATE, Dentate
 from qsm_nipype.report.gallery import draw_dentate
 from qsm_nipype.report.styles import style_of
+from qsm_nipype.system.arguments import Parser
 from qsm_nipype.system.files import write_bytes, write_text
 from qsm_nipype.volume import Volume, load, load_like
 
@@ -141,7 +142,7 @@ def _stacked(pictures: Sequence[bytes]) -> bytes:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="qsm-nipype segment",
         description="Label the dentate nuclei on one susceptibility map (NIfTI, ppm, paramagnetic "
         "positive, of any program), by the networks of the pipeline: OUT/dentate.nii.gz (1 left, "

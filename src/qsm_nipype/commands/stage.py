@@ -24,6 +24,7 @@ from qsm_nipype.errors import DataError, UsageError
 from qsm_nipype.methods import Method
 from qsm_nipype.settings import Settings
 from qsm_nipype.system import memory
+from qsm_nipype.system.arguments import Parser
 from qsm_nipype.volume import Volume, load, save
 
 #: stage → the steps of the registry that it takes, and the file that it writes
@@ -96,7 +97,7 @@ def _run(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="qsm-nipype stage",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

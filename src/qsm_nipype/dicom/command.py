@@ -21,6 +21,7 @@ from qsm_nipype.dataset.names import stem
 from qsm_nipype.dicom.headers import Series, read_series
 from qsm_nipype.dicom.recordings import Image, Recording, find_recordings, names, read_image
 from qsm_nipype.errors import DataError, UsageError
+from qsm_nipype.system.arguments import Parser
 from qsm_nipype.system.files import write_json
 
 #: What is kept of dcm2niix' sidecars: nothing about people, places, dates or devices' numbers.
@@ -73,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="qsm-nipype convert",
         description="Convert the gradient echoes with phase of one examination from DICOM to "
         "BIDS, with dcm2niix. Other series are left out. The sidecars keep the physics of the "

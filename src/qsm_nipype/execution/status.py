@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
@@ -15,6 +14,7 @@ from qsm_nipype.errors import QSMError, UsageError
 from qsm_nipype.execution import scheduler, state
 from qsm_nipype.execution.scheduler import JobState, UnreachableError
 from qsm_nipype.execution.state import State
+from qsm_nipype.system.arguments import Parser
 
 ORDER = ("failed", "lost", "running", "queued", "done")
 #: Sentences of a participant that its line holds; `--json` has all.
@@ -45,7 +45,7 @@ class Report:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table. 0: all well; 1: who failed, is lost or has a red map; 2: wrong use."""
-    parser = argparse.ArgumentParser(prog="qsm-nipype status", description=__doc__)
+    parser = Parser(prog="qsm-nipype status", description=__doc__)
     parser.add_argument("out_dir", type=Path, help="output folder of the run")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument(

@@ -9,7 +9,7 @@ from qsm_nipype.core.given import KINDS as GIVEN_KINDS
 from qsm_nipype.core.mask_language import parse_operations
 from qsm_nipype.core.reading.units import parse_units
 from qsm_nipype.dataset.own_files import KINDS
-from qsm_nipype.errors import UsageError
+from qsm_nipype.errors import UsageError, did_you_mean
 from qsm_nipype.settings.options import NETWORKS, Settings, options
 
 
@@ -19,7 +19,10 @@ def check(settings: Settings) -> None:
     _check_languages(settings)
     for name in settings.derivatives:
         if name not in KINDS:
-            raise UsageError(f"-d {name}: there is no such kind; give {', '.join(KINDS)}")
+            raise UsageError(
+                f"-d {name}: there is no such kind{did_you_mean(name, KINDS)}; "
+                f"give {', '.join(KINDS)}"
+            )
     _check_start(settings)
     if settings.reference in ("csf", "region") and "reference" not in settings.derivatives:
         raise UsageError(f"--reference {settings.reference}: give its mask by -d reference=PATH")

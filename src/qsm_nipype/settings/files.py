@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from qsm_nipype.errors import UsageError
+from qsm_nipype.errors import UsageError, did_you_mean
 from qsm_nipype.settings.options import HOW, Settings, default, options
 
 #: Fields that name this run's place, not its science: left out of the saved settings.
@@ -65,7 +65,10 @@ def load_config(path: Path) -> dict[str, Any]:
     for key, value in content.items():
         name = str(key).replace("-", "_")
         if name not in known:
-            raise UsageError(f"{path}: there is no setting {key!r}; see qsm-nipype --help")
+            raise UsageError(
+                f"{path}: there is no setting {key!r}{did_you_mean(name, known)}; "
+                "see qsm-nipype --help"
+            )
         config[name] = coerce(known[name], value, where=str(path))
     return config
 

@@ -23,6 +23,7 @@ from qsm_nipype.simulation.heads import ANATOMIES
 from qsm_nipype.simulation.scanner.effects import EFFECTS, SCANNERS, chosen
 from qsm_nipype.simulation.signal import Protocol
 from qsm_nipype.simulation.subject import simulate_subject
+from qsm_nipype.system.arguments import Parser
 
 FIELD_OF_VIEW = (180.0, 220.0, 180.0)  # mm
 
@@ -113,7 +114,7 @@ def _echo_times(options: argparse.Namespace) -> tuple[float, ...]:
 
 def _parser() -> argparse.ArgumentParser:
     default = Protocol()
-    parser = argparse.ArgumentParser(prog="qsm-nipype simulate", description=__doc__)
+    parser = Parser(prog="qsm-nipype simulate", description=__doc__)
     add = parser.add_argument
     add("out", type=Path, help="folder of the new BIDS dataset")
     add("--n", type=int, default=1, help="number of heads (default 1)")

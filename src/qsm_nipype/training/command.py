@@ -11,6 +11,7 @@ import torch
 
 from qsm_nipype.errors import UsageError
 from qsm_nipype.system import memory
+from qsm_nipype.system.arguments import Parser
 from qsm_nipype.training.loop import run
 
 DESCRIPTION = """\
@@ -118,7 +119,7 @@ def _train_dentate(options: argparse.Namespace, cache: Path, device: torch.devic
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="qsm-nipype train", description=DESCRIPTION)
+    parser = Parser(prog="qsm-nipype train", description=DESCRIPTION)
     parser.add_argument("network", choices=["qsmgan", "mask", "dentate"])
     parser.add_argument("out", type=Path, help="folder for checkpoints, logs and weights")
     parser.add_argument("--cache", type=Path, help="folder of simulated volumes (OUT/cache)")

@@ -14,6 +14,7 @@ import torch
 from qsm_nipype.errors import UsageError
 from qsm_nipype.models import radiomics
 from qsm_nipype.system import memory
+from qsm_nipype.system.arguments import Parser
 from qsm_nipype.training import rim_scores as scores
 from qsm_nipype.training.cache import write
 from qsm_nipype.training.loop import Plan, run
@@ -230,7 +231,7 @@ def _data(options: argparse.Namespace) -> str:
 
 def evaluate(argv: Sequence[str]) -> int:
     """`qsm-nipype evaluate rim OUT`: print the table and write OUT/evaluation.json; returns 0."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="qsm-nipype evaluate rim",
         description="How well the cross-validated rim classifiers of OUT do, with 95 % intervals "
         "over patients. OUT is the folder of 'qsm-nipype train rim OUT'.",
@@ -310,7 +311,7 @@ def table(out: Path) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="qsm-nipype train rim",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
