@@ -229,3 +229,11 @@ def test_an_output_among_the_raw_data_is_refused_and_nothing_made(
     assert cli.main(line) == 2
     assert words in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("named", "kept"), [("medi,whtv", ("whtv", "medi")), ("tkd,medi", ("tkd", "medi"))]
+)
+def test_the_default_inversion_leads_where_it_is_among_several(named, kept):
+    chosen = cli.parse(["/bids", "/out", "participant", "--inversion", named])
+    assert chosen.inversion == kept

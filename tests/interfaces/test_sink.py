@@ -101,3 +101,12 @@ def test_the_users_mask_is_a_source_of_what_rests_on_it():
     assert mask["ProcessingSteps"][-1]["parameters"] == {"file": "own_mask.nii.gz"}
     assert sidecar_of("chi", RECORD)["Sources"] == mask["Sources"]
     assert sidecar_of("total_field", RECORD)["Sources"] == ["bids:raw:a"]
+
+
+def test_a_map_says_its_inversion_and_the_disagreement_those_of_all():
+    steps = [{"step": "inversion", "method": name} for name in ("whtv", "tkd")]
+    record = {**RECORD, "steps": steps}
+    assert sidecar_of("chi", record)["Inversion"] == "whtv"
+    assert sidecar_of("chi", record, inversion=1)["Inversion"] == "tkd"
+    told = [step["method"] for step in sidecar_of("agreement", record)["ProcessingSteps"]]
+    assert told[-2:] == ["whtv", "tkd"] and "Inversion" not in sidecar_of("agreement", record)

@@ -134,7 +134,9 @@ def sidecar_of(kind: str, record: Mapping[str, Any], *, inversion: int = 0) -> d
     row = table()[kind]
     sidecar = dict(row["sidecar"])
     every = record.get("steps", [])
-    own = [step for step in every if step["step"] == "inversion"][inversion : inversion + 1]
+    own = [step for step in every if step["step"] == "inversion"]
+    if kind != "agreement":
+        own = own[inversion : inversion + 1]
     names = [step["step"] for step in every]
     until = row["until"] if row["until"] in names or "given" not in names else "mask"
     last = len(names) - names[::-1].index(until) if until in names else len(names)
@@ -155,6 +157,8 @@ def sidecar_of(kind: str, record: Mapping[str, Any], *, inversion: int = 0) -> d
         {key: step[key] for key in ("step", "method", "parameters") if key in step}
         for step in steps
     ]
+    if kind == "chi" and own:
+        sidecar["Inversion"] = own[0]["method"]
     if row["until"] == "reference":
         references = record.get("references") or [{}]
         sidecar.update(references[min(inversion, len(references) - 1)])

@@ -115,7 +115,8 @@ class Settings:
     inversion: tuple[str, ...] = _option(
         ("whtv",),
         HOW,
-        "dipole inversion; several, separated by commas",
+        "dipole inversion; several, separated by commas: the default, or else the first, is the "
+        "main map",
         "--inversion",
         step="inversion",
     )
@@ -262,6 +263,12 @@ class Settings:
         False, _SHOW, "print the acquisitions and the plan, touch nothing", "--dry-run"
     )
     verbose: int = _option(0, _SHOW, "say more; twice: everything", "-v", "--verbose", count=True)
+
+    def __post_init__(self) -> None:
+        """The default inversion leads where it is among several: its map is the main one."""
+        (main,) = type(self).inversion
+        ordered = sorted(self.inversion, key=lambda name: name != main)
+        object.__setattr__(self, "inversion", tuple(ordered))
 
     def chosen(self) -> list[methods.Method]:
         """Every method that this run uses, in the order of the steps."""
