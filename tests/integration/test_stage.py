@@ -1,6 +1,7 @@
 """The stages on the files of the QSM-CI contract: names, units, errors."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -161,20 +162,17 @@ def test_unknown_method_and_parameter_are_refused(folder, tmp_path, capsys):
 
 
 def test_the_public_runner_runs_and_scores_a_stage(folder, tmp_path):
-    """`qsm-ci run --runner local` with a submission whose run.sh is one line."""
+    """`qsm-ci run --runner local` with the submission of `containers/qsm-ci`."""
     submission = tmp_path / "submission"
-    submission.mkdir()
-    (submission / "algorithm.yml").write_text(
-        "{name: tkd, slug: tkd, stage: dipole, image: none, run: bash run.sh}"
-    )
-    command = f'"{sys.executable}" -m qsm_nipype stage dipole "$1" "$2" --method tkd'
-    (submission / "run.sh").write_text(command)
+    shutil.copytree(Path(__file__).parents[2] / "containers" / "qsm-ci", submission)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     given = {"localfield": "localfield", "mask": "mask", "truth": "truth"}
     files = [a for k, v in given.items() for a in (f"--{k}", str(folder / f"{v}.nii.gz"))]
     runner = [sys.executable, "-m", "qsm_ci.cli", "run", str(submission), "--runner", "local"]
     done = subprocess.run(
         [*runner, *files, "--params", str(folder / "params.json")],
         cwd=tmp_path,
+        env={**os.environ, "PATH": path},
         capture_output=True,
         text=True,
         check=False,
