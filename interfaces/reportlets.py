@@ -94,21 +94,24 @@ class AcquisitionPictures(QSMInterface):
             write_bytes(paths[picture.name], picture.png)
         for old in set(folder.glob(f"{name}_desc-*_figure.png")) - set(paths.values()):
             old.unlink()
-        sheets = folder / f"{name}_viewer"
-        for sheet, content in viewer.sheets.items():
-            write_bytes(sheets / sheet, content)
+        volumes = folder / f"{name}_viewer"
+        for file, content in viewer.files.items():
+            write_bytes(volumes / file, content)
+        for old in set(volumes.glob("*")) - {volumes / file for file in viewer.files}:
+            old.unlink()
         record["figures"] = [
             {
                 "name": p.name,
                 "title": p.title,
                 "caption": p.caption,
+                "alt": p.alt,
                 "path": paths[p.name].relative_to(root).as_posix(),
             }
             for p in drawn
         ]
         written = self.inputs.written if isdefined(self.inputs.written) else []
         record["maps"] = _named([Path(path) for path in written], root)
-        record["viewer"] = {**viewer.manifest, "folder": sheets.relative_to(root).as_posix()}
+        record["viewer"] = {**viewer.manifest, "folder": volumes.relative_to(root).as_posix()}
         (target,) = self.targets()
         write_text(target, json.dumps(record, indent=1, default=float))
         return {"out_acquisition": str(target)}

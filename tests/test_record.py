@@ -53,7 +53,7 @@ FULL = AcquisitionRecord(
     segmentation={"Status": "found", "BoxSize": [1, 2, 3]},
     versions={"torch": "2"},
     figures=(Figure("chi", "χ", "sub-01/figures/chi.png", "c"),),
-    viewer=Viewer({"axial": {"outline": "o.png"}}, ({"name": "chi"},), "sub-01/figures"),
+    viewer=Viewer(({"name": "chi"},), "sub-01/figures", ({"name": "mask"},)),
     maps={"Chimap": "sub-01/anat/sub-01_run-2_Chimap.nii.gz"},
     error=FailureRecord("no phase", "read", "crash-1"),
 )  # fmt: skip

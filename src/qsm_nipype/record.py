@@ -132,21 +132,25 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture of the page; `path` is relative to the output folder."""
+    """A picture of the page; `path` is relative to the output folder.
+
+    `caption` says what to look for, `alt` what there is to see, for those who do not see it.
+    """
 
     name: str
     title: str
     path: str
     caption: str = ""
+    alt: str = ""
 
 
 @dataclass(frozen=True)
 class Viewer:
-    """The manifest of `report.sprites.render_viewer`, and the folder of its sheets."""
+    """The manifest of `report.volumes.render_viewer`, and the folder of its files."""
 
-    planes: Mapping[str, Mapping[str, Any]]
     layers: tuple[Mapping[str, Any], ...]
     folder: str
+    overlays: tuple[Mapping[str, Any], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As JSON material."""
@@ -216,8 +220,16 @@ class AcquisitionRecord:
 
 
 def _of_today(content: Any) -> Any:
-    """A record with `findings`, where one of before has a list of `warnings`."""
-    if not isinstance(content, Mapping) or not isinstance(content.get("warnings"), list):
+    """A record with `findings`, where one of before has a list of `warnings`.
+
+    A viewer of before, which had sheets of slices, is left out.
+    """
+    if not isinstance(content, Mapping):
+        return content
+    viewer = content.get("viewer")
+    if isinstance(viewer, Mapping) and "planes" in viewer:
+        content = {key: value for key, value in content.items() if key != "viewer"}
+    if not isinstance(content.get("warnings"), list):
         return content
     found = [{"severity": "warning", "text": text} for text in content["warnings"]]
     rest = {key: value for key, value in content.items() if key != "warnings"}

@@ -65,7 +65,7 @@ def test_pictures_lie_in_the_dataset_and_the_page_shows_them(inputs, tmp_path):
     html = (tmp_path / "out" / "sub-01.html").read_text(encoding="utf-8")
     assert page.outputs.out_file == str(tmp_path / "out" / "sub-01.html")
     assert 'src="sub-01/figures/sub-01_run-2_desc-chi_figure.png"' in html
-    assert (tmp_path / "out/sub-01/figures/sub-01_run-2_viewer/viewer-axial-chi.jpg").is_file()
+    assert (tmp_path / "out/sub-01/figures/sub-01_run-2_viewer/chi.js").is_file()
 
 
 def test_pictures_of_earlier_settings_go(inputs, tmp_path):
@@ -73,7 +73,11 @@ def test_pictures_of_earlier_settings_go(inputs, tmp_path):
     figures.mkdir(parents=True)
     for name in ("sub-01_run-2_desc-rims_figure.png", "sub-01_run-3_desc-rims_figure.png"):
         (figures / name).touch()
+    (figures / "sub-01_run-2_viewer").mkdir()
+    (figures / "sub-01_run-2_viewer" / "viewer-axial-chi.jpg").touch()
     AcquisitionPictures(**inputs).run()
+    volumes = {path.name for path in (figures / "sub-01_run-2_viewer").iterdir()}
+    assert volumes == {"chi.js", "magnitude.js", "mask.js"}
     left = {path.name for path in figures.glob("*rims*")}
     assert left == {"sub-01_run-3_desc-rims_figure.png"}  # another acquisition's
 
@@ -93,9 +97,11 @@ def test_every_inversion_has_its_picture_and_its_layer(inputs, tmp_path):
     assert titles["chi_tkd"] == "χ: TKD"
     labels = [layer["label"] for layer in record["viewer"]["layers"]]
     assert labels[:2] == ["χ: Weak-harmonic total variation", "χ: TKD"]
-    sheets = [tmp_path / "out" / record["viewer"]["folder"] / layer["sheets"]["axial"]
-              for layer in record["viewer"]["layers"][:2]]  # fmt: skip
-    assert sheets[0].read_bytes() != sheets[1].read_bytes()
+    files = [
+        tmp_path / "out" / record["viewer"]["folder"] / layer["file"]
+        for layer in record["viewer"]["layers"][:2]
+    ]
+    assert files[0].read_bytes() != files[1].read_bytes()
 
 
 def test_the_page_lists_the_results_as_links(inputs, tmp_path):

@@ -12,16 +12,16 @@ import pytest
 from qsm_nipype.errors import DataError
 from qsm_nipype.ranges import judge_all
 from qsm_nipype.record import AcquisitionRecord, Scan
-from qsm_nipype.report.page import (
-    SCAN_FACTS,
-    arrange_subject,
-    format_duration,
-    format_number,
-    render_subject,
-    without_folders,
-)
+from qsm_nipype.report.page import arrange_subject, render_subject
+from qsm_nipype.report.processing import SCAN_FACTS
 from qsm_nipype.report.publish import publish_subject
 from qsm_nipype.report.subject import write_subject_report
+from qsm_nipype.report.words import (
+    format_duration,
+    format_measure,
+    format_number,
+    without_folders,
+)
 
 VOID = {"meta", "img", "br", "input", "link", "hr"}
 
@@ -63,11 +63,10 @@ def record(tmp_path, **changes):
     picture = tmp_path / "node" / "chi.png"
     picture.parent.mkdir(exist_ok=True)
     picture.write_bytes(b"png")
-    for name in ("a.webp", "o.png"):
+    for name in ("chi.js", "mask.js"):
         (picture.parent / name).write_bytes(b"x")
-    plane = {"width": 4, "height": 4, "columns": 1, "positions": [0.0], "letters": list("LRAP"),
-             "outline_size": [8, 8]}  # fmt: skip
-    layer = {"name": "chi", "label": "χ", "unit": "ppm", "window": [-0.1, 0.1], "colours": []}
+    layer = {"name": "chi", "label": "χ", "unit": "ppm", "window": [-0.1, 0.1], "file": "chi.js"}
+    overlay = {"name": "mask", "label": "Brain mask", "names": {}, "file": "mask.js"}
     return {
         "entities": {"sub": "01", "ses": "a", "run": "1"},
         "source_files": ["bids/sub-01/anat/sub-01_part-phase_MEGRE.nii.gz"],
@@ -89,11 +88,7 @@ def record(tmp_path, **changes):
         },
         "runtimes": {"inversion": 12.0, "unwrapping": 70.0},
         "figures": [{"name": "chi", "title": "χ", "caption": "c", "path": str(picture)}],
-        "viewer": {
-            "planes": {"axial": {**plane, "outline": "o.png"}},
-            "layers": [{**layer, "sheets": {"axial": "a.webp"}}],
-            "folder": str(picture.parent),
-        },
+        "viewer": {"layers": [layer], "overlays": [overlay], "folder": str(picture.parent)},
         **changes,
     }
 
@@ -120,8 +115,10 @@ def test_page_is_well_formed_and_every_reference_exists(tmp_path):
         elif not link.startswith("https://doi.org/"):
             assert (path.parent / unquote(link)).is_file(), link
     manifest = json.loads(re.search(r'type="application/json">(.*?)</script>', html)[1])
-    assert (path.parent / manifest["folder"] / "a.webp").is_file()
-    assert (path.parent / manifest["folder"] / "o.png").is_file()
+    assert (path.parent / manifest["folder"] / "chi.js").is_file()
+    assert (path.parent / manifest["folder"] / "mask.js").is_file()
+    library = re.search(r'data-library="([^"]+)"', html)[1]
+    assert b"niivue" in (path.parent / unquote(library)).read_bytes()
 
 
 def test_nothing_is_loaded_from_elsewhere(tmp_path):
@@ -135,17 +132,51 @@ def test_what_a_reader_needs_is_said(tmp_path):
     text = " ".join("".join(published(tmp_path, record(tmp_path))[2].text).split())
     for expected in ("4, 10.5 ms", "1 × 1 × 2 mm", "3 T", "Siemens", "12-bit 0…4095",
                      "the values fill this range", "53 % of the voxels", "1400",
-                     "−0.002 ± 0.03 ppm", "dipole inversion", "1 min 22 s", "Copy BibTeX",
+                     "−0.002 ± 0.03 ppm", "dipole inversion", "1 min 10 s", "Copy BibTeX",
                      "@article"):  # fmt: skip
         assert expected in text, expected
 
 
-def test_the_weight_that_was_used_is_among_the_numbers(tmp_path):
+def test_the_weight_that_was_used_is_among_the_parameters(tmp_path):
     steps = [{"step": "inversion", "method": "tv", "label": "TV",
               "parameters": {"regularization": 4.2e-4}}]  # fmt: skip
     text = "".join(published(tmp_path, record(tmp_path, steps=steps))[2].text)
-    assert "λ of TV" in text
-    assert "4.2 × 10⁻⁴" in text
+    assert "λ 4.2 × 10⁻⁴" in " ".join(text.split())
+
+
+def test_a_step_shows_what_a_reader_can_use_and_no_internals(tmp_path):
+    found = {"template": 0, "regions": 431, "noise_of_signal": 70734.0, "iterations": 73}
+    steps = [{"step": "inversion", "method": "tv", "record": found}]
+    text = " ".join("".join(published(tmp_path, record(tmp_path, steps=steps))[2].text).split())
+    assert "after 73 iterations" in text
+    assert not re.search("template|431|70734", text)
+
+
+def test_the_duration_is_that_of_the_run(tmp_path):
+    states = tmp_path / "out" / "logs" / "state"
+    states.mkdir(parents=True)
+    state = {"status": "done", "started": 1000.0, "updated": 1068.0}
+    (states / "sub-01.json").write_text(json.dumps(state))
+    assert "the run took 1 min 8 s" in " ".join(
+        "".join(published(tmp_path, record(tmp_path))[2].text).split()
+    )
+
+
+def test_susceptibility_and_verdict_stand_first(tmp_path):
+    others = [{"name": name, "title": name, "path": ""} for name in ("magnitude", "chi_tkd")]
+    own = record(tmp_path)
+    own["figures"] = [{**o, "path": own["figures"][0]["path"]} for o in others] + own["figures"]
+    html = published(tmp_path, own)[1]
+    order = [html.index(part) for part in ('class="box yellow"', 'id="ses-a-run-1-chi"',
+             'id="ses-a-run-1-viewer"', 'id="ses-a-run-1-quality"', "<b>magnitude.")]  # fmt: skip
+    assert order == sorted(order)
+    assert html.index("<b>chi_tkd.") < order[2]
+
+
+def test_pictures_say_what_they_show(tmp_path):
+    own = record(tmp_path)
+    own["figures"][0] |= {"title": "χ (−0.1 to 0.1 ppm)", "alt": "Nine slices"}
+    assert 'alt="χ (−0.1 to 0.1 ppm): Nine slices"' in published(tmp_path, own)[1]
 
 
 def test_hostile_names_are_escaped(tmp_path):
@@ -205,16 +236,17 @@ def test_a_record_with_a_personal_field_is_refused_and_no_value_shown(tmp_path, 
 
 def test_files_are_named_without_their_folders(tmp_path):
     path = "/data/DoeJane/Jane Doe/sub-01_MEGRE.nii.gz"
+    link = "file:///data/DoeJane/atlas.nii.gz"
     own = record(
         tmp_path,
         source_files=[path],
-        warnings=[f"{path}: its grid differs"],
+        warnings=[f"{path}: its grid differs", f"see {link}"],
         error={"message": f"cannot read '{path}'", "crashfile": "/home/doe/crash-1.pklz"},
     )
     html = published(tmp_path, own)[1]
     assert "sub-01_MEGRE.nii.gz: its grid differs" in html
     assert "crash-1.pklz" in html
-    assert not re.search(r"jane|doe|/data|/home", html, re.I)
+    assert not re.search(r"jane|/data|/home|file:", html, re.I)
 
 
 @pytest.mark.parametrize(
@@ -256,7 +288,8 @@ def test_a_missing_figure_becomes_a_warning(tmp_path):
     [
         {},
         {"numbers": {"a": {"value": float("nan")}, "b": {"value": "no"}}},
-        {"viewer": {"layers": [{}], "planes": {"axial": {}}, "folder": ""}},
+        {"viewer": {"layers": [{}], "folder": ""}},
+        {"viewer": {"layers": [{}], "planes": {"axial": {}}, "folder": ""}},  # of before
         {"steps": [{"step": "reference", "method": "none", "record": {"mean": None, "x": [1]}}]},
     ],
 )
@@ -320,20 +353,21 @@ def test_unusual_numbers_are_marked(tmp_path):
     html = published(tmp_path, record(tmp_path, numbers=few))[1]
     marked = html[html.index('"number caution"') :]
     assert marked.index("Mask volume</div>") < marked.index("R2*, median</div>")
-    assert "usual: 800 to 2000" in html
+    assert "usual: 800 to 2000 cm³" in html
     many = judge_all({**few, "mask_volume": {"value": 3000.0}})
     assert 'class="number bad"' in published(tmp_path, record(tmp_path, numbers=many))[1]
     usual = judge_all({"unreliable_fraction": {"value": 3.0, "unit": "%"}})
     html = published(tmp_path, record(tmp_path, numbers=usual))[1]
-    assert "number caution" not in html and "usual: at most 25" in html
+    assert "number caution" not in html and "usual: at most 25 %" in html
 
 
 def test_minor_numbers_are_folded_unless_they_are_unusual(tmp_path):
-    for value, folded in ((0.5, True), (2.0, False)):
-        numbers = judge_all({"mask_volume": {"value": 1400.0}, "streaks": {"value": value}})
+    for value, folded in ((0.01, True), (1.0, False)):
+        numbers = judge_all({"mask_volume": {"value": 1400.0}, "field_cone": {"value": value}})
         html = published(tmp_path, record(tmp_path, numbers=numbers))[1]
         assert ("1 more\n" in html) == folded
-        assert (html.index("Streaks</div>") > html.index("Mask volume</div>")) == folded
+        other = html.index("Local field on the cone</div>")
+        assert (other > html.index("Mask volume</div>")) == folded
 
 
 def test_pictures_inside_the_dataset_stay_where_they_are(tmp_path):
@@ -361,6 +395,21 @@ def test_pictures_inside_the_dataset_stay_where_they_are(tmp_path):
 )
 def test_numbers_are_written_for_people(value, text):
     assert format_number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0.00488, "%", "< 0.1"),
+        (-0.001, "ppb", "> −0.1"),
+        (0.0, "%", "0"),
+        (85.73, "%", "85.7"),
+        (0.1761, "ppm", "0.176"),
+        (0.0173, "rad", "0.0173"),
+    ],
+)
+def test_measures_have_the_digits_of_their_unit(value, unit, text):
+    assert format_measure(value, unit) == text
 
 
 def test_durations_are_written_for_people():

@@ -6,7 +6,6 @@ letters beside a picture come from the affine, so a flipped storage order cannot
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +36,7 @@ class Upright:
 
     def slice(self, plane: str, index: int) -> np.ndarray:
         """One picture, row 0 on top, as the reader sees it."""
-        return np.take(self.data, index, axis=_NORMAL[plane]).T[::-1]
+        return self.data[(slice(None),) * _NORMAL[plane] + (index,)].T[::-1]
 
     def pixel_size(self, plane: str) -> tuple[float, float]:
         """Width and height of a picture element in mm."""
@@ -53,10 +52,10 @@ class Upright:
 
 
 def upright(data: np.ndarray, affine: np.ndarray) -> Upright:
-    """Permute and flip the first three axes to the order nearest to right-anterior-superior."""
+    """The first three axes in the order nearest to right-anterior-superior: a view, no copy."""
     turn = io_orientation(affine)
     turned = apply_orientation(data, turn)
-    return Upright(np.ascontiguousarray(turned), affine @ inv_ornt_aff(turn, data.shape[:3]))
+    return Upright(turned, affine @ inv_ornt_aff(turn, data.shape[:3]))
 
 
 def edges(plane: str) -> tuple[str, str, str, str]:
@@ -106,8 +105,3 @@ def crop(volume: Upright, box: tuple[slice, ...]) -> Upright:
     moved = volume.affine.copy()
     moved[:3, 3] += volume.affine[:3, :3] @ [float(s.start) for s in box]
     return Upright(volume.data[box], moved)
-
-
-def mapped(volume: Upright, function: Callable[[np.ndarray], np.ndarray]) -> Upright:
-    """The same geometry with other data."""
-    return Upright(function(volume.data), volume.affine)

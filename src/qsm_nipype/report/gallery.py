@@ -11,8 +11,8 @@ import numpy as np
 from qsm_nipype import methods
 from qsm_nipype.report.figures import echoes, mosaic, png, three_planes
 from qsm_nipype.report.lesions import draw_rims
-from qsm_nipype.report.sprites import Layer, Viewer, render_viewer
 from qsm_nipype.report.styles import MapStyle, style_of
+from qsm_nipype.report.volumes import Layer, Overlay, Viewer, render_viewer
 
 #: name → (style, mask that is drawn and cut by, what to look for), in the order of the page
 PICTURES: dict[str, tuple[str, str, str]] = {
@@ -47,7 +47,14 @@ PICTURES: dict[str, tuple[str, str, str]] = {
 #: what is shown around the dentate nuclei, mm
 _MARGIN = 12.0
 #: maps of the slice viewer, the first shown first
-VIEWED = ("chi", "magnitude", "local_field", "total_field", "r2star")
+VIEWED = ("chi", "magnitude", "local_field", "total_field", "r2star", "agreement")
+#: regions that it outlines: map → (title, names of the labels)
+OUTLINED: dict[str, tuple[str, dict[int, str]]] = {
+    "mask": ("Brain mask", {}),
+    "dentate": ("Dentate nuclei", {1: "left dentate nucleus", 2: "right dentate nucleus"}),
+    "deepgrey": ("Deep grey nuclei", {}),
+    "lesions": ("Lesions", {}),
+}
 
 
 def chi_labels(steps: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -88,7 +95,7 @@ def draw(
     for name, kind, style in _shown(tuple(PICTURES), maps, chis):
         _, mask, caption = PICTURES[kind]
         figure = three_planes(
-            maps[name], affine, mask=maps.get(mask), style=style, title=style.label
+            maps[name], affine, mask=maps.get(mask), style=style, count=3, title=style.label
         )
         yield name, f"{style.label} ({style.window_text})", caption, png(figure)
 
@@ -162,6 +169,16 @@ def draw_weighted(
         yield name.replace("-", ""), title, _WEIGHTED[kind], png(figure)
 
 
+#: what pictures show, by name; `planes` are all others
+_SEEN = {
+    "phase": "Central axial slice of each echo's phase, as measured above, unwrapped below",
+    "dentate": "Axial slices of χ through the cerebellum, both dentate nuclei outlined",
+    "rims": "Each lesion with a rim in χ and FLAIR, three planes, outlined",
+    "weighted": "Eight axial slices",
+    "planes": "Three axial, three coronal and three sagittal slices through the brain",
+}
+
+
 @dataclass(frozen=True)
 class Picture:
     """A picture of the page: its file's `desc-` is the name without underscores."""
@@ -170,6 +187,12 @@ class Picture:
     title: str
     caption: str
     png: bytes
+
+    @property
+    def alt(self) -> str:
+        """What there is to see, for those who do not see it."""
+        kind = self.name.split("_")[0].split("swi")[0].split("minip")[0]
+        return _SEEN.get(kind or "weighted", _SEEN["planes"])
 
 
 def draw_acquisition(
@@ -203,9 +226,14 @@ def draw_acquisition(
 
 
 def viewer(maps: Mapping[str, np.ndarray], affine: np.ndarray, chis: Mapping[str, str]) -> Viewer:
-    """Sheets of the slice viewer from those of `maps` that it shows; arguments as for `draw`."""
+    """Volumes of the viewer from those of `maps` that it shows; arguments as for `draw`."""
     layers = [
-        Layer(name.replace("_", "-"), maps[name], style)
+        Layer(name.replace("_", "-"), maps[name], style, over=name == "agreement")
         for name, _, style in _shown(VIEWED, maps, chis)
     ]
-    return render_viewer(layers, affine, maps["mask"])
+    overlays = [
+        Overlay(name, title, maps[name], names)
+        for name, (title, names) in OUTLINED.items()
+        if name in maps and np.any(maps[name])
+    ]
+    return render_viewer(layers, overlays, affine, maps["mask"])

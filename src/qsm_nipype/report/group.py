@@ -8,17 +8,11 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from qsm_nipype.report.cards import HEADLINES, label_of
 from qsm_nipype.report.outliers import LIMIT, outlying_measures
-from qsm_nipype.report.page import (
-    HEADLINES,
-    format_number,
-    label_of,
-    load_templates,
-    make_anchor,
-    title_of,
-    without_folders,
-)
 from qsm_nipype.report.stored import entities_of
+from qsm_nipype.report.templating import load_templates
+from qsm_nipype.report.words import format_number, make_anchor, title_of, without_folders
 from qsm_nipype.verdict import LIGHTS
 
 #: columns of `run.group` that are no measures

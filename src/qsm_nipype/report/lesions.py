@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from qsm_nipype.report.display import PLANES, Upright, upright
-from qsm_nipype.report.figures import GROUND, INK, OUTLINE, png
+from qsm_nipype.report.figures import png
+from qsm_nipype.report.layout import GROUND, INK, OUTLINE
 
 #: edge of a thumbnail in mm; how many lesions are drawn at most, and side by side
 EDGE, LARGEST_COUNT, PER_ROW = 30.0, 12, 2

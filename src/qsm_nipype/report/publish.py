@@ -11,8 +11,9 @@ from urllib.parse import quote
 from qsm_nipype.dataset.names import stem
 from qsm_nipype.record import AcquisitionRecord, Finding, Viewer
 from qsm_nipype.report.page import arrange_subject, render_subject
-from qsm_nipype.report.stored import FOLDER, entities_of, read_record
-from qsm_nipype.system.files import copy_file, write_text
+from qsm_nipype.report.stored import FOLDER, elapsed, entities_of, read_record
+from qsm_nipype.report.volumes import LIBRARY, read_library
+from qsm_nipype.system.files import copy_file, write_bytes, write_text
 
 
 def publish_subject(
@@ -33,7 +34,10 @@ def publish_subject(
     given = [r if isinstance(r, AcquisitionRecord) else read_record(Path(r)) for r in records]
     shown = sorted([*given, *_earlier(root, subject, given)], key=_order)
     placed = [_placed(record, root, subject) for record in shown]
-    page = render_subject(arrange_subject(placed, subject=subject, version=version))
+    seconds = elapsed(root, subject)
+    page = render_subject(
+        arrange_subject(placed, subject=subject, version=version, seconds=seconds)
+    )
     return write_page(root / f"sub-{subject}.html", page)
 
 
@@ -78,18 +82,25 @@ def _placed(record: AcquisitionRecord, root: Path, subject: str) -> AcquisitionR
 
 
 def _placed_viewer(viewer: Viewer, root: Path, folder: Path) -> Viewer | None:
-    """The manifest with its sheets' folder relative to the page; None if a sheet is missing."""
-    source, names = root / viewer.folder, list_sheets(viewer)
+    """The manifest with its files' folder relative to the page; None if a file is missing."""
+    source, names = root / viewer.folder, list_files(viewer)
     if not names or not all((source / n).is_file() for n in names):
         return None
     where = [_inside(source / name, root, folder / name) for name in names]
+    _place_library(folder.parent / LIBRARY)
     return replace(viewer, folder=quote(Path(where[0]).parent.as_posix()) + "/")
 
 
-def list_sheets(viewer: Viewer) -> list[str]:
-    """File names of all sheets of a manifest."""
-    sheets = [name for layer in viewer.layers for name in layer.get("sheets", {}).values()]
-    return sheets + [plane["outline"] for plane in viewer.planes.values() if "outline" in plane]
+def _place_library(target: Path) -> None:
+    """NiiVue once for each subject, so that page and folder can be copied together."""
+    library = read_library()
+    if not target.is_file() or target.read_bytes() != library:
+        write_bytes(target, library)
+
+
+def list_files(viewer: Viewer) -> list[str]:
+    """File names of all volumes of a manifest."""
+    return [str(entry["file"]) for entry in (*viewer.layers, *viewer.overlays) if "file" in entry]
 
 
 def _safe(label: str) -> str:

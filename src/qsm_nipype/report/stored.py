@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 from qsm_nipype.dataset.names import parse_name
@@ -12,6 +13,8 @@ from qsm_nipype.report.methods_text import check_sentences
 
 #: Below the derivatives dataset, one `sub-01_run-2.json` for each acquisition.
 FOLDER = Path("logs", "records")
+#: Below the derivatives dataset, what `qsm-nipype status` reads of each subject.
+STATES = Path("logs", "state")
 
 
 def read_record(path: Path) -> AcquisitionRecord:
@@ -30,6 +33,20 @@ def read_record(path: Path) -> AcquisitionRecord:
         reason = f"{path.name}: this record could not be read ({type(exc).__name__})"
         return _failed_record(path, f"{reason}; process this acquisition again")
     return record
+
+
+def elapsed(root: Path, subject: str) -> float | None:
+    """Seconds from the start of the subject's last run to now, or to its end; None if unknown.
+
+    What `qsm-nipype status` reads tells it: one file for each subject, in `logs/state`.
+    """
+    try:
+        content = json.loads((root / STATES / f"sub-{subject}.json").read_text(encoding="utf-8"))
+        start, end = float(content["started"]), float(content["updated"])
+        running = content["status"] == "running"
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return max(0.0, (time.time() if running else end) - start)
 
 
 def entities_of(label: str) -> dict[str, str]:
