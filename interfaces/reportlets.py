@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nipype.interfaces.base import DynamicTraitedSpec, File, isdefined, traits
 
@@ -17,6 +17,10 @@ from qsm_nipype.dataset.names import parse_name, stem
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec, files_of
 from qsm_nipype.system.files import write_bytes, write_text
 from qsm_nipype.volume import load
+
+if TYPE_CHECKING:
+    from qsm_nipype.report.gallery import Picture
+    from qsm_nipype.report.volumes import Viewer
 
 #: Maps of an acquisition that may be drawn: field of the report's workflow → what it is.
 MAPS = {
@@ -74,6 +78,8 @@ class AcquisitionPictures(QSMInterface):
 
     def _run(self, cwd: Path) -> dict[str, Any]:
         from qsm_nipype.report import gallery
+        from qsm_nipype.report.stored import place_of_thumbnail
+        from qsm_nipype.report.thumbnail import draw_thumbnail
 
         record = json.loads(Path(self.inputs.in_record).read_text(encoding="utf-8"))
         labels = gallery.chi_labels(record.get("steps", []))
@@ -84,34 +90,14 @@ class AcquisitionPictures(QSMInterface):
         echo_times = record["acquisition"]["echo_times"]
         drawn = gallery.draw_acquisition(maps, affine, labels, echo_times, rows)
         viewer = gallery.viewer(maps, affine, labels)
-        root = Path(self.inputs.out_dir)
-        folder = root / f"sub-{record['entities']['sub']}" / "figures"
-        name = stem(record["entities"])
-        paths = {
-            p.name: folder / f"{name}_desc-{p.name.replace('_', '')}_figure.png" for p in drawn
-        }
-        for picture in drawn:
-            write_bytes(paths[picture.name], picture.png)
-        for old in set(folder.glob(f"{name}_desc-*_figure.png")) - set(paths.values()):
-            old.unlink()
-        volumes = folder / f"{name}_viewer"
-        for file, content in viewer.files.items():
-            write_bytes(volumes / file, content)
-        for old in set(volumes.glob("*")) - {volumes / file for file in viewer.files}:
-            old.unlink()
-        record["figures"] = [
-            {
-                "name": p.name,
-                "title": p.title,
-                "caption": p.caption,
-                "alt": p.alt,
-                "path": paths[p.name].relative_to(root).as_posix(),
-            }
-            for p in drawn
-        ]
+        root, own = Path(self.inputs.out_dir), record["entities"]
+        folder, name = root / f"sub-{own['sub']}" / "figures", stem(own)
+        record["figures"] = _write_figures(drawn, root, folder, name)
+        record["viewer"] = _write_volumes(viewer, root, folder / f"{name}_viewer")
+        thumbnail = draw_thumbnail(maps["chi"], affine, maps.get("mask_chi", maps["mask"]))
+        write_bytes(root / place_of_thumbnail(own), thumbnail)
         written = self.inputs.written if isdefined(self.inputs.written) else []
         record["maps"] = _named([Path(path) for path in written], root)
-        record["viewer"] = {**viewer.manifest, "folder": volumes.relative_to(root).as_posix()}
         (target,) = self.targets()
         write_text(target, json.dumps(record, indent=1, default=float))
         return {"out_acquisition": str(target)}
@@ -161,6 +147,36 @@ class SubjectReport(QSMInterface):
             version=__version__,
         )
         return {"out_file": str(page)}
+
+
+def _write_figures(
+    drawn: Sequence[Picture], root: Path, folder: Path, name: str
+) -> list[dict[str, str]]:
+    """Write the pictures of acquisition `name`, remove those of before; entries of its record."""
+    paths = [folder / f"{name}_desc-{p.name.replace('_', '')}_figure.png" for p in drawn]
+    for path, picture in zip(paths, drawn, strict=True):
+        write_bytes(path, picture.png)
+    for old in set(folder.glob(f"{name}_desc-*_figure.png")) - set(paths):
+        old.unlink()
+    return [
+        {
+            "name": picture.name,
+            "title": picture.title,
+            "caption": picture.caption,
+            "alt": picture.alt,
+            "path": path.relative_to(root).as_posix(),
+        }
+        for path, picture in zip(paths, drawn, strict=True)
+    ]
+
+
+def _write_volumes(viewer: Viewer, root: Path, folder: Path) -> dict[str, Any]:
+    """Write the volumes of the viewer, remove those of before; its entry in the record."""
+    for file, content in viewer.files.items():
+        write_bytes(folder / file, content)
+    for old in set(folder.glob("*")) - {folder / file for file in viewer.files}:
+        old.unlink()
+    return {**viewer.manifest, "folder": folder.relative_to(root).as_posix()}
 
 
 def _named(written: list[Path], root: Path) -> dict[str, str]:

@@ -149,7 +149,7 @@ def test_page_is_well_formed_and_escapes():
 
     class Check(HTMLParser):
         def handle_starttag(self, tag, attrs):
-            if tag not in ("meta", "br"):
+            if tag not in ("meta", "br", "input", "img"):
                 stack.append(tag)
 
         def handle_startendtag(self, tag, attrs):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -20,6 +20,8 @@ IDENTIFIERS = ("participant_id", "session_id", "run", "acquisition")
 STATES = ("status", "error")
 #: columns that say how good a map is, and the one of the measures that stand out
 VERDICTS, OUTLIERS = ("verdict", "errors", "warnings"), "outliers"
+#: columns of a reader's marks
+RATED = ("rating", "comment")
 FAILED = ("failed", "lost")
 #: what may become of an acquisition, in the order of the table; the last: nobody knows
 ORDER = ("failed", *LIGHTS.values(), "none")
@@ -71,7 +73,8 @@ class Row:
     """One acquisition of the table; `page` is the subject's report, `anchor` its place there.
 
     `state` is one of `ORDER`, `reasons` sentences that say why it is not green; `outlying` maps
-    the measures that stand out to their robust z, `far` are they in words.
+    the measures that stand out to their robust z, `far` are they in words. `thumb` is a small
+    picture of the map, `rating` and `comment` what a reader found.
     """
 
     name: str
@@ -85,6 +88,9 @@ class Row:
     far: tuple[str, ...] = ()
     errors: str = ""
     warnings: str = ""
+    thumb: str = ""
+    rating: str = ""
+    comment: str = ""
 
     @property
     def rank(self) -> int:
@@ -125,13 +131,14 @@ def group_report(
     version: str,
     dictionary: Mapping[str, Mapping[str, Any]] | None = None,
     reasons: Mapping[str, Sequence[str]] | None = None,
+    thumbs: Mapping[str, str] | None = None,
 ) -> GroupReport:
     """Arrange the rows of the participants' tables, what needs a look first.
 
     A row has the columns of `run.group`: `participant_id`, `acquisition`, numbers, optionally
     session, run, status, error and verdict; text such as "n/a" counts as missing. `dictionary` is
     the data dictionary of the table (name → {LongName, Description, Units}); `reasons` are the
-    sentences behind a verdict, by acquisition.
+    sentences behind a verdict, `thumbs` paths of small pictures, both by acquisition.
     """
     words = dictionary or {}
     names = [name for name in _columns(rows) if _is_metric(name, rows)]
@@ -141,6 +148,7 @@ def group_report(
         _row(row, {n: values[n][i] for n in names}, far[i], words, reasons or {})
         for i, row in enumerate(rows)
     ]
+    table = [replace(row, thumb=(thumbs or {}).get(row.name, "")) for row in table]
     order = sorted(range(len(table)), key=lambda i: (table[i].rank, not far[i]))
     labels = [table[i].name for i in order]
     metrics = tuple(
@@ -176,8 +184,10 @@ def _row(
         reasons=tuple(without_folders(reason) for reason in said),
         outlying=far,
         far=tuple(_far(name, values[name], z, words.get(name, {})) for name, z in far.items()),
-        errors=_count(row, "errors"),
-        warnings=_count(row, "warnings"),
+        errors=_text(row, "errors"),
+        warnings=_text(row, "warnings"),
+        rating=_text(row, "rating"),
+        comment=_text(row, "comment"),
     )
 
 
@@ -193,7 +203,7 @@ def _label(name: str, words: Mapping[str, Any]) -> str:
     return str(words.get("LongName") or label_of(name))
 
 
-def _count(row: Mapping[str, Any], name: str) -> str:
+def _text(row: Mapping[str, Any], name: str) -> str:
     text = str(row.get(name, ""))
     return "" if text in MISSING else text
 
@@ -210,7 +220,7 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _is_metric(name: str, rows: Sequence[Mapping[str, Any]]) -> bool:
-    if name in (*IDENTIFIERS, *STATES, *VERDICTS, OUTLIERS):
+    if name in (*IDENTIFIERS, *STATES, *VERDICTS, OUTLIERS, *RATED):
         return False
     present = [row[name] for row in rows if str(row.get(name, "")) not in MISSING]
     return bool(present) and all(_number(v) is not None for v in present)
@@ -261,11 +271,13 @@ def _metric(
     width = (high - low) or 1.0
     unit = str(words.get("Units") or "")
     dots: list[Dot] = []
+    crowd: dict[int, int] = {}
     for i, value in enumerate(values):
         if value is None:
             continue
         x = 50.0 if high == low else 100 * (value - low) / width
-        near = sum(abs(dot.x - x) < 2.2 for dot in dots)
+        near = sum(crowd.get(place, 0) for place in (int(x / 1.1) - 1, int(x / 1.1)))
+        crowd[int(x / 1.1)] = crowd.get(int(x / 1.1), 0) + 1
         y = (near + 1) // 2 * (1 if near % 2 else -1)
         text = f"{labels[i]}: {format_number(value)} {unit}".strip()
         dots.append(Dot(round(x, 2), float(max(-4, min(4, y))), text, i, outlying[i]))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
-from qsm_nipype.dataset.names import parse_name
+from qsm_nipype.dataset.names import parse_name, stem
 from qsm_nipype.errors import DataError
 from qsm_nipype.record import AcquisitionRecord, FailureRecord
 from qsm_nipype.report.methods_text import check_sentences
@@ -33,6 +34,11 @@ def read_record(path: Path) -> AcquisitionRecord:
         reason = f"{path.name}: this record could not be read ({type(exc).__name__})"
         return _failed_record(path, f"{reason}; process this acquisition again")
     return record
+
+
+def place_of_thumbnail(entities: Mapping[str, str]) -> Path:
+    """Where an acquisition's small picture of χ lies, below the derivatives dataset."""
+    return Path(f"sub-{entities['sub']}", "figures", f"{stem(entities)}_thumb.jpg")
 
 
 def elapsed(root: Path, subject: str) -> float | None:

@@ -31,7 +31,7 @@ LIBRARY = "niivue.umd.js"
 
 @dataclass(frozen=True)
 class Layer:
-    """One map of the viewer, (X, Y, Z) on the grid of all; `over`: can be laid over others, too."""
+    """One map of the viewer, (X, Y, Z) on the grid of all; `over`: may lie over others, too."""
 
     name: str
     data: np.ndarray

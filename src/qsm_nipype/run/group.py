@@ -15,6 +15,8 @@ from qsm_nipype.dataset.names import parse_name
 from qsm_nipype.errors import UsageError
 from qsm_nipype.execution.status import Report, survey
 from qsm_nipype.report.group import OUTLIERS, GroupReport, group_html, group_report
+from qsm_nipype.report.stored import entities_of, place_of_thumbnail
+from qsm_nipype.run.ratings import RATINGS, WORDS, read_ratings, unknown, with_ratings
 from qsm_nipype.settings import Settings
 from qsm_nipype.system.files import write_text
 
@@ -37,6 +39,7 @@ ADDED = {
         "Description": "measures far from those of the other acquisitions, by robust z: see "
         "docs/report.md"
     },
+    **WORDS,
 }
 #: Names that a line of this command holds.
 _NAMED = 5
@@ -67,23 +70,39 @@ def run(settings: Settings) -> int:
             rows = with_states(rows, reports, add=kind == QUALITY)
             if not rows:
                 continue
-            page = None
             if kind == QUALITY:
-                page = group_report(
-                    rows, version=__version__, dictionary=dictionary, reasons=_reasons(reports)
-                )
-                rows = with_outliers(rows, page)
+                rows = _with_page(out, rows, dictionary, reports)
             dictionary = _of_columns(dictionary, rows)
             write_text(out / f"group_{kind}.tsv", to_tsv(rows))
             text = json.dumps(dictionary, indent=2, ensure_ascii=False)
             write_text(out / f"group_{kind}.json", text + "\n")
             print(out / f"group_{kind}.tsv")
-            if page is not None:
-                write_text(out / "group.html", group_html(page))
-                print(out / "group.html")
-                _tell_maps(page)
     _tell(out, failed)
     return 0
+
+
+def _with_page(
+    out: Path,
+    rows: Sequence[Mapping[str, str]],
+    dictionary: Mapping[str, Any],
+    reports: Sequence[Report],
+) -> list[dict[str, str]]:
+    """Write and announce the page; `rows` with the marks and the measures that stand out."""
+    ratings = read_ratings(out / RATINGS)
+    rows = with_ratings(rows, ratings)
+    page = group_report(
+        rows,
+        version=__version__,
+        dictionary=dictionary,
+        reasons=_reasons(reports),
+        thumbs=thumbnails(out, rows),
+    )
+    write_text(out / "group.html", group_html(page))
+    print(out / "group.html")
+    _tell_maps(page)
+    if strangers := unknown(rows, ratings):
+        print(f"{RATINGS} marks what is not here: {_some(strangers)}")
+    return with_outliers(rows, page)
 
 
 def _tell(out: Path, failed: Sequence[str]) -> None:
@@ -118,6 +137,14 @@ def _reasons(reports: Sequence[Report]) -> dict[str, tuple[str, ...]]:
         str(v.get("acquisition", "")): (*v.get("errors", ()), *v.get("warnings", ()))
         for v in verdicts
     }
+
+
+def thumbnails(out: Path, rows: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Small pictures of the maps that there are, by acquisition; paths below `out`."""
+    places = {
+        row["acquisition"]: place_of_thumbnail(entities_of(row["acquisition"])) for row in rows
+    }
+    return {label: path.as_posix() for label, path in places.items() if (out / path).is_file()}
 
 
 def participant_tables(out: Path, kind: str) -> list[Path]:
@@ -208,5 +235,5 @@ def to_tsv(rows: Sequence[Mapping[str, Any]]) -> str:
 def _place(column: str) -> int:
     """First what distinguishes rows, as BIDS wants it, then the state, then all others."""
     identifiers = ("participant_id", "session_id", "run", "acquisition")
-    first = (*identifiers, "status", "error", *VERDICT_COLUMNS, OUTLIERS)
+    first = (*identifiers, "status", "error", *VERDICT_COLUMNS, OUTLIERS, *WORDS)
     return first.index(column) if column in first else len(first)
