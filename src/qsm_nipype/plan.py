@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import quote
 
 from qsm_nipype import __version__
 from qsm_nipype.core.given import KINDS
@@ -251,12 +253,22 @@ def with_own_mask(
 
 
 def links(settings: Settings) -> dict[str, str]:
-    """DatasetLinks of the results: the raw dataset, the folders of the user's masks and maps."""
-    found = {"raw": settings.bids_dir.absolute().as_uri()}
+    """DatasetLinks of the results: the raw dataset, the folders of the user's masks and maps.
+
+    Paths are relative to the results, so that they move together and name no more folders than
+    they must.
+    """
+    found = {"raw": _relative(settings, settings.bids_dir)}
     for kind in ("masks", *KINDS):
         if kind in settings.derivatives:
-            found[kind] = folder_of(Path(settings.derivatives[kind]).absolute()).as_uri()
+            found[kind] = _relative(settings, folder_of(Path(settings.derivatives[kind])))
     return found
+
+
+def _relative(settings: Settings, folder: Path) -> str:
+    """`folder` as seen from the results, as the path of a URI."""
+    path = os.path.relpath(folder.absolute(), settings.output_dir.absolute())
+    return quote(Path(path).as_posix())
 
 
 def uri(bids_dir: Path, file: str) -> str:

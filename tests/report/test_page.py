@@ -251,10 +251,27 @@ def test_files_are_named_without_their_folders(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["https://doi.org/10.1002/mrm.1", "R2* (1/s) and/or T2*", "logs/crashes/", "a / b / c", "n/a"],
-)
+    ["https://doi.org/10.1002/mrm.1", "R2* (1/s) and/or T2*", "logs/crashes/", "a / b / c", "n/a",
+     "R2*/T2* maps", "5 %/s", "bids:raw:sub-01/anat/x.nii", "sub-01/anat/sub-01_T2w.json"],
+)  # fmt: skip
 def test_what_is_no_path_is_left_alone(text):
     assert without_folders(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("/data/JaneDoe: no space is left", "a folder: no space is left"),
+        ("~/study/JaneDoe/out: cannot be written", "a folder: cannot be written"),
+        ("see '/data/Jane Doe/sub-01_T1w.nii.gz'.", "see 'sub-01_T1w.nii.gz'."),
+        ("/home/jane/logs/crash-1.txt", "crash-1.txt"),
+        ("[Errno 28] in /home/jane.", "[Errno 28] in a folder."),
+        ("file:///home/jane/bids/sub-01", "sub-01"),
+        (r"C:\Users\Jane Doe\bids\x.nii: cut short", "x.nii: cut short"),
+    ],
+)
+def test_folders_are_left_out_wherever_they_stand(text, shown):
+    assert without_folders(text) == shown
 
 
 def test_a_failed_acquisition_says_why_and_the_others_stay(tmp_path):

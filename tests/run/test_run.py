@@ -164,7 +164,7 @@ def test_failures_of_an_acquisition_are_written_with_its_name(chosen):
     assert state.read(chosen.output_dir, "sub-01").failures[0]["acquisition"] == "sub-01_run-2"
 
 
-def test_the_source_datasets_are_uris(tmp_path):
+def test_the_source_datasets_are_relative_and_name_no_person(tmp_path):
     masks = tmp_path / "my masks"
     masks.mkdir()
     derivatives = MappingProxyType({"masks": str(masks / "brain.nii.gz")})
@@ -173,9 +173,9 @@ def test_the_source_datasets_are_uris(tmp_path):
     settings = Settings(tmp_path / "my data", out, derivatives=derivatives)
     output.prepare_output(replace(settings, skip_bids_validation=True))
     description = json.loads((out / "dataset_description.json").read_text())
-    assert description["SourceDatasets"] == [{"URL": f"file://{tmp_path}/my%20data"}]
-    assert description["DatasetLinks"]["raw"] == f"file://{tmp_path}/my%20data"
-    assert description["DatasetLinks"]["masks"] == f"file://{tmp_path}/my%20masks"
+    assert description["SourceDatasets"] == [{"URL": "bids:raw:"}]
+    assert description["DatasetLinks"] == {"raw": "../my%20data", "masks": "../my%20masks"}
+    assert str(tmp_path) not in (out / "dataset_description.json").read_text()
 
 
 def test_the_page_shows_visits_and_runs_in_the_order_of_their_names(tmp_path):

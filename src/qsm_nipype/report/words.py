@@ -9,10 +9,11 @@ from urllib.parse import quote
 
 from qsm_nipype.dataset.names import stem
 
-#: the folders of a path in a sentence: they may name persons and places
-_FOLDERS = re.compile(
-    r"(?<![\w:/.])(?:~|file:/{2})?/(?:(?:[^\s/'\":;.]+ )*[^\s/'\":;]+/)+"
-    r"|(?<![\w/])[A-Za-z]:\\(?:[^\s\\'\":;]+\\)+"
+#: a path with its folders, in a sentence: they may name persons and places
+_PATH = re.compile(
+    r"(?<![\w:/.*)°%])(?:~|file:/{2})?/(?P<folders>(?:(?:[^\s/'\":;.]+ )*[^\s/'\":;]+/)*)"
+    r"(?P<last>[^\s/'\":;,)]*)"
+    r"|(?<![\w/])[A-Za-z]:\\(?P<drive>(?:[^\\'\":;]+\\)*)(?P<name>[^\s\\'\":;,)]*)"
 )
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 #: digits after the point beyond which a measure of the unit says nothing
@@ -36,8 +37,19 @@ def href(path: object) -> str:
 
 
 def without_folders(text: str) -> str:
-    """`text` with the files in it named without the folders in which they lie."""
-    return _FOLDERS.sub("", text)
+    """`text` with the files in it named without the folders in which they lie.
+
+    A folder at the end of a path is not named either: it may be a person's.
+    """
+    return _PATH.sub(_name, text)
+
+
+def _name(path: re.Match[str]) -> str:
+    last = path["last"] or path["name"] or ""
+    if not (path["folders"] or path["drive"] or last):
+        return path[0]  # a stroke between words
+    known = "." in last.rstrip(".") or last.startswith(("sub-", "ses-"))
+    return last if known else "a folder" + ("." if last.endswith(".") else "")
 
 
 def format_measure(value: float | str, unit: str) -> str:

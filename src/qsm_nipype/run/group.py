@@ -16,6 +16,7 @@ from qsm_nipype.errors import UsageError
 from qsm_nipype.execution.status import Report, survey
 from qsm_nipype.report.group import OUTLIERS, GroupReport, group_html, group_report
 from qsm_nipype.report.stored import entities_of, place_of_thumbnail
+from qsm_nipype.report.words import without_folders
 from qsm_nipype.run.ratings import RATINGS, WORDS, read_ratings, unknown, with_ratings
 from qsm_nipype.settings import Settings
 from qsm_nipype.system.files import write_text
@@ -202,12 +203,16 @@ def _of_columns(
 
 
 def failures(report: Report) -> dict[str, str]:
-    """Why the last run failed, by acquisition (`sub-01_run-2`), or by participant (`sub-01`)."""
+    """Why the last run failed, by acquisition (`sub-01_run-2`), or by participant (`sub-01`).
+
+    Files are named without their folders: the group's table is made to be shared.
+    """
     if report.status not in FAILED:
         return {}
     failed = report.state.failures if report.state.status == "failed" else ()
     found = {f.get("acquisition") or report.label: f["reason"] for f in failed}
-    return found or {report.label: report.why}
+    found = found or {report.label: report.why}
+    return {label: without_folders(why) for label, why in found.items()}
 
 
 def _identified(row: Mapping[str, str]) -> dict[str, str]:

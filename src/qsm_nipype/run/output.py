@@ -32,7 +32,7 @@ def prepare_output(settings: Settings) -> None:
         "BIDSVersion": "1.10.0",
         "DatasetType": "derivative",
         "GeneratedBy": [{"Name": "qsm-nipype", "Version": __version__}],
-        "SourceDatasets": [{"URL": settings.bids_dir.as_uri()}],
+        "SourceDatasets": [{"URL": "bids:raw:"}],
         "DatasetLinks": plan.links(settings),
     }
     ignore = [*ignored(), "*.html", "sub-*/figures", "logs/", "group*"]
