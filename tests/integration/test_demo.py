@@ -2,6 +2,7 @@
 
 import argparse
 
+import numpy as np
 import pytest
 
 from qsm_nipype import cli
@@ -16,8 +17,14 @@ def test_demo_prints_scores_and_the_report(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "against the simulated truth (scorer: qsm-ci)" in text
     scores = dict(line.split()[:2] for line in text.splitlines() if line.startswith("  "))
+    scores["brain"] = next(line for line in text.splitlines() if "brain kept" in line).split()[2]
     assert 0 < float(scores["nrmse"]) < 150 and float(scores["xsim"]) > 0.1
     assert str(tmp_path / "derivatives" / "sub-01.html") in text
+    assert "% of the squared error lies in the outermost layer" in text
+    page = (tmp_path / "derivatives" / "sub-01.html").read_text()
+    nrmse = f"NRMSE {float(scores['nrmse']):.0f} % in {float(scores['brain']):.0f} % of the brain"
+    assert page.count("sub-01_desc-truth_figure.png") == 2 and nrmse in page
+    assert page.index("desc-truth_figure") < page.index('class="card slice-viewer"')
 
 
 def test_a_demo_that_was_cut_short_is_simulated_again(tmp_path, monkeypatch):
@@ -49,3 +56,14 @@ def test_voxels_that_cannot_show_susceptibility_are_refused(tmp_path, size):
     with pytest.raises(UsageError, match="voxel-size"):
         demo.main([str(tmp_path / "demo"), "--voxel-size", size, "--mask", "magnitude"])
     assert not (tmp_path / "demo").exists()
+
+
+def test_the_place_of_the_error_is_described():
+    truth = np.zeros((12, 12, 12))
+    inside = np.zeros(truth.shape, bool)
+    inside[2:10, 2:10, 2:10] = True
+    chi = np.where(inside, 0.1, 0.0)
+    chi[2, 5, 5] = 0.5
+    said = demo.describe_error(chi, truth, inside, 1.0)
+    assert said.startswith("98 % of the squared error lies in the outermost layer of voxels, 58 %")
+    assert "--voxel-size 1" in demo.describe_error(chi, truth, inside, 2.0)

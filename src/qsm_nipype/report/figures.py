@@ -6,7 +6,7 @@ Every figure has a black ground, so that it reads the same on a light and on a d
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import colormaps
@@ -75,6 +75,35 @@ def three_planes(
     for plane, slices in picks.items():
         tiles += [(plane, s) for s in slices] + [None] * (columns - len(slices))
     return scene.draw(tiles, columns, title)
+
+
+def side_by_side(
+    maps: Mapping[str, np.ndarray],
+    affine: np.ndarray,
+    *,
+    mask: np.ndarray,
+    style: MapStyle | str = "chi",
+    title: str = "",
+) -> Figure:
+    """Central slices of several maps of one kind: a column for each, a row for each plane.
+
+    `maps` (X, Y, Z) by what stands above their column, all in one window.
+    """
+    scenes = [_Scene(data, affine, mask, None, _style(style)) for data in maps.values()]
+    sizes = {plane: scenes[0].size(plane) for plane in PLANES}
+    wide = max(width for width, _ in sizes.values())
+    frame = Frame(wide * len(scenes), sum(tall for _, tall in sizes.values()), title or " ")
+    top = 0.0
+    for row, (plane, (width, tall)) in enumerate(sizes.items()):
+        index = central_slice(scenes[0].mask.data, plane)
+        for column, (scene, caption) in enumerate(zip(scenes, maps, strict=True)):
+            tile = frame.tile(column * wide + (wide - width) / 2, top, width, tall)
+            scene.paint(tile, plane, index, letters=column == 0)
+            if row == 0:
+                tile.write(0.5, 1.0, caption, ha="center", va="bottom", size=11)
+        top += tall
+    frame.colour_bar(scenes[0].style, scenes[0].limits)
+    return frame.figure
 
 
 def echoes(
