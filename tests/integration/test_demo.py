@@ -65,5 +65,7 @@ def test_the_place_of_the_error_is_described():
     chi = np.where(inside, 0.1, 0.0)
     chi[2, 5, 5] = 0.5
     said = demo.describe_error(chi, truth, inside, 1.0)
-    assert said.startswith("98 % of the squared error lies in the outermost layer of voxels, 58 %")
+    assert said.startswith(
+        "100 % of the squared error lies in the outermost layer of voxels, 58 %"
+    )
     assert "--voxel-size 1" in demo.describe_error(chi, truth, inside, 2.0)
