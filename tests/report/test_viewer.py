@@ -19,11 +19,11 @@ READY = "document.querySelector('.slice-viewer').dataset.ready"
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """The page of a head whose maps tell the voxel: χ counts x in ppb, R2* counts z."""
+    """The page of a head whose maps tell the voxel: χ counts x, R2* counts z."""
     out = tmp_path_factory.mktemp("out")
     x, _, z = np.indices(SHAPE).astype(float)
     mask = np.ones(SHAPE, bool)
-    layers = [Layer("chi", 0.002 * x, style_of("chi")), Layer("r2star", z, style_of("r2star"))]
+    layers = [Layer("chi", 0.004 * x, style_of("chi")), Layer("r2star", z, style_of("r2star"))]
     nuclei = np.zeros(SHAPE)
     nuclei[10:15, 13:18, 8:13] = 2
     over = [Overlay("mask", "Brain mask", mask), Overlay("n", "Nuclei", nuclei, {2: "right one"})]
@@ -55,15 +55,15 @@ def value(reader):
 
 
 def test_the_value_and_place_follow_the_crosshair(reader):
-    assert value(reader) == "Susceptibility χ 0.0240 ppm"  # voxel 12 of 24
+    assert value(reader) == "Susceptibility χ 0.0480 ppm"  # voxel 12 of 24
     reader.key("ArrowRight")
     reader.key("PageUp")
-    assert value(reader) == "Susceptibility χ 0.0260 ppm"
+    assert value(reader) == "Susceptibility χ 0.0520 ppm"
     assert reader.text(".reading .where") == "x 13.0, y 15.0, z 22.0 mm"
-    reader.until("document.querySelector('.spoken').textContent.includes('0.0260 ppm')")
+    reader.until("document.querySelector('.spoken').textContent.includes('0.0520 ppm')")
     reader.run("var s = document.querySelector('[data-axis=\"0\"]'); s.value = 3;"
                "s.dispatchEvent(new Event('input'))")  # fmt: skip
-    assert value(reader) == "Susceptibility χ 0.0060 ppm"
+    assert value(reader) == "Susceptibility χ 0.0120 ppm"
 
 
 def test_keys_flicker_between_maps_and_outline_regions(reader):

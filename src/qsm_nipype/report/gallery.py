@@ -228,8 +228,14 @@ def draw_acquisition(
 def viewer(maps: Mapping[str, np.ndarray], affine: np.ndarray, chis: Mapping[str, str]) -> Viewer:
     """Volumes of the viewer from those of `maps` that it shows; arguments as for `draw`."""
     layers = [
-        Layer(name.replace("_", "-"), maps[name], style, over=name == "agreement")
-        for name, _, style in _shown(VIEWED, maps, chis)
+        Layer(
+            name.replace("_", "-"),
+            maps[name],
+            style,
+            mask=maps.get(PICTURES[kind][1]),
+            over=kind == "agreement",
+        )
+        for name, kind, style in _shown(VIEWED, maps, chis)
     ]
     overlays = [
         Overlay(name, title, maps[name], names)

@@ -22,7 +22,7 @@ from qsm_nipype.report.display import Upright, crop, cropped, upright
 from qsm_nipype.report.styles import MapStyle
 
 #: Steps of stored values by unit; a value under the cursor is off by half of one at most.
-STEPS = {"ppm": 0.0004, "rad": 0.001, "1/s": 0.1, "s": 0.0002}
+STEPS = {"ppm": 0.0008, "rad": 0.001, "1/s": 0.2, "s": 0.0002}
 #: Largest value that int16 stores, and what stands outside the mask: black in every window.
 _LARGEST, OUTSIDE = 32767, -32768
 _MARGIN = 12.0  # mm
@@ -31,11 +31,15 @@ LIBRARY = "niivue.umd.js"
 
 @dataclass(frozen=True)
 class Layer:
-    """One map of the viewer, (X, Y, Z) on the grid of all; `over`: may lie over others, too."""
+    """One map of the viewer, (X, Y, Z) on the grid of all; `over`: may lie over others, too.
+
+    A map that is shown inside a mask only is shown inside `mask`, where it is given.
+    """
 
     name: str
     data: np.ndarray
     style: MapStyle
+    mask: np.ndarray | None = None
     over: bool = False
 
 
@@ -70,11 +74,15 @@ def render_viewer(
     box = cropped(inside, inside.data, margin=_MARGIN)
     inside = crop(inside, box)
     files: dict[str, bytes] = {}
-    shown = [_layer(layer, crop(upright(layer.data, affine), box), inside, files)
-             for layer in layers]  # fmt: skip
+    shown = []
+    for layer in layers:
+        own = inside
+        if layer.mask is not None:
+            own = crop(upright(np.asarray(layer.mask) > 0.5, affine), box)
+        shown.append(_layer(layer, crop(upright(layer.data, affine), box), own, files))
     over = [_overlay(one, crop(upright(one.labels, affine), box), files) for one in overlays]
     over += [
-        {**entry, "name": f"{entry['name']}-over", "names": {}}
+        {**entry, "name": f"{entry['name']}-over", "names": {}, "window": _upper(entry["window"])}
         for layer, entry in zip(layers, shown, strict=True)
         if layer.over
     ]
@@ -89,6 +97,12 @@ def read_library() -> bytes:
 @lru_cache(maxsize=1)
 def _library() -> bytes:
     return (resources.files("qsm_nipype.report") / "niivue" / LIBRARY).read_bytes()
+
+
+def _upper(window: Sequence[float]) -> list[float]:
+    """The part of a window that is drawn over another map: its lowest fifth is seen through."""
+    low, high = window
+    return [low + 0.2 * (high - low), high]
 
 
 def _layer(
@@ -116,10 +130,10 @@ def _layer(
 def counted(data: np.ndarray, unit: str, high: float) -> tuple[np.ndarray, float]:
     """`data` in steps, and the step: as fine as the `unit` asks, coarser for the largest value.
 
-    A map without unit has 255 steps up to 1.2 times the window's upper end, `high`.
+    A map without unit has 160 steps up to the window's upper end, `high`, 255 at most.
     """
     if unit not in STEPS:
-        step = max(1.2 * high / 255, 1e-30)
+        step = max(high / 160, 1e-30)
         return np.rint(np.clip(data / step, 0, 255)).astype(np.uint8), step
     step = max(STEPS[unit], float(np.abs(data).max()) / _LARGEST)
     return np.rint(data / step).astype(np.int16), step
