@@ -279,14 +279,14 @@ def test_a_failed_acquisition_says_why_and_the_others_stay(tmp_path):
         "entities": {"sub": "01", "ses": "b"},
         "error": {
             "message": "sub-01_echo-2_MEGRE.json: EchoTime is missing; add it",
-            "node": "read_phase",
+            "node": "qsm_nipype_479334f5.sub_01.phase_wf.read_phase",
             "crashfile": "/home/someone/work/crash-1.txt",
         },
     }
     path, _, page = published(tmp_path, record(tmp_path), failed)
     text = "".join(page.text)
     assert "EchoTime is missing; add it" in text
-    assert "read_phase" in text
+    assert "Step: phase (read_phase)" in text
     assert "crash-1.txt" in text
     assert "/home/someone" not in text
     assert "1 failed" in " ".join(text.split())

@@ -180,7 +180,13 @@ def _findings(findings: Sequence[Finding]) -> tuple[FindingRow, ...]:
 def _failure(error: FailureRecord) -> FailureRecord:
     """The failure with its files named without folders."""
     message, crash = without_folders(error.message), Path(error.crashfile).name
-    return FailureRecord(message, error.node, crash)
+    return FailureRecord(message, _place(error.node), crash)
+
+
+def _place(node: str) -> str:
+    """`graph.sub_01.inversion_wf.whtv` as "inversion (whtv)"."""
+    *_, part, name = ("", *node.split("."))
+    return f"{part.removesuffix('_wf').replace('_', ' ')} ({name})" if "_wf" in part else name
 
 
 def _anchor(title: str, taken: set[str]) -> str:
