@@ -91,7 +91,7 @@ class Browser:
             raise RuntimeError(json.dumps(found["exceptionDetails"])[:800])
         return found["result"].get("value")
 
-    def until(self, script: str, seconds: float = 30.0) -> Any:
+    def until(self, script: str, seconds: float = 60.0) -> Any:
         """Wait until the expression is true; returns its value."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:

