@@ -114,7 +114,12 @@ def test_the_same_maps_give_the_same_bytes():
     assert made(chi=0.1)[2].files == made(chi=0.1)[2].files
 
 
-def test_the_library_is_the_one_that_was_published():
-    about = (resources.files("qsm_nipype.report") / "niivue" / "README").read_text()
-    stated = re.search(rf"SHA-256 of {re.escape(LIBRARY)}: ([0-9a-f]{{64}})", about)
-    assert hashlib.sha256(read_library()).hexdigest() == stated[1]
+def test_the_library_is_the_one_that_was_published_and_goes_with_its_licence():
+    folder = resources.files("qsm_nipype.report") / "niivue"
+    stated = re.search(
+        rf"SHA-256 of {re.escape(LIBRARY)}: ([0-9a-f]{{64}})", (folder / "README").read_text()
+    )
+    published = (folder / LIBRARY).read_bytes()
+    assert hashlib.sha256(published).hexdigest() == stated[1]
+    copied = read_library()
+    assert copied.endswith(published) and b"BSD 2-Clause License" in copied[:100]

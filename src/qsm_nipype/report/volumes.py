@@ -89,14 +89,11 @@ def render_viewer(
     return Viewer({"layers": shown, "overlays": over}, files)
 
 
-def read_library() -> bytes:
-    """NiiVue, as its authors published it; see niivue/README."""
-    return _library()
-
-
 @lru_cache(maxsize=1)
-def _library() -> bytes:
-    return (resources.files("qsm_nipype.report") / "niivue" / LIBRARY).read_bytes()
+def read_library() -> bytes:
+    """NiiVue, as its authors published it, behind its licence; see niivue/README."""
+    folder = resources.files("qsm_nipype.report") / "niivue"
+    return b"/*!\n" + (folder / "LICENSE").read_bytes() + b"*/\n" + (folder / LIBRARY).read_bytes()
 
 
 def _upper(window: Sequence[float]) -> list[float]:
