@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,7 +19,8 @@ PROGRAM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome")
      if (found := shutil.which(name))), None
 )  # fmt: skip
-WHY_SKIPPED = "no chromium here (apt-get install chromium)"
+#: A browser that does not answer for so long (s) has failed.
+PATIENCE = 120.0
 _FLAGS = (
     *("--headless", "--no-sandbox", "--remote-debugging-pipe", "--hide-scrollbars"),
     *("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-dev-shm-usage"),
@@ -44,12 +47,16 @@ class Browser:
         os.close(theirs[1])
         self._to, self._from = ours[1], theirs[0]
         self._waiting, self._number, self._session = b"", 0, ""
-        pages = self("Target.getTargets")["targetInfos"]
-        target = next(page["targetId"] for page in pages if page["type"] == "page")
-        attached = self("Target.attachToTarget", targetId=target, flatten=True)
-        self._session = attached["sessionId"]
-        for part in ("Page", "Network", "Runtime"):
-            self(f"{part}.enable")
+        try:
+            pages = self("Target.getTargets")["targetInfos"]
+            target = next(page["targetId"] for page in pages if page["type"] == "page")
+            attached = self("Target.attachToTarget", targetId=target, flatten=True)
+            self._session = attached["sessionId"]
+            for part in ("Page", "Network", "Runtime"):
+                self(f"{part}.enable")
+        except (OSError, RuntimeError, StopIteration) as exc:
+            self.close()
+            raise RuntimeError(f"it does not start ({exc})") from exc
 
     def __call__(self, method: str, **parameters: Any) -> dict[str, Any]:
         """One command of the DevTools protocol and its result."""
@@ -67,6 +74,8 @@ class Browser:
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._waiting:
+            if not select.select([self._from], [], [], PATIENCE)[0]:
+                raise RuntimeError("the browser does not answer")
             read = os.read(self._from, 1 << 20)
             if not read:
                 raise RuntimeError("the browser has ended")
@@ -132,8 +141,27 @@ class Browser:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the browser."""
         self.process.terminate()
-        self.process.wait(20)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
         os.close(self._to)
         os.close(self._from)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@cache
+def why_not() -> str:
+    """Why there is no browser here, empty where one starts and runs a script."""
+    if PROGRAM is None:
+        return "no chromium here (apt-get install chromium)"
+    try:
+        with Browser() as found:
+            return "" if found.run("1 + 1") == 2 else "chromium runs no script here"
+    except (OSError, RuntimeError) as exc:
+        return f"chromium does not run here: {exc}"

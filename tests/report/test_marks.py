@@ -8,7 +8,7 @@ import pytest
 from qsm_nipype.report.group import group_html, group_report
 from qsm_nipype.run.ratings import RATINGS, read_ratings
 
-pytestmark = pytest.mark.skipif(not browser.PROGRAM, reason=browser.WHY_SKIPPED)
+pytestmark = pytest.mark.skipif(bool(browser.why_not()), reason=browser.why_not())
 
 
 @pytest.fixture

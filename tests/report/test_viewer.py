@@ -12,7 +12,7 @@ from qsm_nipype.report.publish import publish_subject
 from qsm_nipype.report.styles import style_of
 from qsm_nipype.report.volumes import Layer, Overlay, render_viewer
 
-pytestmark = pytest.mark.skipif(not browser.PROGRAM, reason=browser.WHY_SKIPPED)
+pytestmark = pytest.mark.skipif(bool(browser.why_not()), reason=browser.why_not())
 SHAPE = (24, 30, 20)
 READY = "document.querySelector('.slice-viewer').dataset.ready"
 
