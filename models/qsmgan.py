@@ -17,13 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from qsm_nipype.core.dipole import apply_kernel, dipole_kernel
 from qsm_nipype.core.field_noise import field_noise
-from qsm_nipype.core.fourier import working_grid
 from qsm_nipype.core.inversion import Solution
+from qsm_nipype.core.inversion.problem import field_problem
 from qsm_nipype.core.inversion.tv import tv
-from qsm_nipype.core.solvers import conjugate_gradient
 from qsm_nipype.errors import UsageError, WeightsError
+from qsm_nipype.models.consistency import consistent, settled
 from qsm_nipype.models.frames import network_frame
 from qsm_nipype.models.inference import sliding_window
 from qsm_nipype.models.weights import Weights, fill
@@ -38,6 +37,8 @@ OVERLAP = 8
 STRIDE = 16
 #: Error (ppm) to expect of the network's map, against which the field's noise is weighed.
 PRIOR_ERROR = 0.004
+#: Share of the model's error that does not count against the map (`core.inversion.problem`).
+MODEL_SHARE = 0.3
 #: Spread of χ (ppm) that the guess of least norm expects, against which the noise is weighed.
 GUESS_SPREAD = 0.04
 #: Iterations of that guess: further ones change it by less than the network's error.
@@ -190,7 +191,7 @@ def load_network(weights: Weights) -> Trained:
     )
 
 
-def qsmgan(
+def qsmgan(  # noqa: PLR0913  what each inversion may be given
     field: Tensor,
     mask: Tensor,
     voxel_size: Sequence[float],
@@ -200,16 +201,18 @@ def qsmgan(
     patch: int = 64,
     consistency: float | None = None,
     noise: Tensor | None = None,
+    region: Tensor | None = None,
 ) -> Solution:
     """Susceptibility (ppm) by the QSMGAN [Chen2020]_ from the local `field` (ppm).
 
     `field` and `mask` (bool) are `(X, Y, Z)`. Tiles of `patch` voxels whose outputs overlap
     run in the 1 mm frame along B0 that the network knows; acquisitions on other
     grids are interpolated there and back. The map is then made consistent with the measured
-    field: χ minimises ‖W(D χ − f)‖² + `consistency`·‖χ − χ_net‖², so that the network decides
-    where the field does not tell. None: the squared ratio of the noise (median of `noise` in the
-    mask, ppm; measured in the field if there is none) to the network's typical error; W follows
-    the map of the `noise`, and
+    field (`consistency.settled`): χ minimises ‖W(D χ + c − f)‖² + `consistency`·‖χ − χ_net‖², so
+    that the network decides where the field does not tell; c is what no susceptibility explains,
+    and sources may lie in `region` (bool; None: in the mask only). `consistency` None: the squared
+    ratio of the noise (median of `noise` in the mask, ppm; measured in the field if there is none)
+    to the network's typical error. W follows the map of the `noise`, and a `consistency` of
     `float("inf")` leaves the network's map as it is. Raises UsageError for a `patch` that the
     network cannot halve four times or that is all context.
     """
@@ -237,9 +240,10 @@ def qsmgan(
     parameters = {"consistency": weight}
     if weight == float("inf"):
         return Solution(prior * inside, parameters=parameters)
-    chi, steps = consistent(
-        prior, field, mask, voxel_size, b0_dir, weight=weight, confidence=_confidence(mask, noise)
+    problem = field_problem(
+        field, mask, voxel_size, b0_dir, noise=noise, region=region, model_share=MODEL_SHARE
     )
+    chi, steps = settled(prior * inside, problem, weight=weight)
     return Solution(chi, iterations=steps, parameters=parameters)
 
 
@@ -274,42 +278,3 @@ def first_guesses(
 def consistency_weight(noise: float) -> float:
     """Squared ratio of the field's noise (SD, ppm) to the error expected of the network's map."""
     return max(noise / PRIOR_ERROR, 1e-3) ** 2
-
-
-def _confidence(mask: Tensor, noise: Tensor | None) -> Tensor | None:
-    """Typical over local noise, so that noisy voxels bind the solution less; at most 2."""
-    if noise is None:
-        return None
-    return (noise[mask].median() / noise.clamp_min(1e-9)).clamp(max=2.0)
-
-
-def consistent(
-    prior: Tensor,
-    field: Tensor,
-    mask: Tensor,
-    voxel_size: Sequence[float],
-    b0_dir: Sequence[float],
-    *,
-    weight: float,
-    confidence: Tensor | None = None,
-    max_iterations: int = 30,
-) -> tuple[Tensor, int]:
-    """χ minimising ‖W(D χ − f)‖² + `weight`·‖χ − prior‖² over maps that vanish outside `mask`.
-
-    W is `confidence` `(X, Y, Z)` inside the mask (None: 1) and 0 outside, where the field is not
-    known. Solved for the correction by conjugate gradients, to 2 % of the first residual;
-    returns χ `(X, Y, Z)` in ppm and the number of iterations.
-    """
-    grid = working_grid(mask)
-    inside = grid.embed(mask.to(field.dtype))
-    data = inside if confidence is None else inside * grid.embed(confidence).square()
-    D = dipole_kernel(grid.shape, voxel_size, b0_dir, field)
-    x0 = grid.embed(prior) * inside
-    residual = grid.embed(field) - apply_kernel(x0, D)
-    b = inside * apply_kernel(data * residual, D)
-
-    def normal(d: Tensor) -> Tensor:
-        return inside * apply_kernel(data * apply_kernel(d, D), D) + weight * d
-
-    delta, steps = conjugate_gradient(normal, b, tolerance=0.02, max_iterations=max_iterations)
-    return grid.restore(x0 + delta), steps

@@ -1,15 +1,18 @@
 """QSMGAN: the published layout, exact fusion, and what the inversion promises."""
 
+import dataclasses
+
 import pytest
 import torch
 
 from qsm_nipype.core.dipole import dipole_field
+from qsm_nipype.core.inversion.problem import field_problem
 from qsm_nipype.errors import UsageError, WeightsError
+from qsm_nipype.models.consistency import consistent, settled
 from qsm_nipype.models.qsmgan import (
     Critic,
     Generator,
     Trained,
-    consistent,
     first_guesses,
     load_network,
     qsmgan,
@@ -194,3 +197,47 @@ def test_tilted_anisotropic_volumes_run_and_come_back_on_their_grid():
     chi, mask = _phantom(32)
     found = qsmgan(chi, mask, (1, 1, 1.5), (0.0, 0.3, 0.95), generator=Trained(_Linear()))
     assert found.chi.shape == chi.shape and torch.isfinite(found.chi).all()
+
+
+def _problem(field, mask, region, share):
+    noise = torch.full_like(field, 0.0005)
+    case = (field, mask, (1, 1, 1), (0, 0, 1))
+    return field_problem(*case, noise=noise, region=region, model_share=share)
+
+
+def test_without_an_error_of_the_model_both_settle_on_one_map():
+    chi, mask = _phantom()
+    field = dipole_field(chi, (1, 1, 1), (0, 0, 1)) * mask
+    plain, _ = consistent(0.5 * chi, field, mask, (1, 1, 1), (0, 0, 1), weight=0.01)
+    problem = dataclasses.replace(_problem(field, mask, None, 0.3), misfit=None)
+    found, _ = settled(0.5 * chi, problem, weight=0.01)
+    assert (found - plain).norm() < 0.02 * chi.norm() and found[~mask].eq(0).all()
+
+
+def test_what_no_susceptibility_explains_does_not_pull_the_map_from_a_good_prior():
+    chi, mask = _phantom()
+    field = dipole_field(chi, (1, 1, 1), (0, 0, 1))
+    field = (field - 0.1 * chi) * mask  # a frequency that no dipole makes
+    field += 0.0005 * mask * torch.randn(field.shape, generator=torch.Generator().manual_seed(1))
+    problem = _problem(field, mask, None, 0.3)
+    assert problem.misfit is not None
+    plain, _ = settled(chi, dataclasses.replace(problem, misfit=None), weight=0.02)
+    found, _ = settled(chi, problem, weight=0.02)
+    assert (found - chi).norm() < 0.6 * (plain - chi).norm()
+
+
+def test_sources_between_mask_and_region_are_found_there():
+    chi, mask = _phantom()
+    region = torch.zeros_like(mask)
+    region[2:-2, 2:-2, 2:-2] = True
+    beside = chi.clone()
+    beside[~mask & region] += (
+        0.05 * (torch.arange(chi.shape[0])[:, None, None] < 6).expand(chi.shape)[~mask & region]
+    )
+    field = dipole_field(beside, (1, 1, 1), (0, 0, 1)) * mask
+    alone, both = (
+        settled(0.9 * chi, dataclasses.replace(_problem(field, mask, where, 0.3), misfit=None),
+                weight=0.02)[0]
+        for where in (None, region | mask)
+    )  # fmt: skip
+    assert (both - chi)[mask].norm() < 0.9 * (alone - chi)[mask].norm()

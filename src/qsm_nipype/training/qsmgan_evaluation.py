@@ -13,13 +13,8 @@ from torch import Tensor
 from qsm_nipype.core.dipole import dipole_field
 from qsm_nipype.core.field_noise import field_noise
 from qsm_nipype.core.inversion.direct import tikhonov, tkd
-from qsm_nipype.models.qsmgan import (
-    Trained,
-    consistency_weight,
-    consistent,
-    first_guesses,
-    qsmgan,
-)
+from qsm_nipype.models.consistency import consistent
+from qsm_nipype.models.qsmgan import Trained, consistency_weight, first_guesses, qsmgan
 from qsm_nipype.training.sources import B0_DIR, VOXEL_SIZE, Sample
 
 #: Thresholds among which TKD may choose the best for each volume, knowing the truth.
