@@ -77,7 +77,7 @@ def bleeds(
     voxel_size: Sequence[float],
     b0_dir: Sequence[float] = (0.0, 0.0, 1.0),
     *,
-    threshold: float = 0.05,
+    threshold: float = 0.035,
     least_chi: float = 0.15,
     least_volume: float = 3.0,
     margin: float = 2.0,
