@@ -38,7 +38,9 @@ from qsm_nipype.workflows.inversion import init_inversion_wf
 from qsm_nipype.workflows.masking import init_masking_wf
 from qsm_nipype.workflows.nodes import INTERPRETER_GB, Resources
 from qsm_nipype.workflows.relaxometry import init_relaxometry_wf
+from qsm_nipype.workflows.separation import init_separation_wf
 from qsm_nipype.workflows.swi import init_swi_wf
+from qsm_nipype.workflows.vessels import init_vessels_wf
 
 LIMIT = 0.3
 OF_EACH_ECHO = {"read", "pictures"} | {m.name for m in methods.METHODS if m.per_echo}
@@ -151,6 +153,8 @@ def every_method(
         ),
         "relaxometry": lambda m, **k: init_relaxometry_wf(times, size, relaxometry=m, **k),
         "swi": lambda m, **k: init_swi_wf(times, size, methods=(m,), **k),
+        "separation": lambda m, **k: init_separation_wf(b0, None, size, separation=m, **k),
+        "vessels": lambda m, **k: init_vessels_wf(size, vessels=(m,), **k),
     }
     made = [
         factory(method, name=f"{step}_wf_{method}", **same)
@@ -175,6 +179,8 @@ SOURCES = {
     "trimmed": "masking_wf.outputnode.trimmed",
     "local_field": "background_wf.outputnode.local_field",
     "chi": "inversion_wf.outputnode.chi",
+    "brain": "masking_wf.outputnode.mask",
+    "r2star": "relaxometry_wf.outputnode.r2star",
 }
 
 

@@ -69,6 +69,8 @@ class _RegionStatisticsInputSpec(DynamicTraitedSpec, QSMInputSpec):
     in_chi = traits.List(File(exists=True), mandatory=True, desc="susceptibility (ppm)")
     in_r2star = File(exists=True, desc="(1/s)")
     in_t2star = File(exists=True, desc="(s)")
+    in_paramagnetic = File(exists=True, desc="χ⁺ (ppm)")
+    in_diamagnetic = File(exists=True, desc="χ⁻ (ppm)")
     in_mask_chi = File(exists=True, mandatory=True, desc="voxels with susceptibility")
     in_mask = File(exists=True, mandatory=True, desc="brain, where R2* and T2* are known")
 
@@ -96,6 +98,10 @@ class RegionStatistics(QSMInterface):
             name: (volume.data, known.data > 0.5, "ppm")
             for name, volume in zip(self._chi_names(len(chi)), chi, strict=True)
         }
+        for source in ("paramagnetic", "diamagnetic"):
+            path = getattr(self.inputs, f"in_{source}")
+            if isdefined(path):
+                maps[f"Chimap {source}"] = (load(path).data, known.data > 0.5, "ppm")
         for port, name, unit in (("r2star", "R2starmap", "1/s"), ("t2star", "T2starmap", "s")):
             path = getattr(self.inputs, f"in_{port}")
             if isdefined(path):

@@ -164,6 +164,20 @@ def test_the_magnitude_is_weighted_by_what_the_maps_hold(scan, known, maps):
     assert torch.allclose(made.weight, expected) and made.image.shape == maps.chi.shape
 
 
+def test_sources_and_vessels_are_found_by_the_registrys_names(scan, known, maps):
+    given = chain.ScanParameters(**known)
+    rate = 137 * (maps.chi.abs() + 0.02)
+    sources = chain.separate_sources(
+        maps.local_field, maps.mask_chi, given, method="pointwise", r2prime=rate, chi=maps.chi
+    )
+    assert torch.allclose(sources.chi, maps.chi * maps.mask_chi, atol=1e-6)
+    inside = maps.mask_chi & (maps.chi < 0)
+    assert torch.allclose(sources.paramagnetic[inside], torch.tensor(0.01), atol=1e-5)
+    none = {"vessels.bleeds": {"threshold": 9.0}}
+    spots = chain.find_vessels(maps.chi, maps.mask_chi, given, method="bleeds", parameters=none)
+    assert not spots.found and not spots.labels.any()
+
+
 def test_an_inversion_of_the_total_field_has_no_local_one(scan, known):
     few = {"inversion.tgv": {"max_iterations": 3}}
     found = chain.reconstruct(scan.phase, scan.magnitude, **known, inversion="tgv", parameters=few)

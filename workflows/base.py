@@ -17,7 +17,7 @@ from qsm_nipype.interfaces.reportlets import SubjectReport
 from qsm_nipype.settings import Settings
 from qsm_nipype.workflows.nodes import Resources
 from qsm_nipype.workflows.outputs import init_outputs_wf, written_fields
-from qsm_nipype.workflows.parts import decays, inversions_of, make_parts
+from qsm_nipype.workflows.parts import decays, inversions_of, make_parts, separates
 from qsm_nipype.workflows.report import init_report_wf
 
 #: The physics: what one part of the pipeline hands to another, FIELD or FIELD:FIELD there.
@@ -32,6 +32,15 @@ FLOW = {
     ("fieldmap", "swi"): "total_field",
     ("masking", "swi"): "mask",
     ("inversion", "swi"): "chi",
+    ("phase", "separation"): "magnitude",
+    ("fieldmap", "separation"): "field_noise",
+    ("masking", "separation"): "mask:brain",
+    ("background", "separation"): "local_field mask",
+    ("inversion", "separation"): "chi",
+    ("relaxometry", "separation"): "r2star",
+    ("fieldmap", "relaxometry"): "total_field",
+    ("background", "vessels"): "mask",
+    ("inversion", "vessels"): "chi",
     ("fieldmap", "masking"): "quality reliability total_field",
     ("fieldmap", "background"): "total_field field_noise",
     ("fieldmap", "inversion"): "total_field field_noise",
@@ -45,6 +54,7 @@ FLOW = {
     ("inversion", "segmentation"): "chi",
     ("inversion", "lesions"): "chi",
     ("relaxometry", "segmentation"): "r2star t2star",
+    ("separation", "segmentation"): "paramagnetic diamagnetic",
 }
 #: Kinds of data/derivatives.yml that a run from a given map does not make, by the map's kind.
 _NOT_MADE: dict[str, tuple[str, ...]] = {
@@ -113,7 +123,8 @@ def init_acquisition_wf(
         phase ─► fieldmap ─► background ─► inversion ─► outputs ─► report
           └► masking ───────────┘              ├► segmentation ─┤
           └► relaxometry ──────────────────────► lesions ──────┤
-          └► swi (with field and χ) ───────────────────────────┘
+          └► swi (with field and χ) ───────────────────────────┤
+          └► separation (with field, R2* and χ), vessels ──────┘
 
     Which part hands what to which is the table `FLOW`; what is written, and where it comes from,
     is data/derivatives.yml. A given map takes the place of the parts that would have made it.
@@ -131,7 +142,12 @@ def init_acquisition_wf(
     parts = make_parts(settings, acquisition, size)
     kinds = written_kinds(settings, acquisition)
     static = plan.static_part(settings, acquisition)
-    steps = plan.steps(settings, decays="relaxometry" in parts, lesions="lesions" in parts)
+    steps = plan.steps(
+        settings,
+        decays="relaxometry" in parts,
+        lesions="lesions" in parts,
+        r2=acquisition.own.r2,
+    )
     out_dir = settings.output_dir.absolute()
     outputs = init_outputs_wf(
         static,
@@ -180,6 +196,10 @@ def written_kinds(settings: Settings, acquisition: Acquisition) -> list[str]:
         "lesions": acquisition.own.lesions is not None,
         "save_unwrapped": settings.save_unwrapped and not settings.start,
         "swi": bool(settings.swi) and not settings.start,
+        "separation": separates(settings, acquisition),
+        "r2_measured": separates(settings, acquisition) and acquisition.own.r2 is not None,
+        "veins": "veins" in settings.vessels,
+        "bleeds": "bleeds" in settings.vessels,
     }
     rows = {kind: row for kind, row in table().items() if "from" in row}
     for kind in _NOT_MADE[settings.start]:

@@ -20,7 +20,9 @@ from qsm_nipype.workflows.nodes import Resources
 from qsm_nipype.workflows.phase import init_phase_wf
 from qsm_nipype.workflows.relaxometry import init_relaxometry_wf
 from qsm_nipype.workflows.segmentation import init_segmentation_wf
+from qsm_nipype.workflows.separation import init_separation_wf
 from qsm_nipype.workflows.swi import init_swi_wf
+from qsm_nipype.workflows.vessels import init_vessels_wf
 
 
 def make_parts(
@@ -71,7 +73,11 @@ def _to_field(
     }
     if decays(settings, acquisition):
         parts["relaxometry"] = init_relaxometry_wf(
-            echo_times, size, relaxometry=settings.relaxometry, **common
+            echo_times, size, relaxometry=settings.relaxometry, b0=b0, **common
+        )
+    if separates(settings, acquisition):
+        parts["separation"] = init_separation_wf(
+            b0, own.r2, size, separation=settings.separation, **common
         )
     if settings.swi:
         parts["swi"] = init_swi_wf(echo_times, size, methods=settings.swi, **common)
@@ -126,6 +132,8 @@ def _after_field(
             weights=weights.get("dentate"),
         ),
     }
+    if settings.vessels:
+        parts["vessels"] = init_vessels_wf(size, vessels=settings.vessels, **common)
     if own.lesions is not None:
         parts["lesions"] = init_lesions_wf(
             str(own.lesions.flair),
@@ -142,6 +150,11 @@ def decays(settings: Settings, acquisition: Acquisition) -> bool:
     """Whether R2* and T2* can be mapped and are wanted."""
     wanted = settings.relaxometry != NO_METHOD and acquisition.given is None
     return wanted and len(acquisition.echo_times) > 1
+
+
+def separates(settings: Settings, acquisition: Acquisition) -> bool:
+    """Whether both kinds of sources are wanted and R2* can be mapped."""
+    return settings.separation != NO_METHOD and decays(settings, acquisition)
 
 
 def inversions_of(settings: Settings) -> tuple[str, ...]:

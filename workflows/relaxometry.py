@@ -8,7 +8,7 @@ from typing import Any
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
-from qsm_nipype.workflows.nodes import Resources, make_method
+from qsm_nipype.workflows.nodes import Resources, has_port, make_method
 
 
 def init_relaxometry_wf(
@@ -16,6 +16,7 @@ def init_relaxometry_wf(
     resources: Resources,
     *,
     relaxometry: str,
+    b0: float | None = None,
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     name: str = "relaxometry_wf",
 ) -> pe.Workflow:
@@ -31,6 +32,8 @@ def init_relaxometry_wf(
         echoes last
     mask
         of the brain
+    total_field
+        (ppm of `b0` T), whose gradients feign a decay
 
     Outputs
     -------
@@ -42,16 +45,25 @@ def init_relaxometry_wf(
         what the fit cost (JSON)
     """
     workflow = pe.Workflow(name=name)
-    inputnode = pe.Node(niu.IdentityInterface(fields=["magnitude", "mask"]), name="inputnode")
+    inputnode = pe.Node(
+        niu.IdentityInterface(fields=["magnitude", "mask", "total_field"]), name="inputnode"
+    )
     outputnode = pe.Node(
         niu.IdentityInterface(fields=["r2star", "t2star", "record_relaxometry"]), name="outputnode"
     )
+    fixed: dict[str, Any] = {"b0": b0} if b0 else {}
     decay = make_method(
-        "relaxometry", relaxometry, resources, parameters=parameters, echo_times=list(echo_times)
+        "relaxometry",
+        relaxometry,
+        resources,
+        parameters=parameters,
+        echo_times=list(echo_times),
+        **fixed,
     )
+    field = [("total_field", "in_field")] if b0 and has_port(decay, "in_field") else []
     # fmt: off
     workflow.connect([
-        (inputnode, decay, [("magnitude", "in_file"), ("mask", "in_mask")]),
+        (inputnode, decay, [("magnitude", "in_file"), ("mask", "in_mask"), *field]),
         (decay, outputnode, [("r2star", "r2star"), ("t2star", "t2star"),
                              ("out_record", "record_relaxometry")]),
     ])

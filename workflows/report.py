@@ -38,6 +38,10 @@ def init_report_wf(
         standard deviation over the inversions (ppm)
     r2star
         (1/s)
+    r2prime, paramagnetic, diamagnetic
+        (1/s), χ⁺ and χ⁻ (ppm)
+    veins, bleeds
+        mask; candidates for bleeds and calcifications 1, 2 …
     swi, minip
         susceptibility-weighted images and their projections, one file for each method
     mask, mask_chi

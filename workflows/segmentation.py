@@ -13,7 +13,7 @@ from qsm_nipype.interfaces.segmentation import AlignLabels
 from qsm_nipype.interfaces.statistics import RegionStatistics
 from qsm_nipype.workflows.nodes import Resources, make, make_method
 
-_MAPS = ("chi", "mask_chi", "mask", "r2star", "t2star")
+_MAPS = ("chi", "mask_chi", "mask", "r2star", "t2star", "paramagnetic", "diamagnetic")
 
 
 def init_segmentation_wf(
@@ -43,6 +43,8 @@ def init_segmentation_wf(
         echoes last
     r2star, t2star
         (1/s), (s); only where there are several echoes
+    paramagnetic, diamagnetic
+        χ⁺ and χ⁻ (ppm), where they were separated
 
     Outputs
     -------

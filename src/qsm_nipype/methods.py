@@ -24,6 +24,7 @@ SUPPLIED = frozenset(
         *("field", "mask", "voxel_size", "b0_dir", "noise", "magnitude", "phase", "echo_times"),
         *("b0", "echo_time", "total_field", "quality", "reliability", "residual", "unwrapped"),
         *("csf", "chi", "generator", "network", "localiser", "segmenter", "mirrored", "device"),
+        *("r2", "r2star", "r2prime", "refocusing"),
         *("coils", "sign", "units", "kind", "region", "threads", "min_volume"),
     }
 )
@@ -124,10 +125,13 @@ STEPS = {
     "two_stage": StepKind("two-stage reconstruction", option=False),
     "reference": StepKind("referencing"),
     "relaxometry": StepKind("R2* mapping"),
+    "r2prime": StepKind("R2′ mapping", option=False),
+    "separation": StepKind("separation of susceptibility sources"),
     "segmentation": StepKind("segmentation"),
     "regions": StepKind("statistics of regions", option=False),
     "lesions": StepKind("classification of lesions", option=False),
     "swi": StepKind("susceptibility-weighted imaging"),
+    "vessels": StepKind("search for veins and bleeds"),
 }
 #: Steps whose method the user chooses by the option of the step's name.
 CHOSEN = tuple(step for step, kind in STEPS.items() if kind.option)

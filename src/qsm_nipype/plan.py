@@ -15,10 +15,11 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
-from qsm_nipype import __version__
+from qsm_nipype import __version__, methods
 from qsm_nipype.core.given import KINDS
 from qsm_nipype.dataset.acquisitions import Acquisition, Refusal
 from qsm_nipype.dataset.own_files import OwnFiles, folder_of
+from qsm_nipype.dataset.r2_files import R2Files
 from qsm_nipype.methods import STEPS, Method
 from qsm_nipype.record import Finding
 from qsm_nipype.settings import NO_METHOD, Settings, load_config, presets
@@ -37,7 +38,7 @@ LARGEST_VOXEL = 4.0
 #: Options about steps that a run from a given map may pass over.
 _UNUSED_OPTIONS = (
     *("phase_sign", "phase_units", "offset", "unwrapping", "fit", "mask", "mask_operations"),
-    *("trim", "background", "inversion", "relaxometry", "swi", "save_unwrapped"),
+    *("trim", "background", "inversion", "relaxometry", "swi", "separation", "save_unwrapped"),
 )
 _VERSIONED = ("nipype", "nibabel", "numpy", "scipy", "torch", "numba")
 
@@ -55,19 +56,25 @@ def versions() -> dict[str, str]:
 
 
 def steps(
-    settings: Settings, *, decays: bool = True, lesions: bool | None = None
+    settings: Settings,
+    *,
+    decays: bool = True,
+    lesions: bool | None = None,
+    r2: R2Files | None = None,
 ) -> list[dict[str, Any]]:
     """Every step with its method and all parameters, in the order of the pipeline.
 
     `decays`: whether there are several echoes; `lesions`: whether a lesion mask and a FLAIR were
-    found (None: if a mask was promised).
+    found (None: if a mask was promised); `r2`: where R2 comes from.
     """
-    left_out = {"read"} | ({"relaxometry"} if not decays else set())
+    left_out = {"read"} | ({"relaxometry", "r2prime", "separation"} if not decays else set())
     left_out |= {"lesions"} if lesions is False else set()
     found = _given_steps(settings)
     for method in settings.chosen():
         if method.step in left_out:
             continue
+        if method.step == "r2prime" and r2 is not None:
+            method = methods.get("r2prime", r2.method)
         if method.step == "trim" and (edits := _edits(settings)):
             found.append(edits)
         entry = {
@@ -182,6 +189,7 @@ def _left_out(settings: Settings, acquisition: Acquisition) -> list[str]:
             "R2* and T2* were not mapped: the acquisition has one echo; give --relaxometry "
             f"{NO_METHOD} if they are not wanted"
         )
+    found += _without_r2(settings, acquisition)
     if own_mask and settings.mask != Settings.mask and not settings.start:
         found.append(f"--mask {settings.mask} was not used: the mask of -d masks takes its place")
     if "reference" in settings.derivatives and settings.reference not in ("csf", "region"):
@@ -199,6 +207,25 @@ def _left_out(settings: Settings, acquisition: Acquisition) -> list[str]:
     for key in sorted(set(settings.parameters) - {m.key for m in used} - _preset_keys(settings)):
         found.append(f"the parameters of {key} were not used: the method was not chosen")
     return found
+
+
+def _without_r2(settings: Settings, acquisition: Acquisition) -> list[str]:
+    """What `--separation` could not do for want of R2 or R2*, and a map of `-d r2` left unused."""
+    own, asked = acquisition.own, settings.separation != NO_METHOD
+    if not asked:
+        unused = "r2" in settings.derivatives
+        return ["the map of -d r2 was not used: give --separation joint"] if unused else []
+    if settings.start:
+        return []
+    if settings.relaxometry == NO_METHOD or len(acquisition.echo_times) == 1:
+        return ["sources were not separated: that needs R2*, of two echoes and --relaxometry"]
+    if own.r2 is not None or settings.separation == "r2star-qsm":
+        return []
+    why = f" ({own.r2_fault})" if own.r2_fault else ""
+    return [
+        f"R2 was not measured{why}: R2′ is assumed to be the same share of R2* everywhere, "
+        "which white matter, oedema and lesions break; give a map by -d r2=PATH or MESE images"
+    ]
 
 
 def _is_passed_over(settings: Settings, name: str) -> bool:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from qsm_nipype.core.dephasing import field_steps, log_loss
 from qsm_nipype.core.relaxometry import arlo, loglinear
 
 TE = (0.004, 0.010, 0.016, 0.022, 0.028)
@@ -81,3 +82,38 @@ def test_too_few_or_uneven_echoes_are_refused():
         loglinear(torch.ones(2, 2, 2, 1), mask, TE[:1])
     with pytest.raises(ValueError, match="equally spaced"):
         arlo(torch.ones(2, 2, 2, 3), mask, (0.004, 0.01, 0.03))
+
+
+@pytest.mark.parametrize("rate", [50.0, 70.0, 100.0])
+def test_a_last_echo_of_twice_the_noise_biases_by_less_than_five_percent(rate):
+    rates = torch.full((36, 30, 30), 20.0)
+    rates[:8] = rate
+    noise = float(torch.exp(torch.tensor(-rate * TE[-1]))) / 2
+    found = loglinear(decaying(rates, noise=noise), rates > 0, TE).r2star[:8]
+    assert float(found.mean()) == pytest.approx(rate, rel=0.05)
+
+
+def test_a_gradient_of_the_field_feigns_no_decay():
+    shape, b0 = (20, 16, 12), 3.0
+    ramp = torch.arange(20.0)[:, None, None] * torch.linspace(0, 0.08, 16)[None, :, None]
+    field = ramp.expand(shape)
+    rates = torch.linspace(15, 40, 12).expand(shape)
+    mask = torch.ones(shape, dtype=torch.bool)
+    mask[:3] = False
+    loss = log_loss(field, torch.ones(shape, dtype=torch.bool), TE, b0).reshape(*shape, len(TE))
+    measured = decaying(rates) * torch.exp(-loss)
+    known = {"total_field": field, "b0": b0}
+    corrected = loglinear(measured, mask, TE, sigma=0.0, **known)
+    plain = loglinear(measured, mask, TE, sigma=0.0)
+    assert torch.allclose(corrected.r2star[mask], rates[mask], rtol=0.02)
+    assert float((plain.r2star - rates)[mask].max()) > 10
+    flat = loglinear(measured, mask, TE, sigma=0.0, total_field=0 * field + 1, b0=b0)
+    assert torch.allclose(flat.r2star, plain.r2star)
+
+
+def test_steps_of_a_field_are_those_of_its_neighbours_inside():
+    field = torch.arange(6.0).square()[:, None, None].expand(6, 4, 4)
+    mask = torch.zeros(6, 4, 4, dtype=torch.bool)
+    mask[1:5] = True
+    along, across, _ = field_steps(field, mask)
+    assert along[:, 0, 0].tolist() == [0, 3, 4, 6, 7, 0] and not across.any()

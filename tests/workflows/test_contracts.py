@@ -29,8 +29,10 @@ from qsm_nipype.workflows import (
     relaxometry,
     report,
     segmentation,
+    separation,
     swi,
     two_stage,
+    vessels,
 )
 from qsm_nipype.workflows.nodes import INTERPRETER_GB, Resources
 
@@ -57,6 +59,8 @@ FACTORIES = {
     ),
     report.init_report_wf: ((Path("out"), "sub-01", SIZE), {}),
     segmentation.init_segmentation_wf: (({"sub": "01"}, SIZE), {"inversions": ("tv",)}),
+    separation.init_separation_wf: ((3.0, None, SIZE), {"separation": "joint"}),
+    vessels.init_vessels_wf: ((SIZE,), {"vessels": ("veins", "bleeds")}),
     swi.init_swi_wf: ((TE, SIZE), {"methods": ("homodyne", "smwi-diamagnetic")}),
     two_stage.init_second_stage_wf: (("tv", {}, SIZE), {"background": "lbv", "threshold": 0.3}),
 }
@@ -135,7 +139,7 @@ def test_the_unit_that_the_user_names_reaches_the_reader(tmp_path):
 
 VARIANTS = [{}, {"inversion": ("tv", "tkd")}, {"save_unwrapped": True}, {"reference": "none"}]
 VARIANTS += [
-    {m.step: (m.name,) if m.step in ("inversion", "segmentation", "swi") else m.name}
+    {m.step: (m.name,) if m.step in ("inversion", "segmentation", "swi", "vessels") else m.name}
     for m in methods.METHODS
     if m.step in methods.CHOSEN
 ]
@@ -248,6 +252,11 @@ def test_lesions_join_the_graph_and_everything_that_is_written_has_its_source(tm
 
 
 def test_every_step_reports_to_the_record(tmp_path):
-    _, ports = arriving(unflattened(tmp_path, two_stage=0.3, swi=("tswi",)), "record")
+    _, ports = arriving(
+        unflattened(
+            tmp_path, two_stage=0.3, swi=("tswi",), separation="joint", vessels=("veins", "bleeds")
+        ),
+        "record",
+    )
     reported = {p.removeprefix("from_") for p in ports if p.startswith("from_")}
     assert reported == set(methods.STEPS) - {"lesions", "given"}

@@ -26,7 +26,8 @@ NO_PAPER = {
     "reference.region": "the user's choice",
     "mask.magnitude": "a threshold on the magnitude",
     "trim.reliable": "this package's own, described in docs/masks.md",
-    "relaxometry.loglinear": "weighted least squares",
+    "r2prime.given": "a difference",
+    "r2prime.assumed": "a share of R2*, described in docs/separation.md",
 }
 
 

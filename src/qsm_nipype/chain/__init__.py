@@ -11,6 +11,7 @@ from qsm_nipype.chain.choices import Parameters, Weights, check_choices
 from qsm_nipype.chain.data import ScanParameters, as_echoes, as_mask
 from qsm_nipype.chain.field import fit_field, map_field, remove_offset, unwrap
 from qsm_nipype.chain.masks import edit_mask, make_mask, trim_mask
+from qsm_nipype.chain.separation import find_vessels, separate_sources
 from qsm_nipype.chain.susceptibility import (
     Inverted,
     add_second_stage,
@@ -33,6 +34,7 @@ __all__ = [
     "as_mask",
     "check_choices",
     "edit_mask",
+    "find_vessels",
     "fit_field",
     "invert",
     "make_mask",
@@ -40,6 +42,7 @@ __all__ = [
     "reconstruct",
     "remove_background",
     "remove_offset",
+    "separate_sources",
     "set_reference",
     "susceptibility",
     "trim_mask",

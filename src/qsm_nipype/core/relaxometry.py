@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from qsm_nipype.core.dephasing import log_loss
 from qsm_nipype.core.signal_noise import noise_level
 
 #: Steps of Fisher scoring, voxels at a time, and M/σ above which 2σ² does not matter.
@@ -32,6 +33,8 @@ def loglinear(
     reweightings: int = 2,
     longest: float = 0.5,
     sigma: float | None = None,
+    total_field: Tensor | None = None,
+    b0: float | None = None,
 ) -> Decay:
     """Weighted straight line through ln|S| over TE, then the same above the noise floor.
 
@@ -40,8 +43,9 @@ def loglinear(
     the fitted decay, which takes away the bias that noisy weights bring. A magnitude does not fall
     below its noise: M² is |S|² + 2σ² on average [Gudbjartsson1995]_. So from the line on,
     |S|² + 2σ² is fitted to M², whose variance is 4σ²(|S|² + σ²). `sigma` is σ in the unit of
-    `magnitude`; None measures it, 0 leaves the line as it is. T2* is cut at `longest` (s), R2*
-    at 1/`longest`. Raises ValueError for a single echo.
+    `magnitude`; None measures it, 0 leaves the line as it is. With the `total_field` (ppm of `b0`
+    T) what its change across a voxel takes of the signal is no decay (`dephasing`). T2* is cut at
+    `longest` (s), R2* at 1/`longest`. Raises ValueError for a single echo.
     """
     te = _echo_axis(echo_times, magnitude)
     signal = magnitude[mask].clamp_min(1e-6 * float(magnitude.max().clamp_min(1e-30)))
@@ -64,7 +68,22 @@ def loglinear(
         found = _above_floor(signal[part] / sigma, start[part] - math.log(sigma), rate[part], te)
         start[part] = found[0] + math.log(sigma)
         rate[part] = found[1].clamp_min(1 / longest)
+    if total_field is not None and b0 is not None:
+        feigned = log_loss(total_field, mask, echo_times, b0)
+        start, rate = _without(feigned, start, rate, te)
+        rate = rate.clamp_min(1 / longest)
     return _decay(rate[:, 0], start.exp()[:, 0], mask)
+
+
+def _without(loss: Tensor, start: Tensor, rate: Tensor, te: Tensor) -> tuple[Tensor, Tensor]:
+    """ln A and R `(N, 1)` without the line that a `loss` −ln F `(N, E)` added to the fit."""
+    weights = (-2 * rate * te).exp()
+    weights = weights / weights.sum(-1, keepdim=True).clamp_min(1e-30)
+    mean_te = (weights * te).sum(-1, keepdim=True)
+    mean_loss = (weights * loss).sum(-1, keepdim=True)
+    spread = (weights * (te - mean_te) ** 2).sum(-1, keepdim=True).clamp_min(1e-12)
+    slope = (weights * (te - mean_te) * (loss - mean_loss)).sum(-1, keepdim=True) / spread
+    return start + mean_loss - slope * mean_te, rate - slope
 
 
 def _above_floor(signal: Tensor, start: Tensor, rate: Tensor, te: Tensor) -> tuple[Tensor, Tensor]:

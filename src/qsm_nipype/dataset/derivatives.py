@@ -125,6 +125,13 @@ def _steps_of_swi(every: list[dict[str, Any]], place: int) -> list[dict[str, Any
     return [s for s in before if s not in inversions[1:]] + own
 
 
+#: Steps that maps of the decay rest on, in their order; what a segmentation does not rest on, and
+#: what the veins and bleeds beside their own method do not.
+_DECAY = ("relaxometry", "r2prime")
+_ASIDE = (*_DECAY, "separation")
+_BESIDE = (*_ASIDE, "segmentation", "regions", "lesions", "swi", "vessels")
+
+
 def sidecar_of(kind: str, record: Mapping[str, Any], *, inversion: int = 0) -> dict[str, Any]:
     """Sidecar of a map: the table's entries, sources, and the steps that led to it.
 
@@ -141,14 +148,17 @@ def sidecar_of(kind: str, record: Mapping[str, Any], *, inversion: int = 0) -> d
     until = row["until"] if row["until"] in names or "given" not in names else "mask"
     last = len(names) - names[::-1].index(until) if until in names else len(names)
     steps = [step for step in every[:last] if step["step"] != "inversion" or step in own]
-    if row["until"] == "relaxometry":
-        steps = [step for step in every if step["step"] == "relaxometry"]
+    if row["until"] in _DECAY:
+        place = _DECAY.index(row["until"])
+        steps = [step for step in every if step["step"] in _DECAY[: place + 1]]
     elif row["until"] == "swi":
         steps = _steps_of_swi(every, inversion)
+    elif row["until"] == "vessels":
+        steps = [s for s in steps if s["step"] not in _BESIDE or s["method"] == kind]
     elif row["until"] == "read":
         steps = []
     elif row["until"] == "segmentation":
-        steps = [step for step in steps if step["step"] != "relaxometry"]
+        steps = [step for step in steps if step["step"] not in _ASIDE]
         sidecar.update(record.get("segmentation", {}))
     own_mask = record.get("own_mask") if any(s["method"] == "user" for s in steps) else None
     masks = [own_mask["uri"]] if own_mask else []

@@ -12,10 +12,12 @@ from pathlib import Path
 
 from qsm_nipype.dataset.grids import shape_of
 from qsm_nipype.dataset.names import canonical, parse_name, stem
+from qsm_nipype.dataset.r2_files import R2Files, find_given_r2, find_spin_echoes
 from qsm_nipype.errors import DataError
 
 #: Kinds of own files, as `-d KIND=PATH` names them; the last three are `dataset.given`'s.
-KINDS = ("masks", "reference", "segmentation", "lesions", "chi", "localfield", "totalfield")
+KINDS = ("masks", "reference", "segmentation", "lesions", "r2",
+         "chi", "localfield", "totalfield")  # fmt: skip
 #: Entities by which the name of a single file says whose it is; what lies on the grid of the
 #: gradient echoes is of one acquisition, what does not is of one head.
 _OF_GRID, _OF_HEAD = ("sub", "ses", "acq", "run"), ("sub", "ses")
@@ -52,7 +54,8 @@ class LesionFiles:
 class OwnFiles:
     """What was found for one acquisition; None or empty where the user brings nothing.
 
-    `mask_uri` is the BIDS URI of `mask`; `notes` are sentences about what was promised and could
+    `mask_uri` is the BIDS URI of `mask`; `r2_fault` says why spin echoes that there are give no
+    R2; `notes` are sentences about what was promised and could
     not be used although the acquisition can be processed without it.
     """
 
@@ -61,6 +64,8 @@ class OwnFiles:
     region: Path | None = None
     atlases: tuple[Atlas, ...] = ()
     lesions: LesionFiles | None = None
+    r2: R2Files | None = None
+    r2_fault: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -87,6 +92,7 @@ def find_own_files(
             )
         except DataError as exc:
             notes.append(f"Lesions were not looked at: {exc}")
+    r2, fault = _find_r2(places, bids_dir, entities)
     return OwnFiles(
         mask=mask,
         mask_uri=_uri("masks", mask, places["masks"]) if mask is not None else "",
@@ -95,8 +101,25 @@ def find_own_files(
         if "segmentation" in places
         else (),
         lesions=lesions,
+        r2=r2,
+        r2_fault=fault,
         notes=tuple(notes),
     )
+
+
+def _find_r2(
+    places: Mapping[str, Path], bids_dir: Path, entities: Entities
+) -> tuple[R2Files | None, str]:
+    """R2 by `-d r2`, else from spin echoes that there are; and what is wrong with those.
+
+    Raises DataError for a map that was promised.
+    """
+    if "r2" in places:
+        return find_given_r2(places["r2"], entities), ""
+    try:
+        return find_spin_echoes(bids_dir, entities), ""
+    except DataError as exc:
+        return None, str(exc)
 
 
 def folder_of(place: Path) -> Path:

@@ -43,6 +43,18 @@ PICTURES: dict[str, tuple[str, str, str]] = {
     ),
     "agreement": ("disagreement", "mask_chi", "Where the inversions disagree."),
     "r2star": ("r2star", "mask", "Iron-rich nuclei bright; signal loss near sinuses brighter."),
+    "r2prime": ("r2prime", "mask", "As R2*, and dark where R2 explains the decay."),
+    "paramagnetic": (
+        "paramagnetic",
+        "mask_chi",
+        "Iron: deep nuclei, veins, cortex; white matter dark. What else is bright is R2′ that "
+        "fields near air have made.",
+    ),
+    "diamagnetic": (
+        "diamagnetic",
+        "mask_chi",
+        "Myelin and calcium bright: white matter stands out, nuclei with iron do not.",
+    ),
 }
 #: what is shown around the dentate nuclei, mm
 _MARGIN = 12.0
@@ -175,8 +187,42 @@ _SEEN = {
     "dentate": "Axial slices of χ through the cerebellum, both dentate nuclei outlined",
     "rims": "Each lesion with a rim in χ and FLAIR, three planes, outlined",
     "weighted": "Eight axial slices",
+    "veins": "Ten axial slices of χ, the veins outlined",
+    "bleeds": "Ten axial slices of χ, the candidates outlined",
     "planes": "Three axial, three coronal and three sagittal slices through the brain",
 }
+
+
+#: What to look for in veins and in candidates for bleeds.
+_OUTLINED = {
+    "veins": ("Veins", "Outlines run along veins, from slice to slice, and around nothing else."),
+    "bleeds": (
+        "Candidates for bleeds and calcifications",
+        "Numbered in the table beside the image: look at each, in the magnitude too. Bright are "
+        "bleeds, dark calcifications; veins that end, and rests beside air, look like either.",
+    ),
+}
+
+
+def draw_outlined(
+    maps: Mapping[str, np.ndarray], affine: np.ndarray
+) -> Iterator[tuple[str, str, str, bytes]]:
+    """Veins and candidates for bleeds outlined on χ, those of `maps` that there are."""
+    for name, (title, caption) in _OUTLINED.items():
+        if name not in maps:
+            continue
+        labels = maps[name].astype(np.int32)
+        figure = mosaic(
+            labels if labels.any() else maps["chi"] * 0,
+            affine,
+            mask=maps["mask_chi"],
+            background=maps["chi"],
+            style=style_of("chi"),
+            count=10,
+            title=title,
+            outlines=True,
+        )
+        yield name, title, caption if labels.any() else "None was found.", png(figure)
 
 
 @dataclass(frozen=True)
@@ -206,11 +252,12 @@ def draw_acquisition(
 
     Beside what `draw` knows, `maps` may hold raw_phase and unwrapped (echoes last, rad), dentate
     and dentate_box, lesions and flair (with the text of the lesions' table), and what
-    `draw_weighted` takes; `chis` as for `draw`.
+    `draw_weighted` and `draw_outlined` take; `chis` as for `draw`.
     """
     drawn: list[tuple[str, str, str, bytes]] = [
         *draw(maps, affine, chis),
         *draw_weighted(maps, affine),
+        *draw_outlined(maps, affine),
     ]
     if "raw_phase" in maps:
         phase = draw_phase(maps["raw_phase"], maps["unwrapped"], maps["mask"], affine, echo_times)

@@ -23,6 +23,8 @@ STAGES = {
     "segmentation_wf": "segmentation",
     "lesions_wf": "lesions",
     "swi_wf": "susceptibility-weighted images",
+    "separation_wf": "separation of sources",
+    "vessels_wf": "veins and bleeds",
     "outputs_wf": "writing maps",
     "report_wf": "figures",
 }

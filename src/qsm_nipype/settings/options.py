@@ -61,8 +61,9 @@ class Settings:
         {},
         _WHAT,
         "your own files, NAME=PATH: masks of the brain, reference region, segmentation (labels of "
-        "any space of the head), lesions (MS, with a FLAIR in the dataset); or a map to start at: "
-        "chi, localfield or totalfield (no gradient echoes are needed)",
+        "any space of the head), lesions (MS, with a FLAIR in the dataset), r2 (map of R2 "
+        "or T2); or a map to start at: chi, localfield or totalfield (no gradient echoes are "
+        "needed)",
         "-d",
         "--derivatives",
     )
@@ -143,6 +144,23 @@ class Settings:
         "separated by commas",
         "--swi",
         step="swi",
+        optional=True,
+    )
+    separation: str = _option(
+        "none",
+        HOW,
+        "paramagnetic and diamagnetic susceptibility apart, by R2′; R2 is that of -d r2 or of "
+        "MESE images, else it is assumed",
+        "--separation",
+        step="separation",
+        optional=True,
+    )
+    vessels: tuple[str, ...] = _option(
+        (),
+        HOW,
+        "what is looked for on the map: veins, bleeds (candidates); several, separated by commas",
+        "--vessels",
+        step="vessels",
         optional=True,
     )
     reference: str = _option(
@@ -278,6 +296,9 @@ class Settings:
             names[step] = value if isinstance(value, tuple) else (value,)
         if self.relaxometry == NO_METHOD:
             names["relaxometry"] = ()
+        if NO_METHOD in (self.separation, self.relaxometry):
+            names["separation"] = ()
+        names["r2prime"] = ("assumed",) if names["separation"] else ()
         names["mask"] = tuple(dict.fromkeys(part.name for part in parse_masks(self.mask)))
         names["two_stage"] = ("robust",) if self.two_stage else ()
         names["reference"] = (self.reference,)
@@ -300,7 +321,8 @@ class Settings:
             return []
         order = list(methods.STEPS)
         kept = self.start == "chi" and self.reference in ("brain", "none")
-        steps = [*order[: order.index(STARTS_AT[self.start])], "relaxometry", "swi"]
+        steps = [*order[: order.index(STARTS_AT[self.start])], "relaxometry", "swi", "r2prime",
+                 "separation"]  # fmt: skip
         return [*steps, *(["two_stage"] if self.start != "totalfield" else []),
                 *(["reference"] if kept else [])]  # fmt: skip
 

@@ -1,0 +1,1 @@
+"""Veins and bleeds on a susceptibility map: `hessian` its curvatures, `veins`, `bleeds`."""
