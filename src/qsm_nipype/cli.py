@@ -294,6 +294,10 @@ def list_methods(arguments: Sequence[str]) -> int:
 
 def evaluate(arguments: Sequence[str]) -> int:
     """`qsm-nipype evaluate NETWORK …`: how well a trained network does. Raises UsageError."""
+    if not arguments:
+        raise UsageError(
+            f"evaluate: name a network first ({', '.join(EVALUATIONS)}), then its folder"
+        )
     parser = Parser(
         prog="qsm-nipype evaluate",
         description="How well a trained network does; evaluate NETWORK --help says how.",
