@@ -25,7 +25,8 @@ def table() -> dict[str, dict[str, Any]]:
 
 def ignored() -> list[str]:
     """Patterns for .bidsignore: names that BIDS has no suffix for."""
-    return sorted({f"*_{row['suffix']}.*" for row in table().values() if row.get("ignore")})
+    named = {f"*_{row['suffix']}.*" for row in table().values() if row.get("ignore")}
+    return sorted({*named, "*_OUTDATED.txt"})
 
 
 def derivative_path(
@@ -44,6 +45,12 @@ def derivative_path(
         parts.append(f"desc-{desc}")
     folders = [f"{key}-{entities[key]}" for key in ("sub", "ses") if key in entities]
     return Path(*folders, datatype, "_".join([*parts, row["suffix"]]))
+
+
+def outdated_mark(out_dir: Path, entities: Mapping[str, str], datatype: str) -> Path:
+    """The file that stands beside an acquisition's maps while they are of an earlier run."""
+    folder = derivative_path("chi", entities, datatype).parent
+    return out_dir / folder / f"{stem(entities)}_OUTDATED.txt"
 
 
 def without_ending(path: Path) -> Path:

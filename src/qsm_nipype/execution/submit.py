@@ -1,7 +1,8 @@
 """One SLURM job per participant: a job array, and a group job that waits for it.
 
-What is missing is submitted: participants that are done (with the same settings), running or
-already in the queue are left out, so that the same command line can be given again and again.
+What is missing is submitted: participants that are done (with the same settings, and their files
+of the right sizes), running or already in the queue are left out, so that the same command line
+can be given again and again.
 """
 
 from __future__ import annotations
@@ -80,12 +81,12 @@ def submit(request: Submission, *, dry_run: bool = False) -> list[str]:
 
 def missing_participants(request: Submission) -> tuple[str, ...]:
     """Participants that are neither done with these settings nor on their way."""
-    reports = {report.label: report for report in survey(request.out_dir)}
+    reports = {report.label: report for report in survey(request.out_dir, verify="sizes")}
     return tuple(p for p in request.participants if _missing(reports.get(f"sub-{p}"), request))
 
 
 def _missing(report: Report | None, request: Submission) -> bool:
-    if report is None or report.status in ("failed", "lost"):
+    if report is None or report.status in ("failed", "lost", "damaged"):
         return True
     if report.status == "done":
         return report.state.settings != request.settings.get(report.label, "")

@@ -74,13 +74,20 @@ def quiet_console(settings: Settings) -> Iterator[None]:
             handler.setLevel(level)
 
 
-def forget_missing(workflow: Any) -> None:
-    """Make a sink run again when a file that it wrote earlier is gone."""
+def forget_damaged(workflow: Any) -> dict[str, str]:
+    """Make steps run again whose files in the dataset are missing or not as they were written.
+
+    What they take is still in the work folder: nothing else is computed again. Returns what was
+    found, by the file's path in the dataset.
+    """
+    found: dict[str, str] = {}
     for name in workflow.list_node_names():
-        targets = getattr(workflow.get_node(name).interface, "targets", None)
-        if targets is not None and not all(target.exists() for target in targets()):
-            folder = Path(workflow.base_dir, workflow.name, *name.split("."))
+        damaged = getattr(workflow.get_node(name).interface, "damaged", None)
+        folder = Path(workflow.base_dir, workflow.name, *name.split("."))
+        if damaged is not None and folder.exists() and (faults := damaged()):
             shutil.rmtree(folder, ignore_errors=True)
+            found |= faults
+    return found
 
 
 def write_graph(workflow: Any, settings: Settings) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from qsm_nipype.run.preflight import (
     without_idle,
 )
 from qsm_nipype.settings import Settings
+
+#: Damaged files that are named one by one.
+_NAMED = 5
 
 
 def run(settings: Settings) -> int:
@@ -52,6 +56,7 @@ def run(settings: Settings) -> int:
         acquisitions, refusals = within_memory(settings, acquisitions, refusals)
     from qsm_nipype.execution import lock, state
     from qsm_nipype.run.outcome import collect_outcomes, exit_code, tell, write_down
+    from qsm_nipype.run.outdated import mark_outdated
     from qsm_nipype.run.output import prepare_output, write_reports
     from qsm_nipype.run.states import digests, write_states
 
@@ -69,6 +74,7 @@ def run(settings: Settings) -> int:
         if acquisitions:
             failures += execute(settings, acquisitions)
         outcomes = collect_outcomes(settings.output_dir, acquisitions, failures)
+        outcomes = mark_outdated(settings.output_dir, outcomes)
         write_reports(settings, acquisitions, [o.failure for o in outcomes if o.failure])
         write_states(settings, labels, outcomes)
         write_down(outcomes, settings.output_dir / "logs" / "run.log")
@@ -163,7 +169,7 @@ def execute(settings: Settings, acquisitions: Sequence[Acquisition]) -> list[Fai
         omp_nthreads=threads,
         user_file=settings.use_plugin,
     )
-    engine.forget_missing(workflow)
+    _tell_damaged(engine.forget_damaged(workflow))
     progress = _progress(settings, workflow, acquisitions)
     arguments = {**arguments, "status_callback": progress}
     if not isinstance(plugin, str):
@@ -174,6 +180,14 @@ def execute(settings: Settings, acquisitions: Sequence[Acquisition]) -> list[Fai
     if settings.clean_workdir and not failures:
         _clean(workflow)
     return failures
+
+
+def _tell_damaged(found: Mapping[str, str]) -> None:
+    """Say which results are written again."""
+    for name, fault in list(found.items())[:_NAMED]:
+        print(f"qsm-nipype: {name} {fault}; made again", file=sys.stderr)
+    if len(found) > _NAMED:
+        print(f"qsm-nipype: and {len(found) - _NAMED} more files", file=sys.stderr)
 
 
 def _clean(workflow: Any) -> None:
