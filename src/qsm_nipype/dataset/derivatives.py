@@ -10,9 +10,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from qsm_nipype.dataset.names import parse_name, stem
+from qsm_nipype.system import yaml_text
 from qsm_nipype.system.files import atomic
 
 
@@ -20,7 +19,7 @@ from qsm_nipype.system.files import atomic
 def table() -> dict[str, dict[str, Any]]:
     """The rows of data/derivatives.yml."""
     text = (resources.files("qsm_nipype.data") / "derivatives.yml").read_text(encoding="utf-8")
-    return yaml.safe_load(text)
+    return yaml_text.parse(text)
 
 
 def ignored() -> list[str]:

@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+#: Bytes of the largest text that is read as a whole: sidecars, configurations, tables.
+LARGEST_TEXT = 16_000_000
+
 
 @contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -51,6 +54,34 @@ def write_text(path: Path, content: str) -> str:
 def write_json(path: Path, content: Mapping[str, Any]) -> str:
     """Write `content` as JSON in one step; returns the path."""
     return write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+class UnreadableError(OSError):
+    """A file that is no text of a bearable size; its message completes `FILE: …`, with a cure."""
+
+
+def read_text(path: Path, *, most: int = LARGEST_TEXT) -> str:
+    """A text file (UTF-8, with or without byte order mark) of at most `most` bytes.
+
+    Pipes and devices, which can be read for ever, are refused. Raises UnreadableError.
+    """
+    try:
+        if not path.is_file():
+            why = "it is no file" if path.exists() else "no such file"
+            raise UnreadableError(f"cannot be read ({why}); check the path")
+        with path.open("rb") as stream:
+            data = stream.read(most + 1)
+    except UnreadableError:
+        raise
+    except (OSError, ValueError) as exc:
+        why = str(exc.strerror if isinstance(exc, OSError) else exc)
+        raise UnreadableError(f"cannot be read ({why}); check the file") from exc
+    if len(data) > most:
+        raise UnreadableError(f"larger than {most / 1e6:.3g} MB, so none of ours; give another")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        raise UnreadableError("not text in UTF-8; store it so") from exc
 
 
 def missing_content(path: Path) -> str:
