@@ -65,7 +65,7 @@ def test_a_dead_process_is_a_failure_whatever_its_file_says(tmp_path, jobs):
 
 
 def test_a_process_elsewhere_is_believed_while_it_shows_life(tmp_path, jobs):
-    state.write(tmp_path, "sub-01", "running", owner=owner(kernel="another", host="node3"))
+    state.write(tmp_path, "sub-01", "running", owner=owner(kernel="another"))
     assert only(tmp_path).status == "running"
     grow_old(tmp_path)
     assert only(tmp_path).status == "lost"

@@ -208,3 +208,78 @@ def test_a_map_that_will_be_doubtful_is_said_to_be(chosen):
     assert "fat" in plan._doubts(replace(chosen, mask="magnitude"), small)[0]
     own = replace(chosen, mask="magnitude", derivatives={"masks": "m.nii"})
     assert plan._doubts(own, small) == []
+
+
+def test_a_graph_holds_so_many_participants_and_all_of_each(chosen):
+    found = [SimpleNamespace(label=f"sub-{n:03d}_ses-{s}", subject=f"{n:03d}")
+             for n in range(100) for s in "ab"]  # fmt: skip
+    parts = run.batches(chosen, found, 4)
+    assert [len(part) for part in parts] == [64, 64, 64, 8]
+    assert [a.label for part in parts for a in part] == [a.label for a in found]
+    assert len(run.batches(chosen, found, 64)) == 1
+    assert len(run.batches(replace(chosen, plugin="SLURM"), found, 4)) == 1
+
+
+def test_work_of_a_participant_is_cleaned_when_its_report_is_done(tmp_path):
+    from nipype.interfaces.utility import IdentityInterface, Merge
+    from nipype.pipeline import engine as pe
+
+    from qsm_nipype.run.engine import cleaning
+
+    whole = pe.Workflow("g", base_dir=str(tmp_path))
+    for subject in ("01", "02"):
+        own = pe.Workflow(f"sub_{subject}")
+        own.add_nodes([pe.Node(IdentityInterface(["record"]), "outputnode")])
+        join, report = (pe.Node(Merge(1), f"{k}_{subject}") for k in ("records", "report"))
+        whole.connect(own, "outputnode.record", join, "in1")
+        whole.connect(join, "out", report, "in1")
+        for name in (own.name, join.name, report.name):
+            (tmp_path / "g" / name).mkdir(parents=True)
+    told = []
+    tell = cleaning(whole, lambda node, status: told.append(status))
+    for name, status in (
+        ("report_01", "start"),
+        ("records_01", "end"),
+        ("report_02", "exception"),
+    ):
+        tell(SimpleNamespace(fullname=f"g.{name}"), status)
+    assert len(list((tmp_path / "g").iterdir())) == 6
+    tell(SimpleNamespace(fullname="g.report_01"), "end")
+    left = sorted(p.name for p in (tmp_path / "g").iterdir())
+    assert left == ["records_02", "report_02", "sub_02"] and len(told) == 4
+
+
+def test_half_written_files_of_a_killed_run_go_at_the_next(tmp_path):
+    kept, gone = [], []
+    for place, name, ours in (
+        ("sub-01/anat", "sub-01_Chimap.nii.gz", True), ("logs/records", "sub-01.json", True),
+        ("logs/state", "sub-01.json", True), (".", "sub-01.html", True),
+        ("sub-01/figures/sub-01_viewer", "viewer-axial.jpg", True),
+        ("logs/state", "sub-010.json", False), ("sub-02/anat", "sub-02_Chimap.nii.gz", False),
+    ):  # fmt: skip
+        path = tmp_path / place / f".partial-{'0' * 32}-{name}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        (gone if ours else kept).append(path)
+    output.remove_partial(tmp_path, ["sub-01"])
+    assert all(p.exists() for p in kept) and not any(p.exists() for p in gone)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            OSError(28, "No space left on device", "/out/x"),
+            "/out/x: No space left on device; free",
+        ),
+        (MemoryError(), "out of memory"),
+        (PermissionError(13, "Permission denied", "/out"), "/out: Permission denied; check it"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_sentence(monkeypatch, capsys, tmp_path, error, said):
+    def fail(settings):
+        raise error
+
+    monkeypatch.setattr(run, "run", fail)
+    assert cli.main([str(tmp_path), str(tmp_path / "o"), "participant"]) == 2
+    assert said in capsys.readouterr().err

@@ -375,8 +375,8 @@ def _without_collisions(
 ) -> tuple[list[Acquisition], list[Refusal]]:
     """Refuse acquisitions whose derivatives would overwrite each other's."""
     seen: dict[str, Acquisition] = {}
-    for acquisition in good:
-        other = seen.setdefault(acquisition.label, acquisition)
+    for acquisition in good:  # names: folders of the work folder are called so
+        other = seen.setdefault(acquisition.name, acquisition)
         if other is not acquisition:
             reason = (
                 f"{Path(acquisition.files[0]).name}: its results would have the same names as "

@@ -56,6 +56,10 @@ def _instance(name: str, args: dict[str, Any]) -> Any:
         from qsm_nipype.execution.multiproc import MultiProcPlugin
 
         return MultiProcPlugin(plugin_args=args)
+    if name == "Linear":
+        from qsm_nipype.execution.linear import LinearPlugin
+
+        return LinearPlugin(plugin_args=args)
     if name == "SLURM":
         from qsm_nipype.execution.slurm import SLURMPlugin
 

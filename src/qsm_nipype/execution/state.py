@@ -6,7 +6,7 @@
 schema         1
 label          ``sub-01``, or ``group``
 status         ``submitted``, ``running``, ``done`` or ``failed``
-owner          host, pid, start time, kernel and SLURM job of the writer (see `process.Owner`)
+owner          pid, start time, kernel and SLURM job of the writer (see `process.Owner`)
 started        seconds since 1970 when it became what `owner` runs; `updated`: last write
 nodes_done     steps that are finished, of `nodes_total` (0: not known yet)
 failures       list of ``{"node", "reason", "crash_file", "acquisition"}``; `reason` in one line

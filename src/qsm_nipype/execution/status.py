@@ -170,8 +170,7 @@ def _progress(now: State) -> str:
     parts = [f"since {_clock(now.started)}"]
     if now.nodes_total:
         parts.append(f"{now.nodes_done} of {now.nodes_total} steps")
-    host = now.owner.get("host", "")
-    return ", ".join([*parts, f"on {host}"] if host else parts)
+    return ", ".join([*parts, f"SLURM job {now.job}"] if now.job else parts)
 
 
 def _reasons(now: State) -> str:

@@ -152,8 +152,9 @@ def _group_text(request: Submission, folder: Path) -> str:
 
 def _text(request: Submission, folder: Path, options: list[str], body: list[str]) -> str:
     name = "%A_%a" if options else "%j"
+    folder_name = str(folder).replace("%", "%%")
     options = [
-        f"--output={folder}/{name}.out",
+        f"--output={folder_name}/{name}.out",
         f"--cpus-per-task={request.n_procs}",
         f"--mem={scheduler.megabytes(request.memory_gb)}M",
         "--signal=B:TERM@60",  # a minute to write down why it ended

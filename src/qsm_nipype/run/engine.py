@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,11 @@ from qsm_nipype.settings import Settings
 
 #: Nipype's switches for how much it says, here and in the processes of the nodes.
 _LEVELS = ("workflow_level", "interface_level", "utils_level")
+
+
+def literal(path: Path) -> str:
+    """A path as Nipype's configuration holds it, where % begins a reference."""
+    return str(path).replace("%", "%%")
 
 
 def configure_nipype(settings: Settings) -> None:
@@ -31,7 +36,7 @@ def configure_nipype(settings: Settings) -> None:
         {
             "execution": {
                 "check_version": "false",
-                "crashdump_dir": str(logs / "crashes"),
+                "crashdump_dir": literal(logs / "crashes"),
                 "crashfile_format": "txt",
                 "create_report": "false",
                 "hash_method": "content",
@@ -42,7 +47,7 @@ def configure_nipype(settings: Settings) -> None:
             },
             "logging": {
                 **dict.fromkeys(_LEVELS, "INFO" if settings.verbose else "ERROR"),
-                "log_directory": str(logs),
+                "log_directory": literal(logs),
                 "log_to_file": "true",
             },
             "monitoring": {
@@ -88,6 +93,28 @@ def forget_damaged(workflow: Any) -> dict[str, str]:
             shutil.rmtree(folder, ignore_errors=True)
             found |= faults
     return found
+
+
+def cleaning(workflow: Any, told: Callable[[Any, str], None]) -> Callable[[Any, str], None]:
+    """A status callback that calls `told`, and removes a participant's work after its report.
+
+    Where one of its acquisitions failed, the report does not run, and all is kept.
+    """
+    folder = Path(workflow.base_dir, workflow.name)
+    owned: dict[str, set[str]] = {}
+    for source, target in workflow._graph.edges():  # acquisition → records → report
+        owned.setdefault(target.name, set()).add(source.name)
+
+    def tell(node: Any, status: str) -> None:
+        told(node, status)
+        name = node.fullname.rpartition(".")[2]
+        if status != "end" or not name.startswith("report_") or name not in owned:
+            return
+        joins = owned[name]
+        for part in {name, *joins, *(a for join in joins for a in owned.get(join, ()))}:
+            shutil.rmtree(folder / part, ignore_errors=True)
+
+    return tell
 
 
 def write_graph(workflow: Any, settings: Settings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from qsm_nipype import methods
 from qsm_nipype.core.given import KINDS as GIVEN_KINDS
@@ -10,12 +11,14 @@ from qsm_nipype.core.mask_language import parse_operations
 from qsm_nipype.core.reading.units import parse_units
 from qsm_nipype.dataset.own_files import KINDS
 from qsm_nipype.errors import UsageError, did_you_mean
+from qsm_nipype.settings.files import named_paths
 from qsm_nipype.settings.options import NETWORKS, Settings, options
 
 
 def check(settings: Settings) -> None:
     """Refuse choices that cannot work, as far as no disk is needed. Raises UsageError."""
     settings.chosen()
+    _check_paths(settings)
     _check_languages(settings)
     for name in settings.derivatives:
         if name not in KINDS:
@@ -46,6 +49,16 @@ def check(settings: Settings) -> None:
             raise UsageError(
                 f"{option.name} cannot be {getattr(settings, option.name)!r}; choose from "
                 f"{', '.join(allowed)}"
+            )
+
+
+def _check_paths(settings: Settings) -> None:
+    """Refuse paths that no job script and no table could hold in a line. Raises UsageError."""
+    for path in named_paths(settings):
+        if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", str(path)):
+            raise UsageError(
+                f"{str(path)!r}: a path with a line break, a control character or bytes that are "
+                f"no text cannot be used; rename it"
             )
 
 

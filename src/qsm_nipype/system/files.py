@@ -7,11 +7,13 @@ import os
 import shlex
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+#: How the names begin of what is being written.
+PARTIAL = ".partial-"
 #: Bytes of the largest text that is read as a whole: sidecars, configurations, tables.
 LARGEST_TEXT = 16_000_000
 
@@ -27,7 +29,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".partial-{uuid.uuid4().hex}-{target.name}")
+    partial = target.with_name(f"{PARTIAL}{uuid.uuid4().hex}-{target.name}")
     try:
         yield partial
         os.replace(partial, target)
@@ -37,6 +39,24 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         else:
             partial.unlink(missing_ok=True)
         raise
+
+
+def sweep(folder: Path, is_ours: Callable[[str], bool]) -> None:
+    """Remove what killed writers have left in and below `folder`, of the names that are ours.
+
+    Nobody else may be writing files of these names.
+    """
+    for place, folders, names in os.walk(folder):
+        for name in [*names, *folders]:
+            written = name[len(PARTIAL) + 33 :]  # behind the 32 letters of a UUID and a dash
+            if not name.startswith(PARTIAL) or not is_ours(written):
+                continue
+            path = Path(place, name)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    path.unlink()
 
 
 def write_bytes(path: Path, content: bytes) -> str:
