@@ -55,7 +55,6 @@ def test_one_failure_ends_what_depends_on_it_and_the_rest_completes(tmp_path):
     after, good = (node(tmp_path, name, passed, value=1) for name in ("b_after", "c_good"))
     graph.connect([(bad, after, [("out", "value")])])
     graph.add_nodes([good])
-    graph.config = {"execution": {"crashdump_dir": str(tmp_path / "c"), "poll_sleep_duration": 0}}
     seen = []
     plugin = LinearPlugin()
     plugin._status_callback = lambda one, status: seen.append((one.name, status))
@@ -67,5 +66,5 @@ def test_one_failure_ends_what_depends_on_it_and_the_rest_completes(tmp_path):
         ("c_good", "start"),
         ("c_good", "end"),
     ]
-    (crash,) = (tmp_path / "c").iterdir()
+    (crash,) = (tmp_path / "100% crashes").iterdir()
     assert reason_of(crash.read_text()) == "ValueError: no echo"

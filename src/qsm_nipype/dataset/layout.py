@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -113,11 +114,16 @@ def misnamed(
         for path in _images(bids_dir / f"sub-{participant}"):
             said = fault(path, participant)
             entities = {k: v for k, v in entities_of(path).items() if v and k not in WITHIN}
-            entities["sub"] = participant
+            entities = {k: _printable(v) for k, v in {**entities, "sub": participant}.items()}
             if said and (not sessions or entities.get("ses") in sessions):
                 key = (path.parent, *entities.items())
-                found.setdefault(key, (entities, f"{path.name}: {said}"))
+                found.setdefault(key, (entities, f"{_printable(path.name)}: {said}"))
     return list(found.values())
+
+
+def _printable(text: str) -> str:
+    """A name as it can be printed and stored: what no text can hold is spelled out."""
+    return "".join(c if c.isprintable() else f"{ord(c):04x}" for c in text)
 
 
 def _images(root: Path) -> list[Path]:
@@ -183,10 +189,12 @@ def _fault_of_labels(path: Path, participant: str) -> str:
         return (
             f"it lies in the folder of sub-{participant}; move or rename this acquisition's files"
         )
-    over = len(stem(shared_entities(path)).encode()) - LONGEST_LABEL
+    over = len(os.fsencode(stem(shared_entities(path)))) - LONGEST_LABEL
     if over > 0:
         return f"its labels are {over} letters too long for the names of results; shorten them"
-    if any(not label or "/" in label for label in entities.values()):
+    if not path.name.isprintable():
+        return "its name holds characters that cannot be printed; rename this acquisition's files"
+    if any(not label for label in entities.values()):
         return "one of its entities has no label; rename this acquisition's files"
     return ""
 

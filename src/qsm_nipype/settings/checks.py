@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 
 from qsm_nipype import methods
@@ -13,6 +12,11 @@ from qsm_nipype.dataset.own_files import KINDS
 from qsm_nipype.errors import UsageError, did_you_mean
 from qsm_nipype.settings.files import named_paths
 from qsm_nipype.settings.options import NETWORKS, Settings, options
+
+#: Above any number of processors, gigabytes, ppm or mm³ that an option takes.
+_LARGEST = 1e6
+#: Steps that may be left out.
+_OPTIONAL = tuple(f.name for f in options() if f.metadata.get("optional"))
 
 
 def check(settings: Settings) -> None:
@@ -105,8 +109,11 @@ def _check_numbers(settings: Settings) -> None:
     """Refuse negative numbers: 0 leaves the choice to the program. Raises UsageError."""
     for option in options():
         value = getattr(settings, option.name)
-        if isinstance(value, (int, float)) and not 0 <= value < math.inf:
-            raise UsageError(f"{option.metadata['flags'][0]} {value:g}: give 0 or more")
+        if isinstance(value, (int, float)) and not 0 <= value < _LARGEST:
+            raise UsageError(
+                f"{option.metadata['flags'][0]} {value:g}: give 0 or more, and less than "
+                f"{_LARGEST:g}"
+            )
 
 
 def _check_twice(settings: Settings) -> None:
@@ -114,6 +121,10 @@ def _check_twice(settings: Settings) -> None:
     for step in methods.CHOSEN:
         value = getattr(settings, step)
         names = value if isinstance(value, tuple) else ()
+        if value == () and step not in _OPTIONAL:
+            raise UsageError(
+                f"--{step} names no method; choose from {', '.join(methods.names(step))}"
+            )
         for name in names:
             if names.count(name) > 1:
                 raise UsageError(f"--{step} {','.join(names)}: name {name} once only")

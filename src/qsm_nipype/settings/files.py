@@ -85,7 +85,9 @@ def coerce(option: Field[Any], value: Any, *, where: str) -> Any:
             groups = {_text(key): _mapping(own or {}) for key, own in _mapping(value).items()}
             return MappingProxyType(groups)
         if isinstance(start, Mapping):
-            return MappingProxyType({k: _text(v) for k, v in _mapping(value).items()})
+            return MappingProxyType(
+                {k: _scalar(option, "", v) for k, v in _mapping(value).items()}
+            )
         return _scalar(option, start, value)
     except (TypeError, ValueError, OverflowError) as exc:
         shown = repr(value)
