@@ -105,7 +105,7 @@ def test_a_held_lock_is_touched(tmp_path, monkeypatch):
         assert lock_file(tmp_path).stat().st_mtime > 0
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"host": 1}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": 1}', "[" * 10**5])
 def test_an_unreadable_lock_counts_by_its_age(tmp_path, content):
     file = forge(tmp_path)
     file.write_text(content)

@@ -283,3 +283,24 @@ def test_what_the_machine_refuses_is_one_sentence(monkeypatch, capsys, tmp_path,
     monkeypatch.setattr(run, "run", fail)
     assert cli.main([str(tmp_path), str(tmp_path / "o"), "participant"]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_step_whose_files_are_damaged_runs_again_and_no_other(tmp_path):
+    from qsm_nipype.run.engine import forget_damaged
+
+    faults = {"maps": {"sub-01/a.nii.gz": "is empty"}, "figures": {}, "new": {"x": "is missing"}}
+
+    def node(name):
+        found = SimpleNamespace(damaged=lambda: faults[name]) if name in faults else None
+        return SimpleNamespace(interface=found)
+
+    names = ["sub_01.wf.maps", "sub_01.wf.figures", "sub_01.wf.fit", "sub_01.wf.new"]
+    for name in names[:3]:  # the last has not run yet
+        (tmp_path / "g" / Path(*name.split("."))).mkdir(parents=True)
+    graph = SimpleNamespace(
+        base_dir=tmp_path, name="g", list_node_names=lambda: names,
+        get_node=lambda name: node(name.rpartition(".")[2]),
+    )  # fmt: skip
+    assert forget_damaged(graph) == faults["maps"]
+    left = sorted(p.name for p in (tmp_path / "g" / "sub_01" / "wf").iterdir())
+    assert left == ["figures", "fit"]
