@@ -1,5 +1,6 @@
 """Around the graph: what is cleaned away, whose failure it was, what counts as done already."""
 
+import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from qsm_nipype.run import participant as run
 from qsm_nipype.run.failures import Failure, collect_failures
 from qsm_nipype.run.outcome import Outcome
 from qsm_nipype.settings import Settings
+from qsm_nipype.system import manifest
 
 
 @pytest.fixture
@@ -285,22 +287,40 @@ def test_what_the_machine_refuses_is_one_sentence(monkeypatch, capsys, tmp_path,
     assert said in capsys.readouterr().err
 
 
-def test_a_step_whose_files_are_damaged_runs_again_and_no_other(tmp_path):
+RESULT = gzip.compress(b"\x80\x04N.")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [None, ("result_x.pklz", RESULT[:-5]), ("result_x.pklz", b""), ("result_x.pklz", b"noise"),
+     ("phase.nii", b"ab"), ("phase.nii", b""), ("phase.nii", None), ("_sizes.json", b"")],
+)  # fmt: skip
+def test_a_step_whose_files_are_damaged_runs_again_and_no_other(tmp_path, damage):
     from qsm_nipype.run.engine import forget_damaged
 
     faults = {"maps": {"sub-01/a.nii.gz": "is empty"}, "figures": {}, "new": {"x": "is missing"}}
 
     def node(name):
-        found = SimpleNamespace(damaged=lambda: faults[name]) if name in faults else None
+        found = SimpleNamespace(notes_sizes=name in ("fit", "figures"))
+        if name in faults:
+            found.damaged = lambda: faults[name]
         return SimpleNamespace(interface=found)
 
     names = ["sub_01.wf.maps", "sub_01.wf.figures", "sub_01.wf.fit", "sub_01.wf.new"]
     for name in names[:3]:  # the last has not run yet
-        (tmp_path / "g" / Path(*name.split("."))).mkdir(parents=True)
+        folder = tmp_path / "g" / Path(*name.split("."))
+        folder.mkdir(parents=True)
+        (folder / "result_x.pklz").write_bytes(RESULT)
+        (folder / "phase.nii").write_bytes(b"abc")
+        manifest.remember_sizes(folder)
+    if damage is not None and damage[1] is None:
+        (tmp_path / "g" / "sub_01" / "wf" / "fit" / damage[0]).unlink()
+    elif damage is not None:
+        (tmp_path / "g" / "sub_01" / "wf" / "fit" / damage[0]).write_bytes(damage[1])
     graph = SimpleNamespace(
         base_dir=tmp_path, name="g", list_node_names=lambda: names,
         get_node=lambda name: node(name.rpartition(".")[2]),
     )  # fmt: skip
     assert forget_damaged(graph) == faults["maps"]
     left = sorted(p.name for p in (tmp_path / "g" / "sub_01" / "wf").iterdir())
-    assert left == ["figures", "fit"]
+    assert left == (["figures", "fit"] if damage is None else ["figures"])

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import logging
 import os
 import shutil
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from qsm_nipype.settings import Settings
+from qsm_nipype.system import manifest
 
 #: Nipype's switches for how much it says, here and in the processes of the nodes.
 _LEVELS = ("workflow_level", "interface_level", "utils_level")
@@ -80,19 +83,41 @@ def quiet_console(settings: Settings) -> Iterator[None]:
 
 
 def forget_damaged(workflow: Any) -> dict[str, str]:
-    """Make steps run again whose files in the dataset are missing or not as they were written.
+    """Make steps run again whose files are missing or not as they were written.
 
-    What they take is still in the work folder: nothing else is computed again. Returns what was
-    found, by the file's path in the dataset.
+    In the dataset contents are compared, in the work folder sizes. What such steps take is still
+    in the work folder: nothing else is computed again. Returns what was found in the dataset, by
+    the file's path there.
     """
     found: dict[str, str] = {}
     for name in workflow.list_node_names():
-        damaged = getattr(workflow.get_node(name).interface, "damaged", None)
+        interface = workflow.get_node(name).interface
         folder = Path(workflow.base_dir, workflow.name, *name.split("."))
-        if damaged is not None and folder.exists() and (faults := damaged()):
+        if not folder.exists():
+            continue
+        faults = interface.damaged() if hasattr(interface, "damaged") else {}
+        ours = getattr(interface, "notes_sizes", False)
+        if faults or not _is_cached(folder, with_sizes=ours):
             shutil.rmtree(folder, ignore_errors=True)
             found |= faults
     return found
+
+
+def _is_cached(folder: Path, *, with_sizes: bool) -> bool:
+    """Whether the result of a step and, `with_sizes`, its files are as it left them.
+
+    Nipype trusts them: a half-written result is an error in every later run.
+    """
+    try:
+        for path in folder.glob("result_*.pklz"):
+            data = gzip.decompress(path.read_bytes())
+            if not (data.startswith(b"\x80") and data.endswith(b".")):  # of a pickle
+                return False
+            if with_sizes and not manifest.is_whole(folder):
+                return False
+    except (OSError, EOFError, zlib.error):
+        return False
+    return True
 
 
 def cleaning(workflow: Any, told: Callable[[Any, str], None]) -> Callable[[Any, str], None]:

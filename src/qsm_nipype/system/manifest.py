@@ -13,6 +13,8 @@ from qsm_nipype.system.files import write_json
 #: Below the output folder: `LABEL.json` of the maps, `pictures/LABEL.json` of the figures.
 FOLDER = Path("logs", "records", "files")
 PICTURES = "pictures"
+#: In a step's folder: the size of each file that it left there.
+SIZES = "_sizes.json"
 
 Entry = Mapping[str, Any] | None
 
@@ -51,6 +53,21 @@ def damage(manifest: Path, root: Path, *, contents: bool = True) -> dict[str, st
         return {manifest.relative_to(root).as_posix(): "cannot be read"}
     found = {name: _fault(root / name, entry, contents) for name, entry in known.items()}
     return {name: fault for name, fault in found.items() if fault}
+
+
+def remember_sizes(folder: Path) -> None:
+    """Note the sizes of the files that a step has left in its own folder."""
+    files = [path for path in folder.iterdir() if path.is_file() and path.name[0] not in "._"]
+    write_json(folder / SIZES, {path.name: path.stat().st_size for path in sorted(files)})
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether the files of a step that has finished still have the sizes that were noted."""
+    try:
+        sizes = json.loads((folder / SIZES).read_text(encoding="utf-8"))
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        return False
 
 
 def damaged_page(root: Path, subject: str) -> str:
