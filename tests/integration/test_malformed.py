@@ -85,8 +85,10 @@ def check_one_ended(code: int, said: str) -> None:
     """Whatever became of sub-01, sub-02 is processed; what was refused has a file and a cure."""
     assert code in (0, 1)
     assert re.search(r"^  sub-02: 3 T, TE 5, 10 ms, 16×16×12", said, re.M), said
-    refused = re.findall(r"^  sub-\S* will not be processed.*$|^  .*: refused.*$", said, re.M)
-    assert code == 0 or "sub-" in said, refused
+    refused = re.findall(r"^  sub-01\S*: NOT PROCESSED: (.*)$", said, re.M)
+    assert len(refused) == said.count("NOT PROCESSED") and (code == 1) == bool(refused)
+    for sentence in refused:  # what, why, and a cure
+        assert re.search(r"sub-01|MEGRE", sentence) and re.search(r"; |: (copy|get) ", sentence)
 
 
 @pytest.mark.parametrize("case", IMAGES)

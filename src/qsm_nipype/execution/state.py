@@ -115,7 +115,8 @@ def write(out_dir: Path | str, label: str, status: str, **details: Any) -> State
     for name in ("failures", "verdicts"):
         details[name] = tuple(details.get(name, getattr(base, name)))
     new = replace(base, status=status, updated=now, **details)
-    _replace(_file(out_dir, label), json.dumps({"schema": SCHEMA, **asdict(new)}, indent=1))
+    text = json.dumps({"schema": SCHEMA, **asdict(new)}, indent=1)
+    _replace(_file(out_dir, label), text, lasting=status in ("done", "failed"))
     return new
 
 
@@ -230,8 +231,9 @@ def _file(out_dir: Path | str, label: str) -> Path:
     return Path(out_dir) / "logs" / "state" / f"{label}.json"
 
 
-def _replace(file: Path, text: str) -> None:
+def _replace(file: Path, text: str, *, lasting: bool) -> None:
     with atomic(file) as partial, partial.open("w", encoding="utf-8") as stream:
         stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())  # a state is read after the machine went down
+        if lasting:  # an end is read after the machine went down; a thousand starts are not
+            stream.flush()
+            os.fsync(stream.fileno())
