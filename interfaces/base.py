@@ -21,7 +21,7 @@ from nipype.interfaces.base import (
 )
 
 from qsm_nipype import __version__
-from qsm_nipype.system import memory
+from qsm_nipype.system import manifest, memory
 from qsm_nipype.system.files import write_json
 from qsm_nipype.system.threads import limit_threads
 
@@ -117,6 +117,8 @@ class QSMInterface(BaseInterface):
     input_spec = QSMInputSpec
     output_spec = QSMOutputSpec
     function = ""
+    #: whether a node leaves the sizes of its files in its folder (`system.manifest`)
+    notes_sizes = True
 
     def _run_interface(self, runtime: Any) -> Any:
         importlib.import_module("torch")  # before its threads can be held
@@ -129,6 +131,7 @@ class QSMInterface(BaseInterface):
         self._results["out_record"] = write_json(
             Path(runtime.cwd) / f"{type(self).__name__}.json", record
         )
+        manifest.remember_sizes(Path(runtime.cwd))
         return runtime
 
     def _run(self, cwd: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from qsm_nipype.dataset.derivatives import (
     compress,
     derivative_path,
     lookup_table,
+    outdated_mark,
     qc_table,
     sidecar_of,
     source_entities,
@@ -27,6 +28,7 @@ from qsm_nipype.dataset.derivatives import (
 )
 from qsm_nipype.dataset.names import stem
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec, files_of
+from qsm_nipype.system import manifest
 from qsm_nipype.system.files import write_json, write_text
 
 
@@ -46,7 +48,8 @@ class DerivativesSink(QSMInterface):
     """Write maps under their BIDS names with sidecars; one port for each kind of `kinds`.
 
     What an earlier run wrote for the acquisition and this one does not is removed: a map of
-    other settings would pass for a result of these. `logs/records/files` remembers the names.
+    other settings would pass for a result of these. `logs/records/files` remembers names, sizes
+    and checksums.
     """
 
     input_spec = _SinkInputSpec
@@ -73,6 +76,15 @@ class DerivativesSink(QSMInterface):
             for stem_ in self._stems(kind, None)
         ]
 
+    def damaged(self) -> dict[str, str]:
+        """What is not as this node left it, by its path in the dataset: then it must run again."""
+        base = Path(self.inputs.base_directory)
+        mark = outdated_mark(base, self.inputs.entities, self.inputs.datatype)
+        if mark.exists():
+            return {str(mark.relative_to(base)): "marks maps of an earlier run"}
+        found = {str(p.relative_to(base)): "is missing" for p in self.targets() if not p.exists()}
+        return found | manifest.damage(self._memory(), base)
+
     def _stems(self, kind: str, count: int | None) -> list[Path]:
         chosen = self.inputs.descriptions if isdefined(self.inputs.descriptions) else {}
         descs: list[str | None] = list(chosen.get(kind, [None]))
@@ -84,7 +96,7 @@ class DerivativesSink(QSMInterface):
     def _run(self, cwd: Path) -> dict[str, Any]:
         record = json.loads(Path(self.inputs.in_record).read_text(encoding="utf-8"))
         base = Path(self.inputs.base_directory)
-        self._remember([*self._remembered(base), *self.targets()])  # should this be killed
+        manifest.announce(self._memory(), base, self.targets())  # should this be killed
         written = []
         for kind in self.kinds:
             files = files_of(getattr(self.inputs, kind))
@@ -92,31 +104,24 @@ class DerivativesSink(QSMInterface):
             for place, (source, name) in enumerate(zip(files, stems, strict=True)):
                 written.append(self._write(kind, Path(source), base / name, record, place))
         written.append(self._write_qc(base, record))
-        for path in set(self._remembered(base)) - set(written):
-            for ending in (".nii.gz", ".json", ".tsv"):
-                Path(f"{without_ending(path)}{ending}").unlink(missing_ok=True)
-        self._remember(written)
+        for path in set(self._remembered(base)) - {f for p in written for f in _beside(p)}:
+            path.unlink(missing_ok=True)
+        outdated_mark(base, self.inputs.entities, self.inputs.datatype).unlink(missing_ok=True)
+        every = [f for path in written for f in _beside(path) if f.exists()]
+        manifest.remember(self._memory(), base, every)
         return {"out_files": [str(path) for path in written]}
 
     def _memory(self) -> Path:
-        folder = Path(self.inputs.base_directory, "logs", "records", "files")
+        folder = Path(self.inputs.base_directory, manifest.FOLDER)
         return folder / f"{stem(self.inputs.entities)}.json"
 
     def _remembered(self, base: Path) -> list[Path]:
         """What earlier runs wrote, as far as the names are those of this acquisition."""
-        try:
-            names = json.loads(self._memory().read_text(encoding="utf-8"))["files"]
-            paths = [Path(name) for name in names]
-        except (OSError, ValueError, KeyError, TypeError):
-            return []
         folder = derivative_path("chi", self.inputs.entities, self.inputs.datatype).parent
         own = dict(self.inputs.entities)
-        return [base / p for p in paths if p.parent == folder and source_entities(p) == own]
-
-    def _remember(self, paths: Sequence[Path]) -> None:
-        base = Path(self.inputs.base_directory)
-        names = sorted({path.relative_to(base).as_posix() for path in paths})
-        write_json(self._memory(), {"files": names})
+        paths = [Path(name) for name in manifest.entries(self._memory())]
+        known = [p for p in paths if p.parent == folder and source_entities(p) == own]
+        return [base / other for path in known for other in _beside(path)]
 
     def _write(
         self, kind: str, source: Path, target: Path, record: Mapping[str, Any], place: int
@@ -147,3 +152,8 @@ class DerivativesSink(QSMInterface):
         write_text(path.with_name(f"{path.name}.tsv"), row)
         write_json(path.with_name(f"{path.name}.json"), dictionary)
         return path.with_name(f"{path.name}.tsv")
+
+
+def _beside(path: Path) -> list[Path]:
+    """An image or table, its sidecar and its table: what is written under one name."""
+    return [Path(f"{without_ending(path)}{ending}") for ending in (".nii.gz", ".json", ".tsv")]

@@ -15,6 +15,7 @@ from nipype.interfaces.base import DynamicTraitedSpec, File, isdefined, traits
 from qsm_nipype import __version__
 from qsm_nipype.dataset.names import parse_name, stem
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec, files_of
+from qsm_nipype.system import manifest
 from qsm_nipype.system.files import write_bytes, write_text
 from qsm_nipype.volume import load
 
@@ -81,6 +82,16 @@ class AcquisitionPictures(QSMInterface):
         """The file that stands for everything this node writes."""
         return [Path(self.inputs.out_dir) / "logs" / "records" / f"{self.inputs.label}.json"]
 
+    def damaged(self) -> dict[str, str]:
+        """What is not as this node left it, by its path in the dataset: then it must run again."""
+        root, (target,) = Path(self.inputs.out_dir), self.targets()
+        found = {} if target.exists() else {str(target.relative_to(root)): "is missing"}
+        return found | manifest.damage(self._memory(), root)
+
+    def _memory(self) -> Path:
+        folder = Path(self.inputs.out_dir, manifest.FOLDER, manifest.PICTURES)
+        return folder / f"{self.inputs.label}.json"
+
     def _run(self, cwd: Path) -> dict[str, Any]:
         from qsm_nipype.report import gallery
         from qsm_nipype.report.stored import place_of_thumbnail
@@ -105,6 +116,9 @@ class AcquisitionPictures(QSMInterface):
         record["maps"] = _named([Path(path) for path in written], root)
         (target,) = self.targets()
         write_text(target, json.dumps(record, indent=1, default=float))
+        files = [root / figure["path"] for figure in record["figures"]]
+        files += [f for f in (folder / f"{name}_viewer").rglob("*") if f.is_file()]
+        manifest.remember(self._memory(), root, [*files, root / place_of_thumbnail(own), target])
         return {"out_acquisition": str(target)}
 
     def _maps(
@@ -141,6 +155,11 @@ class SubjectReport(QSMInterface):
 
     input_spec = _SubjectReportInputSpec
     output_spec = _SubjectReportOutputSpec
+
+    def damaged(self) -> dict[str, str]:
+        """The page, where it is missing or cut short: then it must be written again."""
+        fault = manifest.damaged_page(Path(self.inputs.out_dir), self.inputs.subject)
+        return {f"sub-{self.inputs.subject}.html": fault} if fault else {}
 
     def _run(self, cwd: Path) -> dict[str, Any]:
         from qsm_nipype.report.publish import publish_subject

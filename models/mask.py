@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from qsm_nipype.models.inference import sliding_window
 from qsm_nipype.models.resize import resize
+from qsm_nipype.models.untrusted import stated_number
 from qsm_nipype.models.weights import Weights, fill
 
 #: Share of the volume that one window covers, along x, y, z.
@@ -172,8 +173,9 @@ def _windows(image: Tensor, network: nn.Module, window: Sequence[int]) -> Tensor
 
 def load_network(weights: Weights) -> tuple[nn.Module, float | None]:
     """The network with `weights`, and the voxel (mm) that they were trained on, if they say."""
-    edge = weights.about.get("voxel_size")
-    return fill(MaskNet(), weights), float(edge) if edge else None
+    said = weights.about.get("voxel_size")
+    edge = stated_number(weights.about, "voxel_size", 1.0, weights.path) if said else None
+    return fill(MaskNet(), weights), edge
 
 
 def clean_mask(mask: Tensor) -> Tensor:

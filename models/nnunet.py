@@ -7,8 +7,7 @@ where it lies and never unpacked, and a plan may name layers of PyTorch and nnU-
 from __future__ import annotations
 
 import io
-import json
-import pickle
+import math
 import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -22,14 +21,26 @@ import torch
 from torch import Tensor
 
 from qsm_nipype.errors import WeightsError
+from qsm_nipype.models.untrusted import (
+    LARGEST,
+    LARGEST_TEXT,
+    check_finite,
+    load_checkpoint,
+    parse_json,
+    read_entry,
+    read_file,
+)
 
 #: Checkpoints of a fold, best first.
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
 #: Where the layers that a plan names may come from.
 _TRUSTED = ("torch.nn.", "dynamic_network_architectures.")
-_LARGEST = 4 << 30  # bytes of one file in a zip
+#: Edges of a patch, its voxels, and voxel sizes (mm) of networks that can run; labels and numbers
+#: in a plan.
+_LONGEST_EDGE, _LARGEST_PATCH, _SPACING = 1024, 1 << 27, (0.2, 20.0)
+_MOST_LABELS, _LARGEST_NUMBER, _LONGEST_LIST = 1000, 100_000, 100
 
-Reader = Callable[[str], bytes]
+Reader = Callable[[str, int], bytes]
 
 
 @dataclass(frozen=True)
@@ -54,8 +65,12 @@ class Model:
     @property
     def _plan(self) -> Mapping[str, Any]:
         plan = dict(self.plans["configurations"][self.configuration])
+        seen: set[str] = set()
         while "inherits_from" in plan:
             parent = plan.pop("inherits_from")
+            if parent in seen:
+                raise ValueError("the plan inherits from itself")
+            seen.add(parent)
             plan = {**self.plans["configurations"][parent], **plan}
         return plan
 
@@ -87,20 +102,22 @@ def read_model(path: str | Path) -> Model:
         raise WeightsError(f"{source}: no such model; give an nnU-Net v2 folder or its zip file")
     if source.is_dir():
         names = [p.relative_to(source).as_posix() for p in sorted(source.rglob("*.*"))]
-        return _read(source, names, lambda name: (source / name).read_bytes())
+        return _read(source, names, lambda name, most: read_file(source / name, most))
+    if not source.is_file():
+        raise WeightsError(f"{source}: neither a folder nor a file; give an nnU-Net v2 model")
     try:
         with zipfile.ZipFile(source) as archive:
             names = archive.namelist()
             _check_names(source, archive)
-            return _read(source, names, archive.read)
-    except zipfile.BadZipFile as exc:
+            return _read(source, names, lambda n, most: read_entry(archive, n, source, most))
+    except (zipfile.BadZipFile, OSError, ValueError) as exc:
         raise WeightsError(
             f"{source}: neither a folder nor a zip file; give an nnU-Net v2 model"
         ) from exc
 
 
 def _check_names(source: Path, archive: zipfile.ZipFile) -> None:
-    """Refuse archives that would write elsewhere when unpacked, or are bombs."""
+    """Refuse archives that would write elsewhere when unpacked, whatever unpacks them."""
     for entry in archive.infolist():
         name = entry.filename.replace("\\", "/")
         path = PurePosixPath(name)
@@ -108,8 +125,6 @@ def _check_names(source: Path, archive: zipfile.ZipFile) -> None:
             raise WeightsError(
                 f"{source}: the entry {entry.filename!r} points outside the archive; don't use it"
             )
-        if entry.file_size > _LARGEST:
-            raise WeightsError(f"{source}: {entry.filename!r} is larger than 4 GB; not a model")
 
 
 def _read(source: Path, names: Sequence[str], read: Reader) -> Model:
@@ -125,20 +140,49 @@ def _read(source: Path, names: Sequence[str], read: Reader) -> Model:
             "with plans.json and fold_*/checkpoint_final.pth"
         )
     (folder, checkpoints) = found[0]
-    try:
-        plan = json.loads(read(f"{folder}plans.json"))
-        description = json.loads(read(f"{folder}dataset.json"))
-    except ValueError as exc:
-        raise WeightsError(f"{source}: its JSON files are damaged; copy it again") from exc
-    contents = [checkpoint(read(name), f"{source}/{name}") for name in checkpoints]
+    plan, description = (
+        parse_json(read(f"{folder}{name}", LARGEST_TEXT), f"{source}/{folder}{name}")
+        for name in ("plans.json", "dataset.json")
+    )
+    contents = [checkpoint(read(name, LARGEST), f"{source}/{name}") for name in checkpoints]
     try:
         configuration = str(contents[0]["init_args"]["configuration"])
         folds = tuple(content["network_weights"] for content in contents)
         model = Model(plan, description, configuration, folds, str(source))
-        _ = model.labels, model.spacing, model.extent
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as exc:
-        raise WeightsError(f"{source}: not the plan or checkpoint of an nnU-Net v2 model") from exc
+        _check_plan(model)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as exc:
+        raise WeightsError(
+            f"{source}: not the plan or checkpoint of an nnU-Net v2 model that can run ({exc}); "
+            "give another"
+        ) from exc
+    for number, fold in enumerate(folds):
+        check_finite(fold, f"{source}, fold {number}")
     return model
+
+
+def _check_plan(model: Model) -> None:
+    """Raises ValueError, or what a plan of another shape raises, for one that cannot run."""
+    patch = [int(n) for n in model._plan["patch_size"]]
+    if len(patch) != 3 or not all(1 <= n <= _LONGEST_EDGE for n in patch):
+        raise ValueError(f"patch size {patch}")
+    if math.prod(patch) > _LARGEST_PATCH:
+        raise ValueError(f"patch size {patch}")
+    if not all(_SPACING[0] <= v <= _SPACING[1] for v in model.spacing):
+        raise ValueError(f"voxels of {model.spacing} mm")
+    if len(model.extent) != 3 or not 1 <= len(model.labels) <= _MOST_LABELS:
+        raise ValueError(f"{len(model.labels)} labels")
+    _check_numbers(model._plan.get("architecture", {}))
+
+
+def _check_numbers(part: Any, depth: int = 0) -> None:
+    """Refuse numbers and lists of an architecture that no network has. Raises ValueError."""
+    if depth > 10 or isinstance(part, int | float) and not abs(part) <= _LARGEST_NUMBER:
+        raise ValueError("numbers of the architecture")
+    if isinstance(part, Mapping | list):
+        if len(part) > _LONGEST_LIST:
+            raise ValueError("lists of the architecture")
+        for item in part.values() if isinstance(part, Mapping) else part:
+            _check_numbers(item, depth + 1)
 
 
 def _checkpoints(folder: str, names: Sequence[str]) -> list[str]:
@@ -158,14 +202,7 @@ def checkpoint(data: bytes, name: str) -> Mapping[str, Any]:
 
     NumPy's numbers, which nnU-Net's log holds, are let through. Raises WeightsError.
     """
-    try:
-        with torch.serialization.safe_globals(_numbers()):
-            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as exc:
-        raise WeightsError(
-            f"{name}: holds more than tensors and numbers, and code in a model is not run; ask "
-            "its authors for a plain checkpoint"
-        ) from exc
+    content = load_checkpoint(data, name, _numbers())
     weights = content.get("network_weights") if isinstance(content, Mapping) else None
     if not isinstance(weights, Mapping) or not all(
         isinstance(v, Tensor) for v in weights.values()
@@ -270,16 +307,25 @@ def _initialise(predictor: Any, model: Model) -> None:
     if channels != 1:
         raise WeightsError(f"{model.path}: wants {channels} images; give a model of QSM alone")
     folds = [{k: v.float() for k, v in fold.items()} for fold in model.folds]
-    try:
-        network = get_network_from_plans(
+    heads = manager.get_label_manager(description).num_segmentation_heads
+
+    def build() -> torch.nn.Module:
+        return get_network_from_plans(
             configuration.network_arch_class_name,
             configuration.network_arch_init_kwargs,
             configuration.network_arch_init_kwargs_req_import,
             channels,
-            manager.get_label_manager(description).num_segmentation_heads,
+            heads,
             allow_init=False,
             deep_supervision=False,
         )
+
+    try:
+        with torch.device("meta"):  # shapes without memory
+            promised = {name: value.shape for name, value in build().state_dict().items()}
+        if any(fold[name].shape != shape for fold in folds for name, shape in promised.items()):
+            raise ValueError("other shapes")
+        network = build()
         for fold in folds:
             network.load_state_dict(fold)
     except (RuntimeError, AssertionError, TypeError, ValueError, KeyError) as exc:

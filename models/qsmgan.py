@@ -25,6 +25,7 @@ from qsm_nipype.errors import UsageError, WeightsError
 from qsm_nipype.models.consistency import consistent, settled
 from qsm_nipype.models.frames import network_frame
 from qsm_nipype.models.inference import sliding_window
+from qsm_nipype.models.untrusted import stated_number
 from qsm_nipype.models.weights import Weights, fill
 
 INPUT_SCALE = 100.0
@@ -181,14 +182,15 @@ def load_network(weights: Weights) -> Trained:
             "give the file of the right network"
         )
     blocks = {n.split(".")[1] for n in weights.tensors if n.startswith("down_sample_layers.")}
+    if first.shape[0] > 512 or first.shape[1] > 16 or len(blocks) > 8:
+        raise WeightsError(f"{weights.path}: too large for a QSMGAN generator; give another file")
     network = Generator(first.shape[0], len(blocks), first.shape[1])
     fill(network, weights)
-    sign = float(weights.about.get("field_sign", "1"))
-    return Trained(
-        network.fused(),
-        sign * float(weights.about.get("input_scale", INPUT_SCALE)),
-        float(weights.about.get("output_scale", OUTPUT_SCALE)),
+    scales = {"field_sign": 1.0, "input_scale": INPUT_SCALE, "output_scale": OUTPUT_SCALE}
+    sign, given, made = (
+        stated_number(weights.about, k, v, weights.path) for k, v in scales.items()
     )
+    return Trained(network.fused(), sign * given, made)
 
 
 def qsmgan(  # noqa: PLR0913  what each inversion may be given

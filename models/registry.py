@@ -172,12 +172,15 @@ def read_nnunet(name: str, path: str | os.PathLike[str] | None = None) -> Model:
 
 
 def check(name: str, path: str | os.PathLike[str] | None = None) -> None:
-    """Raise WeightsError now where a network's weights could not be read later."""
-    if find(name).module:
-        read_weights(name, path)
+    """Raise WeightsError now where a network's weights could not be used later."""
+    entry = find(name)
+    if entry.module:
+        found = read_weights(name, path)
+        if path is not None and name != "rim":  # its features are named by who calls it
+            import_module(entry.module.split(":")[0]).load_network(found)
         return
     read_nnunet(name, path)
-    for other in find(name).needs:
+    for other in entry.needs:
         read_nnunet(other)
 
 

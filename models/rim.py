@@ -21,6 +21,7 @@ from qsm_nipype.core.lesions import cut_patches, unit_grid
 from qsm_nipype.core.registration import resample
 from qsm_nipype.errors import WeightsError
 from qsm_nipype.models.radiomics import features
+from qsm_nipype.models.untrusted import stated_number
 from qsm_nipype.models.weights import Weights, fill
 
 #: 1 mm voxels along an edge of the patch that the network sees
@@ -288,6 +289,8 @@ def load_network(weights: Weights, names: Sequence[str] = ()) -> Classifier:
             f"{weights.path}: these are not the weights of a QSMRim-Net; "
             "give the file of the right network"
         )
+    if max(first.shape[0], rad.shape[1]) > 1024:
+        raise WeightsError(f"{weights.path}: too large for a QSMRim-Net; give another file")
     network = RimNet(first.shape[0], rad.shape[1])
     fill(network, Weights(tensors, weights.about, weights.path))
     own = weights.about.get("features", "")
@@ -303,5 +306,5 @@ def load_network(weights: Weights, names: Sequence[str] = ()) -> Classifier:
         known,
         zero if mean is None else mean,
         zero + 1 if scale is None else scale,
-        float(weights.about.get("threshold", "0.5")),
+        stated_number(weights.about, "threshold", 0.5, weights.path),
     )

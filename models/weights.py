@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from qsm_nipype.errors import WeightsError
+from qsm_nipype.models.untrusted import (
+    LARGEST_TEXT,
+    check_finite,
+    load_checkpoint,
+    parse_json,
+    read_file,
+)
 from qsm_nipype.system.files import write_bytes
 
 FOLDER = Path(__file__).parent / "weights"
@@ -61,9 +66,7 @@ def read(path: str | os.PathLike[str], sha256: str | None = None) -> Weights:
     source = Path(path)
     if source.is_dir():
         source = source / "net_best.pt"
-    if not source.is_file():
-        raise WeightsError(f"{source}: no such weight file; give a .safetensors, .pt or .pth file")
-    data = source.read_bytes()
+    data = read_file(source)
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:
         raise WeightsError(
             f"{source}: the checksum is not that of the model card; install or copy it again"
@@ -74,28 +77,28 @@ def read(path: str | os.PathLike[str], sha256: str | None = None) -> Weights:
 
 
 def _read_safetensors(data: bytes, source: Path) -> Weights:
-    from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
         tensors = load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    except (SafetensorError, ValueError) as exc:
+        about = {str(k): str(v) for k, v in header.get("__metadata__", {}).items()}
+    except Exception as exc:  # whatever noise makes of a reader
         raise WeightsError(f"{source}: not a readable safetensors file; copy it again") from exc
-    return Weights(_float32(tensors), header.get("__metadata__", {}), str(source))
+    return _checked(tensors, about, source)
 
 
 def _read_checkpoint(data: bytes, source: Path) -> Weights:
-    try:
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as exc:
-        raise WeightsError(
-            f"{source}: not a PyTorch checkpoint made of tensors only, and code in it is not run; "
-            "save the state_dict alone"
-        ) from exc
+    content = load_checkpoint(data, str(source))
     tensors, about = _state_dict(content, source), _configuration(source)
     if isinstance(content, Mapping) and "netG" in content:
         about = {"field_sign": "-1"} | about  # the public QSMGAN defines D with the other sign
+    return _checked(tensors, about, source)
+
+
+def _checked(tensors: Mapping[str, Tensor], about: Mapping[str, str], source: Path) -> Weights:
+    """Raises WeightsError for weights that are not finite."""
+    check_finite(tensors, str(source))
     return Weights(_float32(tensors), about, str(source))
 
 
@@ -117,7 +120,7 @@ def _configuration(source: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        settings = json.loads(path.read_text())
+        settings = parse_json(read_file(path, LARGEST_TEXT), str(path))
         settings = settings.get("dset_args", settings)
         scales = {k: settings[k] for k in ("input_scale", "output_scale") if k in settings}
         return {k: str(float(v)) for k, v in scales.items()}

@@ -24,13 +24,13 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "volume": ({*_GROUND, "core.geometry"}, {"nibabel", "torch"}),
     "record": ({*_GROUND, "dataset.names"}, set()),
     "verdict": ({"errors", "record"}, set()),
-    "ranges": ({"errors", "data"}, set()),
+    "ranges": (_GROUND, set()),
     "dataset": (
         {*_GROUND, "volume", "core.__init__", "core.geometry", "core.region_values"}
         | {"core.given"},
         {"bids"},
     ),
-    "methods": ({"errors", "data"}, set()),
+    "methods": (_GROUND, set()),
     "settings": (
         {*_GROUND, "methods", "dataset", "core.mask_language", "core.reading.units"}
         | {"core.given"},

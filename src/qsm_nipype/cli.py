@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -78,6 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as exc:
+        return _end_of_machine(exc)
+    except MemoryError:
+        print("qsm-nipype: out of memory; give --mem, or a larger machine", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("qsm-nipype: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
@@ -89,6 +95,14 @@ def _check_command(arguments: Sequence[str]) -> None:
     near = did_you_mean(word, COMMANDS)
     if near and not word.startswith("-") and not os.path.exists(word):
         raise UsageError(f"{word}: there is no such folder and no such command{near}")
+
+
+def _end_of_machine(exc: OSError) -> int:
+    """Say which file or folder the machine refused, and return the exit code."""
+    where = f"{exc.filename}: " if exc.filename else ""
+    cure = "free some" if exc.errno in (errno.ENOSPC, errno.EDQUOT) else "check it"
+    print(f"qsm-nipype: {where}{exc.strerror or exc}; {cure} and try again", file=sys.stderr)
+    return 2
 
 
 def _run(chosen: Settings) -> int:

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-import yaml
-
 from qsm_nipype.errors import UsageError, did_you_mean
+from qsm_nipype.system import yaml_text
 
 #: Parameters of a core function that the pipeline supplies and a user cannot set.
 SUPPLIED = frozenset(
@@ -81,7 +80,7 @@ def _load() -> tuple[Method, ...]:
     """The rows of data/methods.yml."""
     text = (resources.files("qsm_nipype.data") / "methods.yml").read_text(encoding="utf-8")
     rows = []
-    for key, row in yaml.safe_load(text).items():
+    for key, row in yaml_text.parse(text).items():
         step, name = key.split(".")
         rows.append(
             Method(

@@ -237,8 +237,13 @@ def _is_passed_over(settings: Settings, name: str) -> bool:
 
 def _preset_keys(settings: Settings) -> set[str]:
     """Methods whose parameters are those of a preset, which may be given beside other methods."""
-    known = [load_config(path).get("parameters", {}) for path in presets().values()]
+    known = _preset_parameters()
     return {k for k, v in settings.parameters.items() for own in known if own.get(k) == v}
+
+
+@lru_cache(maxsize=1)
+def _preset_parameters() -> list[Mapping[str, Any]]:
+    return [load_config(path).get("parameters", {}) for path in presets().values()]
 
 
 def _doubts(settings: Settings, acquisition: Acquisition) -> list[str]:

@@ -15,7 +15,7 @@ from importlib import resources
 from types import MappingProxyType
 from typing import Any
 
-import yaml
+from qsm_nipype.system import yaml_text
 
 Range = tuple[float | None, float | None]
 
@@ -38,7 +38,7 @@ def limits() -> Mapping[str, Limits]:
     """The rows of data/quality.yml by the measure's name."""
     text = (resources.files("qsm_nipype.data") / "quality.yml").read_text(encoding="utf-8")
     found = {}
-    for name, row in yaml.safe_load(text).items():
+    for name, row in yaml_text.parse(text).items():
         ranges = {key: tuple(row[key]) for key in ("usual", "bad") if key in row}
         found[name] = Limits(**{**row, **ranges})
     return found

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 
 from qsm_nipype.core.geometry import b0_direction, displacement, voxel_axes, voxel_size
 from qsm_nipype.errors import DataError
@@ -20,6 +21,9 @@ from qsm_nipype.system.files import atomic, missing_content
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+#: Bytes that deflate can make of one, at most.
+_MOST_PACKED = 1032
 
 
 @dataclass(frozen=True)
@@ -209,9 +213,44 @@ def open_image(path: str | os.PathLike[str]) -> Any:
     if Path(path).stat().st_size == 0:
         raise DataError(f"{path}: the file is empty; convert or copy it again")
     try:
-        return nib.load(path)
-    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as exc:
+        image = _loaded(Path(path))
+        shape, affine = image.shape, np.asarray(image.affine, dtype=float)
+    except Exception as exc:  # headers of noise raise whatever they run into
         raise DataError(f"{path}: not a readable NIfTI image; convert it again") from exc
+    _check_header(path, image, shape, affine)
+    return image
+
+
+def _loaded(path: Path) -> Any:
+    """The image at `path`: as NIfTI-1 where it is, which nibabel tries ten formats to find out."""
+    if path.name.endswith((".nii", ".nii.gz")):
+        with suppress(Exception):
+            image = nib.Nifti1Image.from_filename(path)
+            if image.header["magic"].item() == b"n+1":
+                return image
+    return nib.load(path)
+
+
+def _check_header(path: Any, image: Any, shape: Sequence[int], affine: np.ndarray) -> None:
+    """Refuse a header that no file can keep what it promises. Raises DataError."""
+    if not (all(n > 0 for n in shape) and np.isfinite(affine).all()):
+        raise DataError(
+            f"{path}: its header gives no grid (shape {tuple(shape)}, or an affine that is not "
+            f"finite); convert it again"
+        )
+    if abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        raise DataError(f"{path}: the affine of its header is singular; convert it again")
+    kind = image.get_data_dtype() if hasattr(image, "get_data_dtype") else np.dtype(np.uint8)
+    if kind.names is None and kind.kind not in "iufbc":
+        raise DataError(f"{path}: its voxels are no numbers ({kind}); convert it again")
+    promised = math.prod(int(n) for n in shape) * kind.itemsize
+    packed = str(path).endswith((".gz", ".mgz", ".bz2"))
+    held = os.path.getsize(path) * (_MOST_PACKED if packed else 1)
+    if promised > held:
+        raise DataError(
+            f"{path}: its header promises {promised / 1e6:.4g} MB, and the file cannot hold more "
+            f"than {held / 1e6:.4g}; it is cut short or damaged: copy it again"
+        )
 
 
 def save(path: str | os.PathLike[str], data: Any, like: Volume) -> str:

@@ -158,7 +158,8 @@ def test_slurm_takes_its_options_from_the_file(tmp_path, name):
 
 
 def test_other_plugins_of_nipype_go_by_name():
-    assert plugin_settings("Linear") == ("Linear", {})
+    assert plugin_settings("SGE") == ("SGE", {})
+    assert type(plugin_settings("Linear")[0]).__module__ == "qsm_nipype.execution.linear"
 
 
 def test_a_plugin_file_wins_over_options(tmp_path):

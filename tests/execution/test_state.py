@@ -47,7 +47,8 @@ def test_a_file_of_another_kind_is_no_state(tmp_path, text):
     state.write(tmp_path, "sub-02", "done")
     (tmp_path / "logs" / "state" / "sub-01.json").write_text(text)
     assert state.read(tmp_path, "sub-01") is None
-    assert [s.label for s in state.read_all(tmp_path)] == ["sub-02"]
+    found = {s.label: s.status for s in state.read_all(tmp_path)}
+    assert found == {"sub-01": "failed", "sub-02": "done"}
 
 
 def test_a_reader_never_sees_a_half_written_state(tmp_path):

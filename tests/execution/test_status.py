@@ -9,6 +9,7 @@ import pytest
 from qsm_nipype.execution import scheduler, state, status
 from qsm_nipype.execution.process import Owner
 from qsm_nipype.execution.scheduler import JobState
+from qsm_nipype.system import manifest
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def test_a_dead_process_is_a_failure_whatever_its_file_says(tmp_path, jobs):
 
 
 def test_a_process_elsewhere_is_believed_while_it_shows_life(tmp_path, jobs):
-    state.write(tmp_path, "sub-01", "running", owner=owner(kernel="another", host="node3"))
+    state.write(tmp_path, "sub-01", "running", owner=owner(kernel="another"))
     assert only(tmp_path).status == "running"
     grow_old(tmp_path)
     assert only(tmp_path).status == "lost"
@@ -124,3 +125,39 @@ def test_json_holds_all(tmp_path, jobs, capsys):
 def test_a_folder_without_a_run_is_said(tmp_path, capsys):
     assert status.main([str(tmp_path)]) == 2
     assert f"{tmp_path}: no run has started here" in capsys.readouterr().err
+
+
+def test_damaged_results_are_found_by_their_checksums(tmp_path, jobs, capsys):
+    verdicts = [{"acquisition": "sub-01", "light": "green"}]
+    for label in ("sub-01", "sub-02"):
+        state.write(tmp_path, label, "done", verdicts=verdicts)
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "map.nii.gz").write_text("map")
+        (tmp_path / f"{label}.html").write_text("</html>")
+        names = tmp_path / manifest.FOLDER / f"{label}.json"
+        manifest.remember(names, tmp_path, [tmp_path / label / "map.nii.gz"])
+    assert status.main([str(tmp_path), "--verify"]) == 0
+    (tmp_path / "sub-02" / "map.nii.gz").write_text("mop")
+    assert status.main([str(tmp_path)]) == 0
+    assert status.main([str(tmp_path), "--verify"]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert any("sub-02  damaged  sub-02/map.nii.gz has another content" in line for line in said)
+    assert said[-1] == "1 damaged, 1 done (1 green)"
+    assert [r.status for r in status.survey(tmp_path, verify="sizes")] == ["done", "done"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "[" * 10**5, '{"schema": 1}', '{"schema": 1, "label": 3, "status": "done", '
+     '"failures": 1}', '{"schema": 1, "label": "sub-01", "status": "well"}',
+     '{"schema": 1, "label": "sub-01", "status": "failed", "failures": [{"x": 1}]}',
+     '{"schema": 1, "label": "sub-01", "status": "done", "verdicts": ["x"]}',
+     '{"schema": 1, "label": "sub-01", "status": "done", "updated": "now"}'],
+)  # fmt: skip
+def test_a_damaged_state_is_a_failure_with_a_cure(tmp_path, jobs, text, capsys):
+    state.write(tmp_path, "sub-02", "done")
+    (tmp_path / "logs" / "state" / "sub-01.json").write_text(text)
+    assert status.main([str(tmp_path)]) == 1
+    said = capsys.readouterr().out
+    assert "sub-01.json: this state file cannot be read; give the command again" in said
+    assert "sub-02  done" in said

@@ -182,7 +182,7 @@ def settled(out):
 
 @pytest.mark.slurm
 def test_an_array_runs_reports_and_is_submitted_again_for_what_failed(slurm, tmp_path, capsys):
-    out = tmp_path / "out"
+    out = tmp_path / "it's 100% %j out"  # whatever a path may hold
     group = (sys.executable, "-c", GROUP, str(out))
     first = submit(request(out, group_command=group, array_size=1))
     assert len(first) == 2

@@ -7,8 +7,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from qsm_nipype.dataset.derivatives import sidecar_of
+from qsm_nipype.dataset.derivatives import outdated_mark, sidecar_of
 from qsm_nipype.interfaces.bids import DerivativesSink
+from qsm_nipype.run.failures import Failure
+from qsm_nipype.run.outcome import Outcome
+from qsm_nipype.run.outdated import mark_outdated
 
 ENTITIES = {"sub": "01", "run": "2"}
 STEPS = [{"step": "fit", "method": "linear", "parameters": {}},
@@ -45,7 +48,12 @@ def write(tmp_path, monkeypatch):
         assert all(Path(path).exists() for path in written)
         return sorted(p.name for p in (tmp_path / "out" / "sub-01" / "anat").iterdir())
 
-    run.image = image
+    run.image, run.sink = (
+        image,
+        lambda: DerivativesSink(
+            kinds=["chi"], base_directory=str(tmp_path / "out"), entities=ENTITIES
+        ),
+    )
     return run
 
 
@@ -110,3 +118,46 @@ def test_a_map_says_its_inversion_and_the_disagreement_those_of_all():
     assert sidecar_of("chi", record, inversion=1)["Inversion"] == "tkd"
     told = [step["method"] for step in sidecar_of("agreement", record)["ProcessingSteps"]]
     assert told[-2:] == ["whtv", "tkd"] and "Inversion" not in sidecar_of("agreement", record)
+
+
+def test_a_sink_knows_what_is_no_longer_as_it_wrote_it(write, tmp_path):
+    anat = tmp_path / "out" / "sub-01" / "anat"
+    write("tv")
+    assert write.sink().damaged() == {}
+    (anat / "sub-01_run-2_Chimap.nii.gz").write_bytes(b"")
+    (anat / "sub-01_run-2_Chimap.json").unlink()
+    faults = {Path(name).name: fault for name, fault in write.sink().damaged().items()}
+    assert faults == {
+        "sub-01_run-2_Chimap.nii.gz": "is empty",
+        "sub-01_run-2_Chimap.json": "is missing",
+    }
+    write("tv")
+    assert write.sink().damaged() == {}
+
+
+def test_maps_marked_as_outdated_are_written_again_without_the_mark(write, tmp_path):
+    out = tmp_path / "out"
+    write("tv")
+    before = (out / "sub-01" / "anat" / "sub-01_run-2_Chimap.json").read_bytes()
+    failure = Failure("sub-01_run-2", "01", "an echo is missing")
+    (said,) = mark_outdated(out, [Outcome("sub-01_run-2", "01", failure=failure)])
+    mark = outdated_mark(out, ENTITIES, "anat")
+    assert mark.name in said.failure.reason and "an echo is missing" in mark.read_text()
+    sidecar = out / "sub-01" / "anat" / "sub-01_run-2_Chimap.json"
+    assert "an echo is missing" in json.loads(sidecar.read_text())["Outdated"]
+    assert list(write.sink().damaged().values()) == ["marks maps of an earlier run"]
+    write("tv")
+    assert not mark.exists() and sidecar.read_bytes() == before
+
+
+@pytest.mark.parametrize("node", ["g.sub_01.report_wf.pictures", "g.report_01"])
+def test_a_failed_picture_makes_no_map_outdated(write, tmp_path, node):
+    write("tv")
+    failed = [Outcome("sub-01_run-2", "01", failure=Failure("sub-01_run-2", "01", "why", node))]
+    assert mark_outdated(tmp_path / "out", failed) == failed
+    assert not outdated_mark(tmp_path / "out", ENTITIES, "anat").exists()
+
+
+def test_a_first_failure_has_nothing_to_mark(tmp_path):
+    failed = [Outcome("sub-01", "01", failure=Failure("sub-01", "01", "why"))]
+    assert mark_outdated(tmp_path, failed) == failed and not list(tmp_path.iterdir())

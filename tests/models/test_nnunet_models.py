@@ -174,10 +174,10 @@ class Evil:
 def test_code_in_a_checkpoint_is_refused_and_not_run(copy, tmp_path):
     checkpoint = copy / "fold_0" / "checkpoint_final.pth"
     torch.save({"network_weights": {}, "init_args": Evil(tmp_path / "ran")}, checkpoint)
-    with pytest.raises(WeightsError, match="code in a model is not run"):
+    with pytest.raises(WeightsError, match="code in it is not run"):
         models.read_model(copy)
     checkpoint.write_bytes(pickle.dumps(Evil(tmp_path / "ran")))
-    with pytest.raises(WeightsError, match="code in a model is not run"):
+    with pytest.raises(WeightsError, match="code in it is not run"):
         models.read_model(copy)
     assert not (tmp_path / "ran").exists()
 

@@ -1,5 +1,6 @@
 """Around the graph: what is cleaned away, whose failure it was, what counts as done already."""
 
+import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from qsm_nipype.run import participant as run
 from qsm_nipype.run.failures import Failure, collect_failures
 from qsm_nipype.run.outcome import Outcome
 from qsm_nipype.settings import Settings
+from qsm_nipype.system import manifest
 
 
 @pytest.fixture
@@ -208,3 +210,117 @@ def test_a_map_that_will_be_doubtful_is_said_to_be(chosen):
     assert "fat" in plan._doubts(replace(chosen, mask="magnitude"), small)[0]
     own = replace(chosen, mask="magnitude", derivatives={"masks": "m.nii"})
     assert plan._doubts(own, small) == []
+
+
+def test_a_graph_holds_so_many_participants_and_all_of_each(chosen):
+    found = [SimpleNamespace(label=f"sub-{n:03d}_ses-{s}", subject=f"{n:03d}")
+             for n in range(100) for s in "ab"]  # fmt: skip
+    parts = run.batches(chosen, found, 4)
+    assert [len(part) for part in parts] == [64, 64, 64, 8]
+    assert [a.label for part in parts for a in part] == [a.label for a in found]
+    assert len(run.batches(chosen, found, 64)) == 1
+    assert len(run.batches(replace(chosen, plugin="SLURM"), found, 4)) == 1
+
+
+def test_work_of_a_participant_is_cleaned_when_its_report_is_done(tmp_path):
+    from nipype.interfaces.utility import IdentityInterface, Merge
+    from nipype.pipeline import engine as pe
+
+    from qsm_nipype.run.engine import cleaning
+
+    whole = pe.Workflow("g", base_dir=str(tmp_path))
+    for subject in ("01", "02"):
+        own = pe.Workflow(f"sub_{subject}")
+        own.add_nodes([pe.Node(IdentityInterface(["record"]), "outputnode")])
+        join, report = (pe.Node(Merge(1), f"{k}_{subject}") for k in ("records", "report"))
+        whole.connect(own, "outputnode.record", join, "in1")
+        whole.connect(join, "out", report, "in1")
+        for name in (own.name, join.name, report.name):
+            (tmp_path / "g" / name).mkdir(parents=True)
+    told = []
+    tell = cleaning(whole, lambda node, status: told.append(status))
+    for name, status in (
+        ("report_01", "start"),
+        ("records_01", "end"),
+        ("report_02", "exception"),
+    ):
+        tell(SimpleNamespace(fullname=f"g.{name}"), status)
+    assert len(list((tmp_path / "g").iterdir())) == 6
+    tell(SimpleNamespace(fullname="g.report_01"), "end")
+    left = sorted(p.name for p in (tmp_path / "g").iterdir())
+    assert left == ["records_02", "report_02", "sub_02"] and len(told) == 4
+
+
+def test_half_written_files_of_a_killed_run_go_at_the_next(tmp_path):
+    kept, gone = [], []
+    for place, name, ours in (
+        ("sub-01/anat", "sub-01_Chimap.nii.gz", True), ("logs/records", "sub-01.json", True),
+        ("logs/state", "sub-01.json", True), (".", "sub-01.html", True),
+        ("sub-01/figures/sub-01_viewer", "viewer-axial.jpg", True),
+        ("logs/state", "sub-010.json", False), ("sub-02/anat", "sub-02_Chimap.nii.gz", False),
+    ):  # fmt: skip
+        path = tmp_path / place / f".partial-{'0' * 32}-{name}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        (gone if ours else kept).append(path)
+    output.remove_partial(tmp_path, ["sub-01"])
+    assert all(p.exists() for p in kept) and not any(p.exists() for p in gone)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            OSError(28, "No space left on device", "/out/x"),
+            "/out/x: No space left on device; free",
+        ),
+        (MemoryError(), "out of memory"),
+        (PermissionError(13, "Permission denied", "/out"), "/out: Permission denied; check it"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_sentence(monkeypatch, capsys, tmp_path, error, said):
+    def fail(settings):
+        raise error
+
+    monkeypatch.setattr(run, "run", fail)
+    assert cli.main([str(tmp_path), str(tmp_path / "o"), "participant"]) == 2
+    assert said in capsys.readouterr().err
+
+
+RESULT = gzip.compress(b"\x80\x04N.")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [None, ("result_x.pklz", RESULT[:-5]), ("result_x.pklz", b""), ("result_x.pklz", b"noise"),
+     ("phase.nii", b"ab"), ("phase.nii", b""), ("phase.nii", None), ("_sizes.json", b"")],
+)  # fmt: skip
+def test_a_step_whose_files_are_damaged_runs_again_and_no_other(tmp_path, damage):
+    from qsm_nipype.run.engine import forget_damaged
+
+    faults = {"maps": {"sub-01/a.nii.gz": "is empty"}, "figures": {}, "new": {"x": "is missing"}}
+
+    def node(name):
+        found = SimpleNamespace(notes_sizes=name in ("fit", "figures"))
+        if name in faults:
+            found.damaged = lambda: faults[name]
+        return SimpleNamespace(interface=found)
+
+    names = ["sub_01.wf.maps", "sub_01.wf.figures", "sub_01.wf.fit", "sub_01.wf.new"]
+    for name in names[:3]:  # the last has not run yet
+        folder = tmp_path / "g" / Path(*name.split("."))
+        folder.mkdir(parents=True)
+        (folder / "result_x.pklz").write_bytes(RESULT)
+        (folder / "phase.nii").write_bytes(b"abc")
+        manifest.remember_sizes(folder)
+    if damage is not None and damage[1] is None:
+        (tmp_path / "g" / "sub_01" / "wf" / "fit" / damage[0]).unlink()
+    elif damage is not None:
+        (tmp_path / "g" / "sub_01" / "wf" / "fit" / damage[0]).write_bytes(damage[1])
+    graph = SimpleNamespace(
+        base_dir=tmp_path, name="g", list_node_names=lambda: names,
+        get_node=lambda name: node(name.rpartition(".")[2]),
+    )  # fmt: skip
+    assert forget_damaged(graph) == faults["maps"]
+    left = sorted(p.name for p in (tmp_path / "g" / "sub_01" / "wf").iterdir())
+    assert left == (["figures", "fit"] if damage is None else ["figures"])

@@ -1,11 +1,20 @@
 """A file appears under its name whole or not at all, whoever else writes it."""
 
+import os
 import threading
 from pathlib import Path
 
 import pytest
 
-from qsm_nipype.system.files import atomic, copy_file, write_json, write_text
+from qsm_nipype.system.files import (
+    UnreadableError,
+    atomic,
+    copy_file,
+    read_text,
+    sweep,
+    write_json,
+    write_text,
+)
 
 
 def test_the_file_appears_when_the_block_ends(tmp_path):
@@ -108,3 +117,28 @@ def test_no_other_module_writes_and_renames():
     words = ("os.replace(", '".partial-', "mkstemp")
     own = [path.name for path in files if any(word in path.read_text("utf-8") for word in words)]
     assert own == ["files.py"]
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
+    held = []
+    for name in ("sub-01_map.nii", "sub-02_map.nii"):
+        writer = atomic(tmp_path / "anat" / name)
+        writer.__enter__().write_text("half")
+        held.append(writer)  # as a killed process leaves it
+    (tmp_path / "anat" / "sub-01_map.json").write_text("{}")
+    sweep(tmp_path, lambda name: name.startswith("sub-01_"))
+    left = [p.name for p in (tmp_path / "anat").iterdir()]
+    assert len(left) == 2 and not any(name.endswith("sub-01_map.nii") for name in left)
+
+
+def test_text_is_read_within_bounds(tmp_path):
+    file = tmp_path / "x.json"
+    file.write_bytes(b"\xef\xbb\xbf{}")
+    assert read_text(file) == "{}"
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "latin").write_bytes("ä".encode("latin-1"))
+    (tmp_path / "wide").write_bytes("a".encode("utf-16"))
+    (tmp_path / "long").write_bytes(b"a" * 101)
+    for name in ("fifo", "latin", "wide", "long", "absent", "."):
+        with pytest.raises(UnreadableError):
+            read_text(tmp_path / name, most=100)

@@ -15,8 +15,8 @@ from qsm_nipype.dataset import layout, phasediff, timing
 from qsm_nipype.dataset.field_strength import TOLERANCE, field_strength
 from qsm_nipype.dataset.given import GivenMap
 from qsm_nipype.dataset.grids import Grid, check_grids, geometry_warnings
-from qsm_nipype.dataset.layout import SUFFIXES, WITHIN, Selection
-from qsm_nipype.dataset.metadata import sidecar
+from qsm_nipype.dataset.layout import SUFFIXES, Selection
+from qsm_nipype.dataset.metadata import Sidecars, kept
 from qsm_nipype.dataset.names import stem
 from qsm_nipype.dataset.own_checks import check_own_files
 from qsm_nipype.dataset.own_files import OwnFiles, find_own_files
@@ -138,28 +138,39 @@ def find_acquisitions(
     bids_dir = Path(os.path.abspath(bids_dir))
     contents = layout.contents(bids_dir, selection)
     good: list[Acquisition] = []
-    bad: list[Refusal] = []
-    for path, said in layout.misnamed(bids_dir, selection, contents.participants).items():
-        known = {k: v for k, v in layout.entities_of(path).items() if k not in WITHIN}
-        bad.append(Refusal(known, f"{path.name}: {said}"))
+    bad = [Refusal({"sub": label}, why) for label, why in contents.unreadable.items()]
+    sidecars = Sidecars(bids_dir)
+    misnamed = layout.misnamed(bids_dir, selection, contents.participants)
+    bad += [Refusal(entities, said) for entities, said in misnamed]
     groups = group(contents.images)
     for one in _without_spare_field_maps(groups):
         if reason := _idle(one):
             bad.append(Refusal(one.entities, reason, idle=True))
             continue
         try:
-            found = _acquisition(bids_dir, one)
+            found = _acquisition(sidecars, one)
             own = find_own_files(selection.own, bids_dir, one.entities, found.shape)
             own = check_own_files(own, found.files, found.magnitude, found.label)
             good.append(replace(found, own=own))
         except DataError as exc:
             bad.append(Refusal(one.entities, str(exc)))
+        except Exception as exc:  # what nobody thought of must not cost the other acquisitions
+            bad.append(Refusal(one.entities, unexpected(one.paths[0], exc)))
     seen = {item.subject for item in good} | {item.subject for item in bad}
     for participant in contents.participants:
         if participant not in seen:
             reason = layout.other_phase(bids_dir, participant) or NOTHING
             bad.append(Refusal({"sub": participant}, reason, idle=True))
     return _without_collisions(good, bad)
+
+
+def unexpected(path: Path, exc: Exception) -> str:
+    """The sentence of an error that nobody foresaw when `path` was looked at."""
+    said = " ".join(str(exc).split())[:200]
+    return (
+        f"{path.name}: this acquisition cannot be read ({type(exc).__name__}: {said}); convert "
+        f"its images and sidecars again"
+    )
 
 
 def _is_field_map(one: Group) -> bool:
@@ -198,7 +209,7 @@ def _idle(one: Group) -> str:
     )
 
 
-def _acquisition(bids_dir: Path, one: Group) -> Acquisition:
+def _acquisition(sidecar: Sidecars, one: Group) -> Acquisition:
     datatype, notes = one.paths[0].parent.name, list(one.notes)
     if _is_field_map(one):
         files = phasediff.files_of(one.paths[0])
@@ -206,11 +217,9 @@ def _acquisition(bids_dir: Path, one: Group) -> Acquisition:
         notes.append(phasediff.NOTE)
     else:
         files = files_by_part(one, notes)
-    check_witnesses(
-        {part: [(p.name, sidecar(bids_dir, p)) for p in own] for part, own in files.items()}
-    )
+    check_witnesses({part: [(p.name, sidecar(p)) for p in own] for part, own in files.items()})
     grid = check_grids([p for part in files.values() for p in part])
-    echoes = (_difference if one.suffix == "phasediff" else _echoes)(bids_dir, files, grid, notes)
+    echoes = (_difference if one.suffix == "phasediff" else _echoes)(sidecar, files, grid, notes)
     first = echoes.main[0]
     warnings = geometry_warnings(first, echoes.sidecars[0])
     warnings += timing.thickness_warnings(first, echoes.sidecars[0], grid.voxel_size)
@@ -223,7 +232,7 @@ def _acquisition(bids_dir: Path, one: Group) -> Acquisition:
         b0=b0,
         shape=grid.shape,
         voxel_size=grid.voxel_size,
-        metadata=tuple(MappingProxyType(dict(s)) for s in echoes.sidecars),
+        metadata=tuple(kept(s) for s in echoes.sidecars),
         notes=tuple(notes),
         warnings=tuple(warnings),
         coils=echoes.coils,
@@ -243,7 +252,7 @@ class _Echoes:
 
 
 def _difference(
-    bids_dir: Path, files: Mapping[str, list[Path]], grid: Grid, notes: list[str]
+    sidecar: Sidecars, files: Mapping[str, list[Path]], grid: Grid, notes: list[str]
 ) -> _Echoes:
     """A phase difference: one echo at TE₂ − TE₁. Raises DataError."""
     main = files["phase"]
@@ -252,19 +261,19 @@ def _difference(
             f"{main[0].name}: a phase difference is one volume with one or two of magnitude; give "
             f"those of one field map"
         )
-    own = phasediff.difference_sidecar(
-        main[0], sidecar(bids_dir, main[0]), lambda p: sidecar(bids_dir, p)
-    )
-    theirs = [sidecar(bids_dir, path) for path in files["magnitude"]]
+    own = phasediff.difference_sidecar(main[0], sidecar(main[0]), sidecar)
+    theirs = [sidecar(path) for path in files["magnitude"]]
     _check_one_scanner(main, [own], files["magnitude"], theirs)
     return _Echoes(main, files, [own], (float(own["EchoTime2"] - own["EchoTime1"]),))
 
 
-def _echoes(bids_dir: Path, files: dict[str, list[Path]], grid: Grid, notes: list[str]) -> _Echoes:
+def _echoes(
+    sidecar: Sidecars, files: dict[str, list[Path]], grid: Grid, notes: list[str]
+) -> _Echoes:
     """The echoes of phase, or of real and imaginary parts, by their times. Raises DataError."""
     main, partners = partners_of(files, grid.volumes)
-    sidecars = [sidecar(bids_dir, path) for path in main]
-    theirs = [sidecar(bids_dir, path) for path in partners]
+    sidecars = [sidecar(path) for path in main]
+    theirs = [sidecar(path) for path in partners]
     coils = coils_of(main, grid.volumes)
     stacked = grid.volumes[main[0]]
     if coils > 1 and len(main) != len(partners):
@@ -366,8 +375,8 @@ def _without_collisions(
 ) -> tuple[list[Acquisition], list[Refusal]]:
     """Refuse acquisitions whose derivatives would overwrite each other's."""
     seen: dict[str, Acquisition] = {}
-    for acquisition in good:
-        other = seen.setdefault(acquisition.label, acquisition)
+    for acquisition in good:  # names: folders of the work folder are called so
+        other = seen.setdefault(acquisition.name, acquisition)
         if other is not acquisition:
             reason = (
                 f"{Path(acquisition.files[0]).name}: its results would have the same names as "

@@ -10,9 +10,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from qsm_nipype.dataset.names import parse_name, stem
+from qsm_nipype.system import yaml_text
 from qsm_nipype.system.files import atomic
 
 
@@ -20,12 +19,13 @@ from qsm_nipype.system.files import atomic
 def table() -> dict[str, dict[str, Any]]:
     """The rows of data/derivatives.yml."""
     text = (resources.files("qsm_nipype.data") / "derivatives.yml").read_text(encoding="utf-8")
-    return yaml.safe_load(text)
+    return yaml_text.parse(text)
 
 
 def ignored() -> list[str]:
     """Patterns for .bidsignore: names that BIDS has no suffix for."""
-    return sorted({f"*_{row['suffix']}.*" for row in table().values() if row.get("ignore")})
+    named = {f"*_{row['suffix']}.*" for row in table().values() if row.get("ignore")}
+    return sorted({*named, "*_OUTDATED.txt"})
 
 
 def derivative_path(
@@ -44,6 +44,12 @@ def derivative_path(
         parts.append(f"desc-{desc}")
     folders = [f"{key}-{entities[key]}" for key in ("sub", "ses") if key in entities]
     return Path(*folders, datatype, "_".join([*parts, row["suffix"]]))
+
+
+def outdated_mark(out_dir: Path, entities: Mapping[str, str], datatype: str) -> Path:
+    """The file that stands beside an acquisition's maps while they are of an earlier run."""
+    folder = derivative_path("chi", entities, datatype).parent
+    return out_dir / folder / f"{stem(entities)}_OUTDATED.txt"
 
 
 def without_ending(path: Path) -> Path:

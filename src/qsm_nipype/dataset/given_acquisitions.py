@@ -8,9 +8,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from qsm_nipype.dataset import given
-from qsm_nipype.dataset.acquisitions import Acquisition, Refusal
+from qsm_nipype.dataset.acquisitions import Acquisition, Refusal, unexpected
 from qsm_nipype.dataset.grids import check_grids, geometry_warnings
 from qsm_nipype.dataset.layout import Selection
+from qsm_nipype.dataset.metadata import kept
 from qsm_nipype.dataset.names import parse_name
 from qsm_nipype.dataset.own_checks import check_own_files
 from qsm_nipype.dataset.own_files import find_own_files
@@ -38,6 +39,8 @@ def find_given(bids_dir: Path, selection: Selection) -> tuple[list[Acquisition],
             good.append(_with_mask_said(replace(found, own=own)))
         except DataError as exc:
             bad.append(Refusal(entities, str(exc)))
+        except Exception as exc:  # what nobody thought of must not cost the other maps
+            bad.append(Refusal(entities, unexpected(files[0], exc)))
     return good, bad
 
 
@@ -67,7 +70,7 @@ def _acquisition(
         shape=grid.shape,
         voxel_size=grid.voxel_size,
         magnitude=tuple(str(path) for path in magnitudes),
-        metadata=(MappingProxyType(metadata),),
+        metadata=(kept(metadata),),
         notes=tuple(notes),
         warnings=() if kind == "chi" else tuple(geometry_warnings(file, metadata)),
         own=own,

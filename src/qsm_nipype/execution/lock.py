@@ -112,7 +112,7 @@ def _stale(file: Path, *, missing: bool = True) -> bool:
         alive = Owner.parse(json.loads(file.read_text())).alive()
     except FileNotFoundError:
         return missing
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         alive = None
     return not alive if alive is not None else _age(file) > STALE_AFTER
 
@@ -131,14 +131,14 @@ def _owner_text(file: Path) -> str:
         content = json.loads(file.read_text())
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(content["since"]))
         return f"{Owner.parse(content)} since {since}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "another run"
 
 
 def _token(file: Path) -> str:
     try:
         return str(json.loads(file.read_text()).get("token", ""))
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return ""
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from qsm_nipype.errors import UsageError
 from qsm_nipype.execution.resources import available_cpus, available_memory_gb, gpu_ids
+from qsm_nipype.system import yaml_text
+from qsm_nipype.system.files import UnreadableError
 
 PLUGINS = ("Linear", "MultiProc", "SLURM", "SLURMGraph")
 OWN_GB = 0.3  # of the memory that may be used, for what is not a node: the master, mostly
@@ -56,6 +56,10 @@ def _instance(name: str, args: dict[str, Any]) -> Any:
         from qsm_nipype.execution.multiproc import MultiProcPlugin
 
         return MultiProcPlugin(plugin_args=args)
+    if name == "Linear":
+        from qsm_nipype.execution.linear import LinearPlugin
+
+        return LinearPlugin(plugin_args=args)
     if name == "SLURM":
         from qsm_nipype.execution.slurm import SLURMPlugin
 
@@ -69,15 +73,14 @@ def _instance(name: str, args: dict[str, Any]) -> Any:
 
 def _read_plugin_file(path: Path, default: str) -> tuple[str, dict[str, Any]]:
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{path}: the plugin file cannot be read ({reason}).") from error
+        content = yaml_text.read(path)
+    except UnreadableError as error:
+        raise UsageError(f"{path}: the plugin file cannot be read: {error}.") from error
     if not isinstance(content, dict) or not isinstance(content.get("plugin_args", {}), dict):
         raise UsageError(
             f"{path}: a plugin file has the keys plugin (a name) and plugin_args (a mapping)."
         )
-    unknown = sorted(set(content) - {"plugin", "plugin_args"})
+    unknown = sorted(str(key) for key in set(content) - {"plugin", "plugin_args"})
     if unknown:
         raise UsageError(f"{path}: unknown key {unknown[0]!r}; use plugin and plugin_args.")
     name = content.get("plugin", default)

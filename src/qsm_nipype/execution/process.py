@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,11 +14,10 @@ from typing import Any
 class Owner:
     """A process, distinguished from a later one of the same number by its start time.
 
-    `kernel` is the boot of the machine and the process namespace: only within the same can a
-    process number be looked up, whatever the host is called (containers often share names).
+    `kernel` is a digest of the boot of the machine and the process namespace: only within the same
+    can a process number be looked up. What machines are called is not written into the output.
     """
 
-    host: str
     pid: int
     started: str
     kernel: str
@@ -28,14 +27,13 @@ class Owner:
     def current(cls) -> Owner:
         """This process."""
         pid = os.getpid()
-        return cls(socket.gethostname(), pid, _started(pid) or "", _kernel(), _slurm_job())
+        return cls(pid, _started(pid) or "", _kernel(), _slurm_job())
 
     @classmethod
     def parse(cls, content: Mapping[str, Any]) -> Owner:
         """From what `record` gave. Raises KeyError, TypeError or ValueError for anything else."""
-        names = ("host", "started", "kernel")
-        host, started, kernel = (str(content[name]) for name in names)
-        return cls(host, int(content["pid"]), started, kernel, str(content.get("job", "")))
+        started, kernel = str(content["started"]), str(content["kernel"])
+        return cls(int(content["pid"]), started, kernel, str(content.get("job", "")))
 
     def record(self) -> dict[str, Any]:
         """As plain values, for a JSON file."""
@@ -49,7 +47,8 @@ class Owner:
 
     def __str__(self) -> str:
         job = f", SLURM job {self.job}" if self.job else ""
-        return f"process {self.pid} on {self.host}{job}"
+        where = "this machine" if self.kernel == _kernel() else "another machine"
+        return f"process {self.pid} on {where}{job}"
 
 
 def _started(pid: int) -> str | None:
@@ -64,7 +63,8 @@ def _started(pid: int) -> str | None:
 def _kernel() -> str:
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+        place = f"{boot} {os.readlink('/proc/self/ns/pid')}"
+        return hashlib.sha256(place.encode()).hexdigest()[:16]
     except OSError:
         return ""
 

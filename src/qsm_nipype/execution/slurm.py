@@ -26,7 +26,7 @@ from typing import Any
 
 from nipype import logging
 from nipype.pipeline.engine.utils import load_resultfile
-from nipype.pipeline.plugins.tools import create_pyscript
+from nipype.utils.filemanip import savepkl
 
 from qsm_nipype.errors import UsageError
 from qsm_nipype.execution import scheduler
@@ -93,7 +93,8 @@ class Job:
         self.ended = None
         remove_results(self.node)  # else they could be taken for this job's
         name = f"{self.node._id}.{self.node._hierarchy or ''}.{uuid.uuid4().hex[:8]}"
-        output = f"--output={self.script.parent}/slurm-%j.out"
+        folder = str(self.script.parent).replace("%", "%%")
+        output = f"--output={folder}/slurm-%j.out"
         try:
             self.number = scheduler.submit(
                 [output, *self.arguments], self.script, name, patience=args["submit_seconds"]
@@ -128,7 +129,7 @@ def write_job(
     node: Any, args: Mapping[str, Any], updatehash: bool, *, store_exception: bool = True
 ) -> Job:
     """Write a node's script."""
-    program = Path(create_pyscript(node, updatehash, store_exception=store_exception))
+    program = _write_program(node, updatehash, store_exception)
     template = str(args["template"])
     if template and not template.startswith("#!"):
         try:
@@ -148,6 +149,25 @@ def write_job(
     script = program.with_name(f"batchscript_{program.stem}.sh")
     script.write_text("\n".join([template.rstrip("\n"), *lines, ""]))
     return Job(node, script, scheduler.resource_arguments(node, args))
+
+
+def _write_program(node: Any, updatehash: bool, store_exception: bool) -> Path:
+    """Store a node beside the Python program that runs it; the program's path.
+
+    Nipype's own puts paths between quotes as they are, and the host into what a job leaves.
+    """
+    folder = Path(node.base_dir, *(node._hierarchy or "").split(".")[:1], "batch")
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{time.strftime('%Y%m%d_%H%M%S')}_{node._hierarchy or ''}_{node._id}"
+    stored = folder / f"node_{name}.pklz"
+    savepkl(str(stored), {"node": node, "updatehash": updatehash})
+    program = folder / f"pyscript_{name}.py"
+    program.write_text(
+        "from qsm_nipype.execution.job import run_stored\n\n"
+        f"run_stored({str(stored)!r}, store_exception={store_exception})\n",
+        encoding="utf-8",
+    )
+    return program
 
 
 class SLURMPlugin(SchedulingPlugin):

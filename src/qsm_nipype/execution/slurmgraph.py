@@ -130,7 +130,7 @@ def _never_started(state: JobState) -> bool:
 
 def _reported(job: Job) -> bool:
     try:
-        return "Saving crash info to" in job.log.read_text(errors="replace")
+        return "Crash file: " in job.log.read_text(errors="replace")
     except OSError:
         return False
 

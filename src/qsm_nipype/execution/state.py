@@ -6,7 +6,7 @@
 schema         1
 label          ``sub-01``, or ``group``
 status         ``submitted``, ``running``, ``done`` or ``failed``
-owner          host, pid, start time, kernel and SLURM job of the writer (see `process.Owner`)
+owner          pid, start time, kernel and SLURM job of the writer (see `process.Owner`)
 started        seconds since 1970 when it became what `owner` runs; `updated`: last write
 nodes_done     steps that are finished, of `nodes_total` (0: not known yet)
 failures       list of ``{"node", "reason", "crash_file", "acquisition"}``; `reason` in one line
@@ -115,7 +115,8 @@ def write(out_dir: Path | str, label: str, status: str, **details: Any) -> State
     for name in ("failures", "verdicts"):
         details[name] = tuple(details.get(name, getattr(base, name)))
     new = replace(base, status=status, updated=now, **details)
-    _replace(_file(out_dir, label), json.dumps({"schema": SCHEMA, **asdict(new)}, indent=1))
+    text = json.dumps({"schema": SCHEMA, **asdict(new)}, indent=1)
+    _replace(_file(out_dir, label), text, lasting=status in ("done", "failed"))
     return new
 
 
@@ -123,25 +124,44 @@ def read(out_dir: Path | str, label: str) -> State | None:
     """A participant's state; None when there is none that this version can read."""
     file = _file(out_dir, label)
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
         touched = file.stat().st_mtime
-    except (OSError, ValueError):
+        if not isinstance(content, dict) or content.pop("schema", None) != SCHEMA:
+            return None
+        return _of_json(content, touched)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None
-    if not isinstance(content, dict) or content.pop("schema", None) != SCHEMA:
-        return None
-    try:
-        state = State(**content)
-    except TypeError:
-        return None
-    lists = {"failures": tuple(state.failures), "verdicts": tuple(state.verdicts)}
-    return replace(state, **lists, updated=max(state.updated, touched))  # type: ignore[arg-type]
+
+
+def _of_json(content: dict[str, Any], touched: float) -> State:
+    """Raises TypeError, ValueError or AttributeError for anything but what `write` writes."""
+    state = State(**content)
+    if state.status not in STATUSES:
+        raise ValueError
+    failures = tuple(failure(**{k: str(v) for k, v in f.items()}) for f in state.failures)
+    verdicts = tuple({str(k): v for k, v in verdict.items()} for verdict in state.verdicts)
+    return replace(
+        state,
+        label=str(state.label),
+        owner=dict(state.owner),
+        failures=failures,
+        verdicts=verdicts,
+        nodes_done=int(state.nodes_done),
+        nodes_total=int(state.nodes_total),
+        started=float(state.started),
+        updated=max(float(state.updated), touched),
+    )
 
 
 def read_all(out_dir: Path | str) -> list[State]:
-    """States of all participants, by label."""
+    """States of all participants, by label; a file that cannot be read is a failure."""
     files = sorted((Path(out_dir) / "logs" / "state").glob("*.json"))
-    states = [read(out_dir, file.stem) for file in files]
-    return [state for state in states if state is not None]
+    return [read(out_dir, file.stem) or _damaged(file) for file in files]
+
+
+def _damaged(file: Path) -> State:
+    reason = f"{file.name}: this state file cannot be read; give the command again"
+    return State(file.stem, "failed", failures=(failure("", reason),))
 
 
 class Terminated(SystemExit):
@@ -211,8 +231,9 @@ def _file(out_dir: Path | str, label: str) -> Path:
     return Path(out_dir) / "logs" / "state" / f"{label}.json"
 
 
-def _replace(file: Path, text: str) -> None:
+def _replace(file: Path, text: str, *, lasting: bool) -> None:
     with atomic(file) as partial, partial.open("w", encoding="utf-8") as stream:
         stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())  # a state is read after the machine went down
+        if lasting:  # an end is read after the machine went down; a thousand starts are not
+            stream.flush()
+            os.fsync(stream.fileno())

@@ -7,16 +7,17 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from qsm_nipype.errors import QSMError, UsageError
 from qsm_nipype.execution import scheduler, state
 from qsm_nipype.execution.scheduler import JobState, UnreachableError
 from qsm_nipype.execution.state import State
+from qsm_nipype.system import manifest
 from qsm_nipype.system.arguments import Parser
 
-ORDER = ("failed", "lost", "running", "queued", "done")
+ORDER = ("failed", "lost", "damaged", "running", "queued", "done")
 #: Sentences of a participant that its line holds; `--json` has all.
 SHOWN = 3
 
@@ -38,7 +39,7 @@ class Report:
     @property
     def place(self) -> tuple[int, str]:
         """Sorts reports: what needs attention first."""
-        ranks = ("failed", "lost", "red", "yellow", "running", "queued")
+        ranks = ("failed", "lost", "damaged", "red", "yellow", "running", "queued")
         now = self.light if self.light in ranks else self.status
         return (ranks.index(now) if now in ranks else len(ranks), self.label)
 
@@ -47,6 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the table. 0: all well; 1: who failed, is lost or has a red map; 2: wrong use."""
     parser = Parser(prog="qsm-nipype status", description=__doc__)
     parser.add_argument("out_dir", type=Path, help="output folder of the run")
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="read every result and compare it with the checksum it was written with",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument(
         "--fail-on",
@@ -57,25 +63,59 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(argv)
     try:
-        reports = survey(options.out_dir, must_exist=True)
+        reports = survey(
+            options.out_dir, must_exist=True, verify="contents" if options.verify else ""
+        )
     except QSMError as error:
         print(f"qsm-nipype status: {error}", file=sys.stderr)
         return 2
     print(as_json(reports) if options.json else as_table(reports))
     bad = state.FAILING[options.fail_on]
-    return int(any(r.status in ("failed", "lost") or r.light in bad for r in reports))
+    return int(any(r.status in ("failed", "lost", "damaged") or r.light in bad for r in reports))
 
 
-def survey(out_dir: Path | str, *, must_exist: bool = False) -> list[Report]:
+def survey(out_dir: Path | str, *, must_exist: bool = False, verify: str = "") -> list[Report]:
     """State of every participant of an output folder, by label.
 
-    Raises UsageError when `must_exist` and no run has written there.
+    `verify` looks at the results of those that are done: at their "sizes", or by reading them at
+    their "contents". Raises UsageError when `must_exist` and no
+    run has written there.
     """
     if must_exist and not (Path(out_dir) / "logs" / "state").is_dir():
         raise UsageError(f"{out_dir}: no run has started here; give the output folder of a run.")
     states = state.read_all(out_dir)
     jobs = _jobs_of([s.job for s in states if s.job and s.status in ("submitted", "running")])
-    return [_report(s, jobs.get(s.job)) for s in states]
+    reports = [_report(s, jobs.get(s.job)) for s in states]
+    return _verified(Path(out_dir), reports, verify == "contents") if verify else reports
+
+
+def _verified(out_dir: Path, reports: Sequence[Report], contents: bool) -> list[Report]:
+    """The reports; of those that are done and whose results are damaged, with what is wrong."""
+    manifests: dict[str, list[Path]] = {}
+    for path in sorted((out_dir / manifest.FOLDER).rglob("sub-*.json")):
+        manifests.setdefault(path.stem.partition("_")[0], []).append(path)
+    return [
+        _verify(out_dir, report, manifests.get(report.label, []), contents)
+        if report.status == "done" and report.state.verdicts
+        else report
+        for report in reports
+    ]
+
+
+def _verify(out_dir: Path, report: Report, manifests: Sequence[Path], contents: bool) -> Report:
+    faults: dict[str, str] = {}
+    for path in manifests:
+        faults |= manifest.damage(path, out_dir, contents=contents)
+    if page := manifest.damaged_page(out_dir, report.label.removeprefix("sub-")):
+        faults[f"{report.label}.html"] = page
+    if not manifests:
+        faults["its results"] = "left no checksums"
+    if not faults:
+        return report
+    texts = [f"{name} {fault}" for name, fault in faults.items()]
+    more = f"; and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
+    why = f"{'; '.join(texts[:SHOWN])}{more}: give the command again"
+    return replace(report, status="damaged", why=why)
 
 
 def _jobs_of(numbers: list[str]) -> dict[str, JobState]:
@@ -130,8 +170,7 @@ def _progress(now: State) -> str:
     parts = [f"since {_clock(now.started)}"]
     if now.nodes_total:
         parts.append(f"{now.nodes_done} of {now.nodes_total} steps")
-    host = now.owner.get("host", "")
-    return ", ".join([*parts, f"on {host}"] if host else parts)
+    return ", ".join([*parts, f"SLURM job {now.job}"] if now.job else parts)
 
 
 def _reasons(now: State) -> str:

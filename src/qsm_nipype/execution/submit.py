@@ -1,7 +1,8 @@
 """One SLURM job per participant: a job array, and a group job that waits for it.
 
-What is missing is submitted: participants that are done (with the same settings), running or
-already in the queue are left out, so that the same command line can be given again and again.
+What is missing is submitted: participants that are done (with the same settings, and their files
+of the right sizes), running or already in the queue are left out, so that the same command line
+can be given again and again.
 """
 
 from __future__ import annotations
@@ -80,12 +81,12 @@ def submit(request: Submission, *, dry_run: bool = False) -> list[str]:
 
 def missing_participants(request: Submission) -> tuple[str, ...]:
     """Participants that are neither done with these settings nor on their way."""
-    reports = {report.label: report for report in survey(request.out_dir)}
+    reports = {report.label: report for report in survey(request.out_dir, verify="sizes")}
     return tuple(p for p in request.participants if _missing(reports.get(f"sub-{p}"), request))
 
 
 def _missing(report: Report | None, request: Submission) -> bool:
-    if report is None or report.status in ("failed", "lost"):
+    if report is None or report.status in ("failed", "lost", "damaged"):
         return True
     if report.status == "done":
         return report.state.settings != request.settings.get(report.label, "")
@@ -151,8 +152,9 @@ def _group_text(request: Submission, folder: Path) -> str:
 
 def _text(request: Submission, folder: Path, options: list[str], body: list[str]) -> str:
     name = "%A_%a" if options else "%j"
+    folder_name = str(folder).replace("%", "%%")
     options = [
-        f"--output={folder}/{name}.out",
+        f"--output={folder_name}/{name}.out",
         f"--cpus-per-task={request.n_procs}",
         f"--mem={scheduler.megabytes(request.memory_gb)}M",
         "--signal=B:TERM@60",  # a minute to write down why it ended

@@ -12,10 +12,9 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-import yaml
-
 from qsm_nipype.errors import DataError
 from qsm_nipype.record import Step
+from qsm_nipype.system import yaml_text
 
 _CITATION = re.compile(r"\[@([^\]]+)\]")
 _ENTRY = re.compile(r"@(\w+)\{([^,\s]+),(.*?)\n\}", re.S)
@@ -102,7 +101,7 @@ def check_sentences(steps: Iterable[Step], *, name: str = "steps") -> None:
 @lru_cache(maxsize=1)
 def load_sentences() -> dict[str, Any]:
     """data/methods_text.yml: `opening`, `closing`, and `methods` by `step.method`."""
-    return yaml.safe_load(_read_data("methods_text.yml"))
+    return yaml_text.parse(_read_data("methods_text.yml"))
 
 
 @lru_cache(maxsize=1)

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from qsm_nipype.settings import Settings
+from qsm_nipype.system import manifest
 
 #: Nipype's switches for how much it says, here and in the processes of the nodes.
 _LEVELS = ("workflow_level", "interface_level", "utils_level")
+
+
+def literal(path: Path) -> str:
+    """A path as Nipype's configuration holds it, where % begins a reference."""
+    return str(path).replace("%", "%%")
 
 
 def configure_nipype(settings: Settings) -> None:
@@ -31,7 +39,7 @@ def configure_nipype(settings: Settings) -> None:
         {
             "execution": {
                 "check_version": "false",
-                "crashdump_dir": str(logs / "crashes"),
+                "crashdump_dir": literal(logs / "crashes"),
                 "crashfile_format": "txt",
                 "create_report": "false",
                 "hash_method": "content",
@@ -42,7 +50,7 @@ def configure_nipype(settings: Settings) -> None:
             },
             "logging": {
                 **dict.fromkeys(_LEVELS, "INFO" if settings.verbose else "ERROR"),
-                "log_directory": str(logs),
+                "log_directory": literal(logs),
                 "log_to_file": "true",
             },
             "monitoring": {
@@ -74,13 +82,64 @@ def quiet_console(settings: Settings) -> Iterator[None]:
             handler.setLevel(level)
 
 
-def forget_missing(workflow: Any) -> None:
-    """Make a sink run again when a file that it wrote earlier is gone."""
+def forget_damaged(workflow: Any) -> dict[str, str]:
+    """Make steps run again whose files are missing or not as they were written.
+
+    In the dataset contents are compared, in the work folder sizes. What such steps take is still
+    in the work folder: nothing else is computed again. Returns what was found in the dataset, by
+    the file's path there.
+    """
+    found: dict[str, str] = {}
     for name in workflow.list_node_names():
-        targets = getattr(workflow.get_node(name).interface, "targets", None)
-        if targets is not None and not all(target.exists() for target in targets()):
-            folder = Path(workflow.base_dir, workflow.name, *name.split("."))
+        interface = workflow.get_node(name).interface
+        folder = Path(workflow.base_dir, workflow.name, *name.split("."))
+        if not folder.exists():
+            continue
+        faults = interface.damaged() if hasattr(interface, "damaged") else {}
+        ours = getattr(interface, "notes_sizes", False)
+        if faults or not _is_cached(folder, with_sizes=ours):
             shutil.rmtree(folder, ignore_errors=True)
+            found |= faults
+    return found
+
+
+def _is_cached(folder: Path, *, with_sizes: bool) -> bool:
+    """Whether the result of a step and, `with_sizes`, its files are as it left them.
+
+    Nipype trusts them: a half-written result is an error in every later run.
+    """
+    try:
+        for path in folder.glob("result_*.pklz"):
+            data = gzip.decompress(path.read_bytes())
+            if not (data.startswith(b"\x80") and data.endswith(b".")):  # of a pickle
+                return False
+            if with_sizes and not manifest.is_whole(folder):
+                return False
+    except (OSError, EOFError, zlib.error):
+        return False
+    return True
+
+
+def cleaning(workflow: Any, told: Callable[[Any, str], None]) -> Callable[[Any, str], None]:
+    """A status callback that calls `told`, and removes a participant's work after its report.
+
+    Where one of its acquisitions failed, the report does not run, and all is kept.
+    """
+    folder = Path(workflow.base_dir, workflow.name)
+    owned: dict[str, set[str]] = {}
+    for source, target in workflow._graph.edges():  # acquisition → records → report
+        owned.setdefault(target.name, set()).add(source.name)
+
+    def tell(node: Any, status: str) -> None:
+        told(node, status)
+        name = node.fullname.rpartition(".")[2]
+        if status != "end" or not name.startswith("report_") or name not in owned:
+            return
+        joins = owned[name]
+        for part in {name, *joins, *(a for join in joins for a in owned.get(join, ()))}:
+            shutil.rmtree(folder / part, ignore_errors=True)
+
+    return tell
 
 
 def write_graph(workflow: Any, settings: Settings) -> None:

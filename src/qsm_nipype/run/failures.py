@@ -26,14 +26,12 @@ def collect_failures(
 ) -> list[Failure]:
     """Failed nodes as one failure for each acquisition, with the reason from its crash file."""
     by_name = {a.name: a for a in acquisitions}
-    crashes = sorted(
-        (settings.output_dir / "logs" / "crashes").glob("crash-*"), key=lambda p: p.stat().st_mtime
-    )
+    crashes = _crashes(settings.output_dir / "logs" / "crashes") if nodes else {}
     found: dict[str, Failure] = {}
     for fullname in nodes:
         owner = next((by_name[part] for part in fullname.split(".") if part in by_name), None)
-        crash = next((c for c in reversed(crashes) if _crash_is_of(c, fullname)), None)
-        reason = reason_of(crash.read_text(errors="replace")) if crash else "see the log"
+        crash = crashes.get(fullname)
+        reason = reason_of(_text(crash)) if crash else "see the log"
         name = fullname.rsplit(".", 1)[-1]  # records_01 and report_01 belong to a participant
         subject = owner.subject if owner else name.partition("_")[2]
         label = owner.label if owner else f"sub-{subject}"
@@ -41,11 +39,22 @@ def collect_failures(
     return list(found.values())
 
 
-def _crash_is_of(crash: Path, fullname: str) -> bool:
-    return any(
-        line.strip() == f"Node: {fullname}"
-        for line in crash.read_text(errors="replace").split("\n")
-    )
+def _crashes(folder: Path) -> dict[str, Path]:
+    """The latest crash file of each node, by the node's full name."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.glob("crash-*"), key=lambda p: p.stat().st_mtime):
+        for line in _text(path, 5000).split("\n")[:5]:
+            if line.startswith("Node: "):
+                found[line.removeprefix("Node: ").strip()] = path
+    return found
+
+
+def _text(path: Path, letters: int = -1) -> str:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as stream:
+            return stream.read(letters)
+    except OSError:
+        return ""
 
 
 def reason_of(crash: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,14 @@ from typing import Any
 from qsm_nipype import __version__
 from qsm_nipype.dataset.derivatives import QC_COLUMNS, VERDICT_COLUMNS
 from qsm_nipype.dataset.names import parse_name
-from qsm_nipype.errors import UsageError
+from qsm_nipype.errors import DataError, UsageError
 from qsm_nipype.execution.status import Report, survey
 from qsm_nipype.report.group import OUTLIERS, GroupReport, group_html, group_report
 from qsm_nipype.report.stored import entities_of, place_of_thumbnail
 from qsm_nipype.report.words import without_folders
 from qsm_nipype.run.ratings import RATINGS, WORDS, read_ratings, unknown, with_ratings
 from qsm_nipype.settings import Settings
-from qsm_nipype.system.files import write_text
+from qsm_nipype.system.files import UnreadableError, read_text, write_text
 
 #: Tables of the participants by the ending of their names.
 KINDS = ("desc-qc_metrics", "desc-regions_stats")
@@ -42,15 +43,16 @@ ADDED = {
     },
     **WORDS,
 }
+_DAMAGED = "no table of ours any more; process this participant again"
 #: Names that a line of this command holds.
 _NAMED = 5
 
 
 def run(settings: Settings) -> int:
-    """Join the participants' tables in the output folder; says who needs a look. Returns 0.
+    """Join the participants' tables in the output folder; says who needs a look.
 
-    Raises UsageError when there is neither a table nor a failure, or when another run holds the
-    group's files.
+    Returns 0, or 1 when a table had to be left out. Raises UsageError when there is neither a
+    table nor a failure, or when another run holds the group's files.
     """
     out = settings.output_dir
     found = {kind: participant_tables(out, kind) for kind in KINDS}
@@ -65,9 +67,13 @@ def run(settings: Settings) -> int:
         return 0
     from qsm_nipype.execution import lock
 
+    lacking: list[str] = []
     with lock.output_lock(out, ["group"]):
         for kind, paths in found.items():
-            rows, dictionary = join(paths)
+            rows, dictionary, faults = join(paths)
+            for fault in faults:
+                print(f"qsm-nipype: left out: {fault}", file=sys.stderr)
+            lacking += faults
             rows = with_states(rows, reports, add=kind == QUALITY)
             if not rows:
                 continue
@@ -79,7 +85,7 @@ def run(settings: Settings) -> int:
             write_text(out / f"group_{kind}.json", text + "\n")
             print(out / f"group_{kind}.tsv")
     _tell(out, failed)
-    return 0
+    return 1 if lacking else 0
 
 
 def _with_page(
@@ -153,17 +159,53 @@ def participant_tables(out: Path, kind: str) -> list[Path]:
     return sorted(out.glob(f"sub-*/**/*_{kind}.tsv"))
 
 
-def join(paths: Sequence[Path]) -> tuple[list[dict[str, str]], dict[str, Any]]:
-    """Rows of all tables, and the data dictionary of their columns."""
+def join(paths: Sequence[Path]) -> tuple[list[dict[str, str]], dict[str, Any], list[str]]:
+    """Rows of all tables, the data dictionary of their columns, and a sentence for each fault.
+
+    A table that cannot be read is left out, and costs the others nothing.
+    """
     rows: list[dict[str, str]] = []
     dictionary: dict[str, Any] = {**QC_COLUMNS, **ADDED, **VERDICT_COLUMNS}
+    faults: list[str] = []
     for path in paths:
-        with path.open(encoding="utf-8", newline="") as stream:
-            rows += list(csv.DictReader(stream, delimiter="\t"))
-        words = path.with_suffix(".json")
-        if words.exists():
-            dictionary |= json.loads(words.read_text(encoding="utf-8"))
-    return rows, dictionary
+        try:
+            own, words = _read_table(path), _read_words(path.with_suffix(".json"))
+        except DataError as exc:
+            faults.append(str(exc))
+            continue
+        rows += own
+        dictionary |= words
+    return rows, dictionary, faults
+
+
+def _read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a participant's table. Raises DataError."""
+    try:
+        text = read_text(path)
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter="\t", restval="n/a"))
+        for row in rows:
+            row.pop(None, None)  # type: ignore[call-overload]  # fields beyond the columns
+            who, name = (row.get(key) or "" for key in ("participant_id", "acquisition"))
+            if not who.startswith("sub-") or f"{name}_".partition("_")[0] != who:
+                raise DataError(f"{path}: {_DAMAGED}")
+    except (UnreadableError, csv.Error) as exc:
+        raise DataError(f"{path}: {exc}; process this participant again") from exc
+    if not rows:
+        raise DataError(f"{path}: {_DAMAGED}")
+    return rows
+
+
+def _read_words(path: Path) -> dict[str, Any]:
+    """The data dictionary of a table; empty where there is none. Raises DataError."""
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(read_text(path))
+    except (UnreadableError, ValueError, RecursionError) as exc:
+        raise DataError(f"{path}: not valid JSON; process this participant again") from exc
+    if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
+        raise DataError(f"{path}: no data dictionary; process this participant again")
+    return content
 
 
 def with_states(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from qsm_nipype import __version__, plan
 from qsm_nipype import settings as configuration
@@ -16,7 +18,7 @@ from qsm_nipype.dataset.derivatives import ignored
 from qsm_nipype.report.subject import write_subject_report
 from qsm_nipype.run.failures import Failure
 from qsm_nipype.settings import Settings
-from qsm_nipype.system.files import write_text
+from qsm_nipype.system.files import PARTIAL, sweep, write_text
 
 _README = """Quantitative susceptibility maps made by qsm-nipype {version}.
 
@@ -43,6 +45,21 @@ def prepare_output(settings: Settings) -> None:
     write_text(out / "logs" / "settings.yml", configuration.to_yaml(settings))
     if not settings.skip_bids_validation:
         _validate(settings)
+
+
+def remove_partial(out_dir: Path, labels: Sequence[str]) -> None:
+    """Remove what killed runs of participants (`sub-XX`) left half written; we hold locks."""
+    known = set(labels)
+
+    def is_ours(name: str) -> bool:
+        return re.split(r"[_.]", name, maxsplit=1)[0] in known
+
+    for path in out_dir.glob(f"{PARTIAL}*.html"):
+        if is_ours(path.name[len(PARTIAL) + 33 :]):
+            path.unlink(missing_ok=True)
+    sweep(out_dir / "logs", is_ours)
+    for label in labels:
+        sweep(out_dir / label, lambda _: True)
 
 
 def _validate(settings: Settings) -> None:

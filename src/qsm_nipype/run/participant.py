@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,11 @@ from qsm_nipype.run.preflight import (
     without_idle,
 )
 from qsm_nipype.settings import Settings
+
+#: Damaged files that are named one by one.
+_NAMED = 5
+#: Participants in one graph, at least: the last ones of a graph leave processors idle.
+_AT_A_TIME = 32
 
 
 def run(settings: Settings) -> int:
@@ -52,7 +60,8 @@ def run(settings: Settings) -> int:
         acquisitions, refusals = within_memory(settings, acquisitions, refusals)
     from qsm_nipype.execution import lock, state
     from qsm_nipype.run.outcome import collect_outcomes, exit_code, tell, write_down
-    from qsm_nipype.run.output import prepare_output, write_reports
+    from qsm_nipype.run.outdated import mark_outdated
+    from qsm_nipype.run.output import prepare_output, remove_partial, write_reports
     from qsm_nipype.run.states import digests, write_states
 
     chosen: list[Acquisition | Refusal] = [*acquisitions, *refusals]
@@ -66,9 +75,11 @@ def run(settings: Settings) -> int:
     held = lock.output_lock(settings.output_dir, labels)
     asked = digests(settings, acquisitions, refusals)
     with held, state.running(settings.output_dir, asked):
+        remove_partial(settings.output_dir, labels)
         if acquisitions:
             failures += execute(settings, acquisitions)
         outcomes = collect_outcomes(settings.output_dir, acquisitions, failures)
+        outcomes = mark_outdated(settings.output_dir, outcomes)
         write_reports(settings, acquisitions, [o.failure for o in outcomes if o.failure])
         write_states(settings, labels, outcomes)
         write_down(outcomes, settings.output_dir / "logs" / "run.log")
@@ -139,8 +150,11 @@ def methods_paragraph(settings: Settings) -> str:
 
 
 def execute(settings: Settings, acquisitions: Sequence[Acquisition]) -> list[Failure]:
-    """Build the graph and run it; returns what failed."""
-    from qsm_nipype.execution.plugin import plugin_settings
+    """Build the graph of some participants after the other and run it; returns what failed.
+
+    A graph of a thousand participants takes minutes to build and gigabytes to hold, so that on one
+    machine only as many are in it as keep all its processors busy.
+    """
     from qsm_nipype.execution.resources import available_cpus, use_numba_cache
     from qsm_nipype.run import engine
 
@@ -148,6 +162,38 @@ def execute(settings: Settings, acquisitions: Sequence[Acquisition]) -> list[Fai
     nprocs = settings.nprocs or available_cpus()
     threads = settings.omp_nthreads or max(1, min(8, nprocs // len(acquisitions)))
     engine.configure_nipype(settings)
+    failures: list[Failure] = []
+    started = time.monotonic()
+    for batch in batches(settings, acquisitions, nprocs):
+        failures += _execute(settings, batch, nprocs, threads, started)
+        if failures and settings.stop_on_first_crash:
+            break
+    return failures
+
+
+def batches(
+    settings: Settings, acquisitions: Sequence[Acquisition], nprocs: int
+) -> list[list[Acquisition]]:
+    """The acquisitions of so many participants at a time; all at once where a cluster has them."""
+    if settings.plugin not in ("MultiProc", "Linear") or settings.use_plugin is not None:
+        return [list(acquisitions)]
+    ordered = sorted(acquisitions, key=lambda a: a.label)
+    own = [list(members) for _, members in groupby(ordered, key=lambda a: a.subject)]
+    size = max(_AT_A_TIME, 2 * nprocs)
+    parts = [own[start : start + size] for start in range(0, len(own), size)]
+    return [[a for members in part for a in members] for part in parts]
+
+
+def _execute(
+    settings: Settings,
+    acquisitions: Sequence[Acquisition],
+    nprocs: int,
+    threads: int,
+    started: float,
+) -> list[Failure]:
+    """Build the graph of these acquisitions and run it; returns what failed."""
+    from qsm_nipype.execution.plugin import plugin_settings
+    from qsm_nipype.run import engine
     from qsm_nipype.workflows.base import init_qsm_nipype_wf
 
     workflow = init_qsm_nipype_wf(
@@ -163,17 +209,26 @@ def execute(settings: Settings, acquisitions: Sequence[Acquisition]) -> list[Fai
         omp_nthreads=threads,
         user_file=settings.use_plugin,
     )
-    engine.forget_missing(workflow)
-    progress = _progress(settings, workflow, acquisitions)
-    arguments = {**arguments, "status_callback": progress}
+    _tell_damaged(engine.forget_damaged(workflow))
+    progress = _progress(settings, workflow, acquisitions, started)
+    told = engine.cleaning(workflow, progress) if settings.clean_workdir else progress
+    arguments = {**arguments, "status_callback": told}
     if not isinstance(plugin, str):
-        plugin._status_callback = progress  # Nipype reads the argument only on construction
+        plugin._status_callback = told  # Nipype reads the argument only on construction
     with progress, engine.quiet_console(settings), contextlib.suppress(RuntimeError):
         workflow.run(plugin=plugin, plugin_args=arguments)
     failures = collect_failures(settings, acquisitions, progress.failures)
     if settings.clean_workdir and not failures:
         _clean(workflow)
     return failures
+
+
+def _tell_damaged(found: Mapping[str, str]) -> None:
+    """Say which results are written again."""
+    for name, fault in list(found.items())[:_NAMED]:
+        print(f"qsm-nipype: {name} {fault}; made again", file=sys.stderr)
+    if len(found) > _NAMED:
+        print(f"qsm-nipype: and {len(found) - _NAMED} more files", file=sys.stderr)
 
 
 def _clean(workflow: Any) -> None:
@@ -191,7 +246,9 @@ def _graph_name(settings: Settings) -> str:
     return f"qsm_nipype_{hashlib.sha256(places.encode()).hexdigest()[:8]}"
 
 
-def _progress(settings: Settings, workflow: Any, acquisitions: Sequence[Acquisition]) -> Any:
+def _progress(
+    settings: Settings, workflow: Any, acquisitions: Sequence[Acquisition], started: float
+) -> Any:
     from qsm_nipype.run.progress import Progress, is_work
     from qsm_nipype.run.states import count_in_states
 
@@ -200,4 +257,5 @@ def _progress(settings: Settings, workflow: Any, acquisitions: Sequence[Acquisit
     labels = {a.name: a.label for a in acquisitions}
     subjects = {a.name: f"sub-{a.subject}" for a in acquisitions}
     note = count_in_states(settings, totals, subjects)
-    return Progress(totals, labels, settings.output_dir / "logs" / "run.log", note)
+    log = settings.output_dir / "logs" / "run.log"
+    return Progress(totals, labels, log, note, started=started)

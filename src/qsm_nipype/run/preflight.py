@@ -27,7 +27,7 @@ from qsm_nipype.dataset.head_size import too_small
 from qsm_nipype.errors import UsageError
 from qsm_nipype.methods import Method
 from qsm_nipype.settings import Settings
-from qsm_nipype.system.files import missing_content
+from qsm_nipype.system.files import missing_content, read_text
 
 
 def check_writable(settings: Settings) -> None:
@@ -156,9 +156,11 @@ def _filters(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
-        raise UsageError(f"{path}: the BIDS filter file is not readable JSON ({exc})") from exc
+        content = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as exc:
+        raise UsageError(
+            f"{path}: the BIDS filter file is not readable JSON ({exc}); correct it"
+        ) from exc
     if not isinstance(content, dict):
         raise UsageError(f"{path}: the BIDS filter file must hold one JSON object")
     return content

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ class Progress:
 
     `totals` maps each acquisition's workflow name to its number of nodes, `labels` to the name
     that people know. Every line also goes to the file `log`. `note` is called
-    after each step with the acquisition and all counts of finished steps.
+    after each step with the acquisition and all counts of finished steps. `started` is the reading
+    of `time.monotonic` that lines count from, now by default.
     """
 
     def __init__(
@@ -44,6 +46,8 @@ class Progress:
         labels: Mapping[str, str],
         log: Path,
         note: Callable[[str, Mapping[str, int]], None] | None = None,
+        *,
+        started: float | None = None,
     ) -> None:
         self._log, self._note = log, note
         self._totals, self._labels = dict(totals), dict(labels)
@@ -53,7 +57,7 @@ class Progress:
         self._console = Console(stderr=True)
         self._live = Live(console=self._console, refresh_per_second=4, transient=False)
         self._on_terminal = self._console.is_terminal
-        self._started = time.monotonic()
+        self._started = time.monotonic() if started is None else started
         #: full names of the nodes that failed
         self.failures: list[str] = []
 
@@ -86,15 +90,16 @@ class Progress:
             self._failed[owner] = stage
         self._show(owner, stage, status)
         if self._note is not None and status != "start":
-            self._note(owner, self._done)
+            with suppress(OSError):
+                self._note(owner, self._done)
 
     def _show(self, owner: str, stage: str, status: str) -> None:
         words = {"start": "…", "end": "done", "exception": "FAILED"}
         passed = time.monotonic() - self._started
         count = f"{self._done[owner]}/{self._totals[owner]}"
         line = f"[{passed:7.1f} s] {self._labels[owner]} {count:>6} {stage} {words[status]}"
-        with self._log.open("a", encoding="utf-8") as stream:
-            print(line, file=stream)
+        with suppress(OSError), self._log.open("a", encoding="utf-8") as stream:
+            print(line, file=stream)  # a full disk ends nodes, not what others may still do
         if self._on_terminal:
             self._live.update(self._table())
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import re
 
 from qsm_nipype import methods
 from qsm_nipype.core.given import KINDS as GIVEN_KINDS
@@ -10,12 +10,19 @@ from qsm_nipype.core.mask_language import parse_operations
 from qsm_nipype.core.reading.units import parse_units
 from qsm_nipype.dataset.own_files import KINDS
 from qsm_nipype.errors import UsageError, did_you_mean
+from qsm_nipype.settings.files import named_paths
 from qsm_nipype.settings.options import NETWORKS, Settings, options
+
+#: Above any number of processors, gigabytes, ppm or mm³ that an option takes.
+_LARGEST = 1e6
+#: Steps that may be left out.
+_OPTIONAL = tuple(f.name for f in options() if f.metadata.get("optional"))
 
 
 def check(settings: Settings) -> None:
     """Refuse choices that cannot work, as far as no disk is needed. Raises UsageError."""
     settings.chosen()
+    _check_paths(settings)
     _check_languages(settings)
     for name in settings.derivatives:
         if name not in KINDS:
@@ -46,6 +53,16 @@ def check(settings: Settings) -> None:
             raise UsageError(
                 f"{option.name} cannot be {getattr(settings, option.name)!r}; choose from "
                 f"{', '.join(allowed)}"
+            )
+
+
+def _check_paths(settings: Settings) -> None:
+    """Refuse paths that no job script and no table could hold in a line. Raises UsageError."""
+    for path in named_paths(settings):
+        if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", str(path)):
+            raise UsageError(
+                f"{str(path)!r}: a path with a line break, a control character or bytes that are "
+                f"no text cannot be used; rename it"
             )
 
 
@@ -92,8 +109,11 @@ def _check_numbers(settings: Settings) -> None:
     """Refuse negative numbers: 0 leaves the choice to the program. Raises UsageError."""
     for option in options():
         value = getattr(settings, option.name)
-        if isinstance(value, (int, float)) and not 0 <= value < math.inf:
-            raise UsageError(f"{option.metadata['flags'][0]} {value:g}: give 0 or more")
+        if isinstance(value, (int, float)) and not 0 <= value < _LARGEST:
+            raise UsageError(
+                f"{option.metadata['flags'][0]} {value:g}: give 0 or more, and less than "
+                f"{_LARGEST:g}"
+            )
 
 
 def _check_twice(settings: Settings) -> None:
@@ -101,6 +121,10 @@ def _check_twice(settings: Settings) -> None:
     for step in methods.CHOSEN:
         value = getattr(settings, step)
         names = value if isinstance(value, tuple) else ()
+        if value == () and step not in _OPTIONAL:
+            raise UsageError(
+                f"--{step} names no method; choose from {', '.join(methods.names(step))}"
+            )
         for name in names:
             if names.count(name) > 1:
                 raise UsageError(f"--{step} {','.join(names)}: name {name} once only")

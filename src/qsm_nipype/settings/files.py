@@ -14,6 +14,8 @@ import yaml
 
 from qsm_nipype.errors import UsageError, did_you_mean
 from qsm_nipype.settings.options import HOW, Settings, default, options
+from qsm_nipype.system import yaml_text
+from qsm_nipype.system.files import UnreadableError
 
 #: Fields that name this run's place, not its science: left out of the saved settings.
 PLACES = ("bids_dir", "output_dir", "analysis_level")
@@ -51,11 +53,9 @@ def preset_descriptions() -> dict[str, str]:
 def load_config(path: Path) -> dict[str, Any]:
     """Settings from a YAML file, by field name. Raises UsageError naming what is wrong."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise UsageError(f"{path}: cannot be read ({exc.strerror}); check the path") from exc
-    except yaml.YAMLError as exc:
-        raise UsageError(f"{path}: not valid YAML ({str(exc).splitlines()[-1].strip()})") from exc
+        content = yaml_text.read(path)
+    except UnreadableError as exc:
+        raise UsageError(f"{path}: {exc}") from exc
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -77,21 +77,62 @@ def coerce(option: Field[Any], value: Any, *, where: str) -> Any:
     """A value from YAML in the type of its field. Raises UsageError."""
     start = default(option)
     try:
+        if value is None and (start is None or isinstance(start, Mapping | tuple)):
+            return start
         if isinstance(start, tuple):
-            return tuple(str(v) for v in ([value] if isinstance(value, str) else value))
+            return tuple(_text(v) for v in ([value] if isinstance(value, str) else _list(value)))
         if option.name == "parameters":
-            return MappingProxyType({key: dict(own or {}) for key, own in (value or {}).items()})
+            groups = {_text(key): _mapping(own or {}) for key, own in _mapping(value).items()}
+            return MappingProxyType(groups)
         if isinstance(start, Mapping):
-            return MappingProxyType(dict(value or {}))
-        if isinstance(start, bool):
-            if not isinstance(value, bool):
-                raise TypeError
-            return value
-        if "Path" in str(option.type):
-            return None if value is None else Path(value)
-        return value if value is None or start is None else type(start)(value)
-    except (AttributeError, TypeError, ValueError) as exc:
-        raise UsageError(f"{where}: {option.name} cannot be {value!r}") from exc
+            return MappingProxyType(
+                {k: _scalar(option, "", v) for k, v in _mapping(value).items()}
+            )
+        return _scalar(option, start, value)
+    except (TypeError, ValueError, OverflowError) as exc:
+        shown = repr(value)
+        shown = shown if len(shown) < 80 else f"{shown[:80]}…"
+        raise UsageError(
+            f"{where}: {option.name} cannot be {shown}; see {option.metadata['flags'][0]} in "
+            f"qsm-nipype --help"
+        ) from exc
+
+
+def _scalar(option: Field[Any], start: Any, value: Any) -> Any:
+    """One value of the kind that an option has. Raises TypeError, ValueError or OverflowError."""
+    if isinstance(start, bool) or isinstance(value, bool):
+        if not (isinstance(start, bool) and isinstance(value, bool)):
+            raise TypeError
+        return value
+    if "Path" in str(option.type):
+        if not isinstance(value, str | Path) or "\0" in str(value) or not str(value):
+            raise TypeError
+        return Path(value)
+    if isinstance(start, int | float):
+        if not isinstance(value, int | float) or type(start)(value) != value == value:
+            raise TypeError
+        return type(start)(value)
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise TypeError
+    return str(value)
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list | tuple):
+        raise TypeError
+    return list(value)
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise TypeError
+    return dict(value)
 
 
 def combine(base: Settings, changes: Mapping[str, Any]) -> Settings:

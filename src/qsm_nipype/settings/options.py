@@ -68,7 +68,10 @@ class Settings:
         "--derivatives",
     )
     bids_database_dir: Path | None = _option(
-        None, _WHAT, "pybids database to read, or to write for the next run", "--bids-database-dir"
+        None,
+        _WHAT,
+        "pybids database, for filters that only pybids reads",
+        "--bids-database-dir",
     )
     skip_bids_validation: bool = _option(
         False, _WHAT, "do not run the BIDS validator first", "--skip-bids-validation"
