@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from qsm_nipype.errors import DataError, WeightsError
 from qsm_nipype.models.nnunet import Model, predict
+from qsm_nipype.models.window import Window
 
 LEFT, RIGHT = 1, 2
 #: The first network's labels: the cerebellum without, and the place of, the dentate nuclei.
@@ -216,21 +217,8 @@ def label_box(
     box, whose left is the right.
     """
     step = np.asarray(segmenter.spacing)
-    size = np.asarray(voxel_size, dtype=float)
-    ratio = step / size  # voxels per sample
-    same = np.abs(ratio - 1) < 0.02
-    ratio = np.where(same, 1.0, ratio)
-    shape = np.ceil(extent / step).astype(int)
-    first = middle - ratio * (shape - 1) / 2
-    first = np.where(same, np.round(first), first)
-    start, stop = _around(first, ratio, shape, chi.shape)
-    part = chi[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
-    blur = np.where(ratio > 1.05, 0.35 * np.sqrt(np.maximum(ratio**2 - 1, 0)), 0.0)
-    part = ndimage.gaussian_filter(part, blur) if blur.any() else part
-    order = 0 if same.all() else 3
-    box = ndimage.affine_transform(
-        part, ratio, first - start, output_shape=tuple(shape), order=order, mode="constant"
-    )
+    window = Window.around(middle, extent, segmenter.spacing, voxel_size, chi.shape)
+    box = window.sample(chi)
     if not box.any():
         return np.zeros(chi.shape, np.uint8)
     sides = _sides(predict(segmenter, box, step, device=device), segmenter)
@@ -238,26 +226,11 @@ def label_box(
         other = predict(segmenter, np.ascontiguousarray(box[::-1]), step, device=device)
         right, left = _sides(other, segmenter)
         sides = (sides[0] + left[::-1]) / 2, (sides[1] + right[::-1]) / 2
-    back = [
-        ndimage.affine_transform(
-            share, 1 / ratio, (start - first) / ratio, output_shape=part.shape, order=order and 1
-        )
-        for share in sides
-    ]
+    back = [window.back(share) for share in sides]
     labels = np.zeros(chi.shape, np.uint8)
-    window = labels[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
     inside = sum(back) > 0.5
-    window[inside] = np.where(back[0] >= back[1], LEFT, RIGHT)[inside]
+    labels[window.slices][inside] = np.where(back[0] >= back[1], LEFT, RIGHT)[inside]
     return labels
-
-
-def _around(
-    first: np.ndarray, ratio: np.ndarray, shape: np.ndarray, whole: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """The voxels that a box touches, with a margin for interpolation, inside the volume."""
-    low = np.floor(first).astype(int) - 4
-    high = np.ceil(first + ratio * (shape - 1)).astype(int) + 5
-    return np.clip(low, 0, np.array(whole) - 1), np.clip(high, 1, whole)
 
 
 def _sides(found: np.ndarray, segmenter: Model) -> tuple[np.ndarray, np.ndarray]:

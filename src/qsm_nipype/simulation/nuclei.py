@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -63,41 +63,60 @@ def paint_midbrain_and_dentate(
 def _paint_basal(
     labels: np.ndarray, m: np.ndarray, own: np.ndarray, size: dict[int, float]
 ) -> None:
-    bulge = 4.0 * np.exp(-(((m[0] - 15.0) / 6.0) ** 2) - ((m[1] + 30.0) / 8.0) ** 2)
-    thalamus = ellipsoid(
-        m, (11.0, -18.0, 7.0), _scaled((8.0, 15.0, 9.5), size, lab.THALAMUS), _yaw(22)
-    )
-    _write(labels, (thalamus - bulge < 0) & own & (m[0] > 1.6), lab.THALAMUS)
-    s = size[lab.CAUDATE]
-    body = [(13, 17, 0, 6.2 * s), (13.5, 11, 8, 6.0 * s), (15, 2, 17, 4.2 * s)]
-    body += [(17, -10, 21, 2.9 * s), (22, -24, 20, 2.2 * s), (29, -36, 11, 1.8 * s)]
-    body += [(34, -34, -2, 1.4 * s), (35, -20, -11, 1.2 * s)]
-    _write(labels, (chain(m, body) < 0) & own, lab.CAUDATE)
-    lens = ellipsoid(m, (26.0, 2.0, 0.5), _scaled((7.2, 16.5, 11.0), size, lab.PUTAMEN), _yaw(14))
-    inner = ellipsoid(m, (16.5, -4.0, -1.5), (10.5, 16.0, 11.0), _yaw(24))
-    _write(labels, (lens < 0) & (inner > 0) & own, lab.PUTAMEN)
-    globus = ellipsoid(
-        m, (19.5, -4.0, -1.0), _scaled((5.0, 9.5, 6.5), size, lab.PALLIDUM), _yaw(26)
-    )
-    _write(labels, (globus < 0) & own, lab.PALLIDUM)
-    accumbens = ellipsoid(m, (15.0, 10.0, -7.0), (7.0, 5.0, 4.0))
-    _write(labels, (accumbens < 0) & own, lab.CAUDATE)
-    hippocampus = chain(m, [(23, -8, -20, 5), (29, -20, -15, 4.2), (27, -34, -4, 3)])
-    _write(labels, (hippocampus < 0) & own, lab.GREY_MATTER)
+    for label, _, inside in basal_shapes(m, size):
+        _write(labels, inside & own, label)
 
 
 def _paint_midbrain(
     labels: np.ndarray, m: np.ndarray, own: np.ndarray, size: dict[int, float]
 ) -> None:
+    for label, _, inside in midbrain_shapes(m, size):
+        _write(labels, inside & own, label)
+
+
+def basal_shapes(
+    m: np.ndarray, size: Mapping[int, float]
+) -> Iterator[tuple[int, str, np.ndarray]]:
+    """Tissue label, name and voxels of one side's nuclei of the cerebrum, later ones on top.
+
+    `m` `(3, X, Y, Z)` are points (mm) whose first coordinate grows from the midline to that side.
+    """
+    bulge = 4.0 * np.exp(-(((m[0] - 15.0) / 6.0) ** 2) - ((m[1] + 30.0) / 8.0) ** 2)
+    thalamus = ellipsoid(
+        m, (11.0, -18.0, 7.0), _scaled((8.0, 15.0, 9.5), size, lab.THALAMUS), _yaw(22)
+    )
+    yield lab.THALAMUS, "thalamus", (thalamus - bulge < 0) & (m[0] > 1.6)
+    s = size[lab.CAUDATE]
+    body = [(13, 17, 0, 6.2 * s), (13.5, 11, 8, 6.0 * s), (15, 2, 17, 4.2 * s)]
+    body += [(17, -10, 21, 2.9 * s), (22, -24, 20, 2.2 * s), (29, -36, 11, 1.8 * s)]
+    body += [(34, -34, -2, 1.4 * s), (35, -20, -11, 1.2 * s)]
+    yield lab.CAUDATE, "caudate nucleus", chain(m, body) < 0
+    lens = ellipsoid(m, (26.0, 2.0, 0.5), _scaled((7.2, 16.5, 11.0), size, lab.PUTAMEN), _yaw(14))
+    inner = ellipsoid(m, (16.5, -4.0, -1.5), (10.5, 16.0, 11.0), _yaw(24))
+    yield lab.PUTAMEN, "putamen", (lens < 0) & (inner > 0)
+    globus = ellipsoid(
+        m, (19.5, -4.0, -1.0), _scaled((5.0, 9.5, 6.5), size, lab.PALLIDUM), _yaw(26)
+    )
+    yield lab.PALLIDUM, "pallidum", globus < 0
+    accumbens = ellipsoid(m, (15.0, 10.0, -7.0), (7.0, 5.0, 4.0))
+    yield lab.CAUDATE, "accumbens", accumbens < 0
+    hippocampus = chain(m, [(23, -8, -20, 5), (29, -20, -15, 4.2), (27, -34, -4, 3)])
+    yield lab.GREY_MATTER, "hippocampus", hippocampus < 0
+
+
+def midbrain_shapes(
+    m: np.ndarray, size: Mapping[int, float]
+) -> Iterator[tuple[int, str, np.ndarray]]:
+    """As `basal_shapes`, of the midbrain."""
     red = ellipsoid(m, (5.2, -20.5, -9.0), _scaled((3.1, 3.2, 4.2), size, lab.RED_NUCLEUS))
-    _write(labels, (red < 0) & own, lab.RED_NUCLEUS)
+    yield lab.RED_NUCLEUS, "red nucleus", red < 0
     tilt = _yaw(-38) @ _roll(25)
     nigra = ellipsoid(
         m, (10.0, -16.5, -12.0), _scaled((5.6, 2.2, 6.0), size, lab.SUBSTANTIA_NIGRA), tilt
     )
-    _write(labels, (nigra < 0) & (red > 0.8) & own, lab.SUBSTANTIA_NIGRA)
+    yield lab.SUBSTANTIA_NIGRA, "substantia nigra", (nigra < 0) & (red > 0.8)
     subthalamic = ellipsoid(m, (11.0, -14.0, -5.5), (4.2, 1.8, 2.2), tilt)
-    _write(labels, (subthalamic < 0) & own, lab.SUBSTANTIA_NIGRA)
+    yield lab.SUBSTANTIA_NIGRA, "subthalamic nucleus", subthalamic < 0
 
 
 def paint_dentate(
@@ -143,7 +162,7 @@ def _column(values: Sequence[float] | np.ndarray) -> np.ndarray:
     return np.asarray(values, dtype=np.float32).reshape(3, 1, 1, 1)
 
 
-def _scaled(radii: Sequence[float], size: dict[int, float], label: int) -> list[float]:
+def _scaled(radii: Sequence[float], size: Mapping[int, float], label: int) -> list[float]:
     return [r * size[label] for r in radii]
 
 

@@ -6,30 +6,30 @@ dentate nuclei at 1 mm, and whole heads at 4 mm with the cerebellum. Axes are RA
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from scipy import ndimage
 
-from qsm_nipype.core.dipole import dipole_field
-from qsm_nipype.core.inversion.direct import tikhonov, tkd
-from qsm_nipype.core.inversion.harmonic import whtv
-from qsm_nipype.core.inversion.nonlinear import nltv
-from qsm_nipype.core.inversion.tv import tv
 from qsm_nipype.simulation import labels as lab
-from qsm_nipype.simulation import pathology
 from qsm_nipype.simulation.anatomy import cerebellum, paint_head
 from qsm_nipype.simulation.colin import TEMPLATES, load_colin, paint_colin
 from qsm_nipype.simulation.deformation import grid_points, random_deformation
 from qsm_nipype.simulation.head import Head, grid_affine
 from qsm_nipype.simulation.nuclei import paint_dentate
 from qsm_nipype.simulation.shapes import smooth_noise
-from qsm_nipype.simulation.tissue import random_contrast, tissue_maps
+from qsm_nipype.simulation.tissue import random_contrast
 from qsm_nipype.training.cache import fill_cache
+from qsm_nipype.training.reconstruction import (
+    Conditions,
+    cut_field_of_view,
+    diseased,
+    halved,
+    reconstruct_chi,
+)
 
 LEFT, RIGHT = 1, 2
 #: Field that is reconstructed around the nuclei, and the part of it that is kept (mm).
@@ -42,23 +42,6 @@ COARSE, WHOLE = 4.0, (46, 56, 46)
 CEREBELLUM, NUCLEI_PLACE, AROUND = 1, 2, 6.0
 #: Of each whole head: itself and so many slabs cut from it.
 SLABS = 2
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """Ranges that a case is drawn from.
-
-    `noise` of the field (ppb) and `iron` (factor on the nuclei's susceptibility) log-uniformly;
-    `texture` and `blur` as in `tissue_maps`; `leftover` the largest SD of the background's
-    remainder (ppb); `inversions` how often each makes the map, mostly the pipeline's own family.
-    """
-
-    noise: tuple[float, float]
-    iron: tuple[float, float]
-    texture: tuple[float, float]
-    blur: tuple[float, float]
-    leftover: float
-    inversions: Mapping[str, float]
 
 
 #: The nuclei must be visible to be learned; the cerebellum is found on worse maps.
@@ -161,26 +144,26 @@ def whole_head(seed: int, *, anatomy: str = "procedural") -> Case:
         shape, COARSE / 2, angles=angles, center=(0, -14, 2) + rng.normal(0, 5, 3)
     )
     head, sides, hind = person.paint(shape, affine)
-    cut = _cut_field_of_view(head, rng)
+    cut = cut_field_of_view(head, rng)
     chi = reconstruct(cut, sides, rng, FOR_CEREBELLUM)
-    coarse = _halved(chi)
-    seen = _halved((chi != 0).astype(np.float32)) > 0.3
+    coarse = halved(chi)
+    seen = halved((chi != 0).astype(np.float32)) > 0.3
     nuclei = (sides > 0) & cut.brain
     near = ndimage.distance_transform_edt(~nuclei, sampling=head.voxel_size) <= AROUND
-    labels = np.where(_halved(hind.astype(np.float32)) > 0.5, CEREBELLUM, 0)
+    labels = np.where(halved(hind.astype(np.float32)) > 0.5, CEREBELLUM, 0)
     if nuclei.any():
-        labels[(_halved((near & hind).astype(np.float32)) > 0.5) & (labels > 0)] = NUCLEI_PLACE
+        labels[(halved((near & hind).astype(np.float32)) > 0.5) & (labels > 0)] = NUCLEI_PLACE
     labels *= ndimage.binary_dilation(seen)
     return Case(coarse, labels.astype(np.uint8), COARSE)
 
 
-def cut_slab(case: Case, rng: np.random.Generator) -> Case:
+def cut_slab(case: Case, rng: np.random.Generator, *, place: int = NUCLEI_PLACE) -> Case:
     """A part of a whole head as a smaller field of view shows it, cut below, above, or both.
 
-    The cuts lie within 45 mm of the nuclei or, in a head without them, anywhere.
+    The cuts lie within 45 mm of the label `place` or, in a head without it, anywhere.
     """
     height = case.chi.shape[2]
-    nuclei = np.argwhere(case.labels == NUCLEI_PLACE)
+    nuclei = np.argwhere(case.labels == place)
     about = nuclei[:, 2].mean() if len(nuclei) else rng.uniform(0.2, 0.8) * height
     reach = 45 / case.voxel_size
     kind = rng.choice(["below", "above", "both"])
@@ -218,23 +201,6 @@ def with_dura(case: Case, rng: np.random.Generator) -> Case:
     return replace(case, chi=np.where(there, value, case.chi).astype(np.float32))
 
 
-def _halved(volume: np.ndarray) -> np.ndarray:
-    """Mean over blocks of two voxels."""
-    x, y, z = (n // 2 for n in volume.shape)
-    return volume.reshape(x, 2, y, 2, z, 2).mean((1, 3, 5)).astype(np.float32)
-
-
-def _cut_field_of_view(head: Head, rng: np.random.Generator) -> Head:
-    """A third of the heads lose their lower or upper part, some all of the cerebellum."""
-    brain, drawn = head.brain.copy(), rng.random()
-    height = brain.shape[2]
-    if drawn < 0.22:
-        brain[..., : int(rng.uniform(0.15, 0.6) * height)] = False
-    elif drawn < 0.35:
-        brain[..., int(rng.uniform(0.3, 0.7) * height) :] = False
-    return replace(head, brain=brain)
-
-
 def reconstruct(
     head: Head, sides: np.ndarray, rng: np.random.Generator, drawn: Conditions
 ) -> np.ndarray:
@@ -244,87 +210,11 @@ def reconstruct(
     harmonic field of a few ppb stands for what background removal leaves, and the mask has lost
     its outer layers.
     """
-    head = _diseased(head, rng)
+    head = diseased(head, rng)
     offset = np.zeros(sides.shape, np.float32) if head.chi_offset is None else head.chi_offset
     offset = offset + np.array([0, *rng.normal(0, 0.015, 2)], dtype=np.float32)[sides]
     contrast = random_contrast(rng, iron=float(np.exp(rng.uniform(*np.log(drawn.iron)))))
-    tissue = tissue_maps(
-        replace(head, chi_offset=offset),
-        rng,
-        contrast=contrast,
-        texture=float(rng.uniform(*drawn.texture)),
-        blur=float(rng.uniform(*drawn.blur)),
-    )
-    mask = _eroded(head, float(rng.uniform(1.0, 3.5)))
-    if not mask.any():
-        return np.zeros(mask.shape, np.float32)
-    own = np.where(head.brain, tissue.chi - tissue.chi[head.brain].mean(), 0).astype(np.float32)
-    size, direction = head.voxel_size, head.b0_dir
-    field = dipole_field(torch.from_numpy(own), size, direction, padding=0.3).numpy()
-    noise = _noise_level(tissue.m0 * np.exp(-0.016 * tissue.r2star), mask, rng, drawn.noise)
-    field = field + noise * rng.standard_normal(field.shape, dtype=np.float32)
-    field = (field + _leftover(head, rng, drawn.leftover)) * mask
-    chi = _invert(field, mask, noise, head, rng, drawn.inversions)
-    chi[mask] -= chi[mask].mean() + np.float32(rng.normal(0, 0.01))
-    return chi * mask
-
-
-def _diseased(head: Head, rng: np.random.Generator) -> Head:
-    drawn = rng.random()
-    if drawn < 0.15:
-        return pathology.microbleeds(head, rng, count=int(rng.integers(2, 8)))[0]
-    if drawn < 0.3:
-        return pathology.calcification(head, rng, radius=float(rng.uniform(1.5, 4)))[0]
-    return head
-
-
-def _eroded(head: Head, depth: float) -> np.ndarray:
-    """Brain less its outer `depth` mm; the grid's border is no surface."""
-    padded = np.pad(head.brain, 1, mode="edge")
-    inner = ndimage.distance_transform_edt(padded, sampling=head.voxel_size) > depth
-    return inner[1:-1, 1:-1, 1:-1]
-
-
-def _noise_level(
-    magnitude: np.ndarray,
-    mask: np.ndarray,
-    rng: np.random.Generator,
-    ppb: tuple[float, float],
-) -> np.ndarray:
-    level = 1e-3 * float(np.exp(rng.uniform(*np.log(ppb))))
-    typical = float(np.median(magnitude[mask]))
-    return (level * np.clip(typical / np.maximum(magnitude, 1e-3), 0.5, 8)).astype(np.float32)
-
-
-def _leftover(head: Head, rng: np.random.Generator, ppb: float) -> np.ndarray:
-    """A harmonic polynomial of at most a few ppb."""
-    x, y, z = np.ix_(*(np.linspace(-1, 1, n, dtype=np.float32) for n in head.labels.shape))
-    a = rng.normal(0, rng.uniform(0, 1e-3 * ppb), 7).astype(np.float32)
-    linear = a[0] * x + a[1] * y + a[2] * z
-    return linear + a[3] * x * y + a[4] * y * z + a[5] * x * z + a[6] * (x**2 - y**2)
-
-
-def _invert(
-    field: np.ndarray,
-    mask: np.ndarray,
-    noise: np.ndarray,
-    head: Head,
-    rng: np.random.Generator,
-    shares: Mapping[str, float],
-) -> np.ndarray:
-    chances = np.array(list(shares.values()))
-    name = str(rng.choice(list(shares), p=chances / chances.sum()))
-    given = torch.from_numpy(field), torch.from_numpy(mask), head.voxel_size, head.b0_dir
-    if name == "tkd":
-        return tkd(*given, threshold=float(rng.uniform(0.1, 0.22))).chi.numpy()
-    if name == "l2":
-        return tikhonov(*given).chi.numpy()
-    few = 20 if min(head.voxel_size) > 1.5 else 40
-    sigma = torch.from_numpy(noise)
-    if name == "tv":
-        return tv(*given, noise=sigma, tolerance=1e-2, max_iterations=few).chi.numpy()
-    method = nltv if name == "nltv" else whtv
-    return method(*given, noise=sigma, tolerance=5e-3, max_iterations=60).chi.numpy()
+    return reconstruct_chi(replace(head, chi_offset=offset), contrast, rng, drawn)
 
 
 def make_cache(folder: Path, kind: str, count: int, *, seed: int, workers: int = 0) -> list[Path]:
