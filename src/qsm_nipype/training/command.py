@@ -23,6 +23,8 @@ command is given again. qsmgan and mask: OUT/NETWORK.safetensors holds the avera
 best validation, OUT/evaluation.csv the errors of the QSMGAN and of direct inversion on the
 held-out volumes; --data trains on your own pairs of local field and χ (docs/networks.md), whole
 participants of which are held out. dentate: two nnU-Nets, OUT/cerebellum.zip and OUT/dentate.zip.
+regions: two of the deep grey nuclei, OUT/regionsplace.zip and OUT/regions.zip; --atlas names the
+folder of the CIT168 subcortical atlas (Pauli 2018, CC BY 4.0), whose shapes are used beside ours.
 """
 #: Options that only some networks have: which, and what they are where they are not given.
 _OWN: dict[str, tuple[tuple[str, ...], Any]] = {
@@ -37,6 +39,7 @@ _OWN: dict[str, tuple[tuple[str, ...], Any]] = {
     "average": (("qsmgan", "mask"), 0.998),
     "validate_every": (("qsmgan", "mask"), 100),
     "batch": (("mask",), 1),
+    "atlas": (("regions",), None),
 }
 
 
@@ -60,7 +63,12 @@ def main(argv: Sequence[str]) -> int:
     torch.set_num_threads(max(1, options.threads))
     options.out.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if options.use_gpu else "cpu")
-    train = {"mask": _train_mask, "qsmgan": _train_qsmgan, "dentate": _train_dentate}
+    train = {
+        "mask": _train_mask,
+        "qsmgan": _train_qsmgan,
+        "dentate": _train_dentate,
+        "regions": _train_regions,
+    }
     train[options.network](options, options.cache or options.out / "cache", device)
     return 0
 
@@ -118,9 +126,15 @@ def _train_dentate(options: argparse.Namespace, cache: Path, device: torch.devic
     dentate.run(options, cache, device)
 
 
+def _train_regions(options: argparse.Namespace, cache: Path, device: torch.device) -> None:
+    from qsm_nipype.training import regions
+
+    regions.run(options, cache, device)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="qsm-nipype train", description=DESCRIPTION)
-    parser.add_argument("network", choices=["qsmgan", "mask", "dentate"])
+    parser.add_argument("network", choices=["qsmgan", "mask", "dentate", "regions"])
     parser.add_argument("out", type=Path, help="folder for checkpoints, logs and weights")
     parser.add_argument("--cache", type=Path, help="folder of simulated volumes (OUT/cache)")
     parser.add_argument("--volumes", type=int, default=64, help="how many to simulate (64)")
@@ -139,6 +153,7 @@ def _parser() -> argparse.ArgumentParser:
 
     own("edge", int, "edge of a volume, voxels")
     own("anatomy", Path, "folder of the images ch2, ch2bet and aal")
+    own("atlas", Path, "folder of the CIT168 atlas")
     own("batch", int, "images in a step")
     own("learning_rate", float, "its peak")
     own("average", float, "decay of the mean weights")

@@ -48,6 +48,7 @@ class Stage:
     `patch` is in voxels along (z, y, x), as nnU-Net stores volumes; `features` are the channels
     of its levels; `rotation` (degrees) that of the augmentation. `normalization` is nnU-Net's
     scheme: per volume, or ("CTNormalization") by the values inside the labels of all volumes.
+    `mirrored`: left and right have the same labels, so the augmentation may exchange them.
     """
 
     number: int
@@ -59,6 +60,7 @@ class Stage:
     batch: int = 2
     rotation: float = 20.0
     normalization: str = "ZScoreNormalization"
+    mirrored: bool = False
 
     @property
     def dataset(self) -> str:
@@ -164,17 +166,18 @@ def small_plans(plans: dict[str, Any], stage: Stage) -> dict[str, Any]:
 
 
 class SmallTrainer(nnUNetTrainer):
-    """nnU-Net's trainer with Adam, half a cosine, no mirroring (left stays left), held-out cases.
+    """nnU-Net's trainer with Adam, half a cosine, held-out cases, and left that stays left.
 
     Checkpoints hold tensors and plain values only and are read with `weights_only`.
     """
 
     held_out = 1
     rotation = 20.0
+    mirrored = False
     seed = 0
 
     def schedule(
-        self, *, epochs: int, iterations: int, held_out: int, rotation: float, seed: int
+        self, stage: Stage, *, epochs: int, iterations: int, held_out: int, seed: int
     ) -> None:
         """How long to train, and how many cases (the last ones) to keep for validation."""
         self.seed = seed
@@ -183,7 +186,8 @@ class SmallTrainer(nnUNetTrainer):
         self.num_val_iterations_per_epoch = max(2, iterations // 8)
         self.save_every = 1
         self.oversample_foreground_percent = 0.5
-        self.held_out, self.rotation = held_out, rotation
+        self.held_out = held_out
+        self.rotation, self.mirrored = stage.rotation, stage.mirrored
         self.logger.plot_progress_png = lambda folder: None
 
     def initialize(self) -> None:
@@ -201,11 +205,11 @@ class SmallTrainer(nnUNetTrainer):
         return optimizer, HalfCosine(optimizer, self.initial_lr, self.num_epochs)
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> Any:  # noqa: N802
-        """Moderate rotations of the head and no mirror."""
+        """Moderate rotations of the head; at most left and right are exchanged."""
         _, flat, initial, _ = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         self.inference_allowed_mirroring_axes = None
         angle = np.deg2rad(self.rotation)
-        return (-angle, angle), flat, initial, ()
+        return (-angle, angle), flat, initial, (2,) if self.mirrored else ()
 
     def do_split(self) -> tuple[list[str], list[str]]:
         """All but the last `held_out` cases; those."""
@@ -300,13 +304,7 @@ def train(
     plans = load_json(str(ready / f"{PLANS}.json")) | {"continue_training": False}
     description = load_json(str(root / "raw" / stage.dataset / "dataset.json"))
     trainer = SmallTrainer(plans, CONFIGURATION, "all", description, device)  # type: ignore[arg-type]
-    trainer.schedule(
-        epochs=epochs,
-        iterations=iterations,
-        held_out=held_out,
-        rotation=stage.rotation,
-        seed=seed,
-    )
+    trainer.schedule(stage, epochs=epochs, iterations=iterations, held_out=held_out, seed=seed)
     folder = Path(trainer.output_folder)
     final, latest = folder / "checkpoint_final.pth", folder / "checkpoint_latest.pth"
     if final.is_file():
