@@ -86,8 +86,10 @@ class JoinRecords(QSMInterface):
         for own in every:
             record["numbers"] |= own.get("numbers", {})
         record["numbers"] = judge_all(record["numbers"])
-        for own in reports["segmentation"]:
-            record["segmentation"] = segmentation_fields(own)
+        record["segmentation"] = {
+            own.get("method", "dentate"): segmentation_fields(own)
+            for own in reports["segmentation"]
+        }
         record |= self._verdict(record, reports)
         return {"out_acquisition": write_json(cwd / "acquisition.json", record)}
 

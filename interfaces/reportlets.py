@@ -41,6 +41,7 @@ MAPS = {
     "veins": "mask",
     "bleeds": "candidates 1, 2 …",
     "dentate": "dentate nuclei, 1 left, 2 right",
+    "deepgrey": "deep grey nuclei (core.deep_grey.NAMES)",
     "dentate_box": "box that was searched for them",
     "lesions": "lesions 1, 2 …",
     "flair": "FLAIR on the same grid",

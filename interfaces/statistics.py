@@ -11,6 +11,7 @@ from typing import Any
 
 from nipype.interfaces.base import DynamicTraitedSpec, File, isdefined, traits
 
+from qsm_nipype.core.deep_grey import NAMES, PALLIDUM_NAMES, pallidum
 from qsm_nipype.dataset.own_arrays import read_labels
 from qsm_nipype.interfaces.base import QSMInputSpec, QSMInterface, QSMOutputSpec
 from qsm_nipype.interfaces.segmentation import DENTATE
@@ -129,7 +130,10 @@ class RegionStatistics(QSMInterface):
         found: dict[str, tuple[Any, Mapping[int, str]]] = {}
         for name, look_up, path in zip(names, tables, self.inputs.in_labels, strict=True):
             labels = read_labels(path).data
-            found[name] = (labels, DENTATE if name == "dentate" else names_of(look_up, labels))
+            ours = {"dentate": DENTATE, "deepgrey": NAMES}.get(name)
+            found[name] = (labels, names_of(look_up, labels) if ours is None else ours)
+            if name == "deepgrey":
+                found["pallidum"] = (pallidum(labels), PALLIDUM_NAMES)
         return found
 
 

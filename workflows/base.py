@@ -14,6 +14,7 @@ from qsm_nipype import plan
 from qsm_nipype.dataset.acquisitions import Acquisition
 from qsm_nipype.dataset.derivatives import table
 from qsm_nipype.interfaces.reportlets import SubjectReport
+from qsm_nipype.methods import names
 from qsm_nipype.settings import Settings
 from qsm_nipype.workflows.nodes import Resources
 from qsm_nipype.workflows.outputs import init_outputs_wf, written_fields
@@ -191,7 +192,7 @@ def written_kinds(settings: Settings, acquisition: Acquisition) -> list[str]:
     holds = {
         "relaxometry": decays(settings, acquisition),
         "several_inversions": len(inversions_of(settings)) > 1,
-        "segmentation": bool(settings.segmentation),
+        **{name: name in settings.segmentation for name in names("segmentation")},
         "own_labels": bool(acquisition.own.atlases),
         "lesions": acquisition.own.lesions is not None,
         "save_unwrapped": settings.save_unwrapped and not settings.start,

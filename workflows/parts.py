@@ -129,7 +129,7 @@ def _after_field(
             segmentations=settings.segmentation,
             atlases=own.atlases,
             inversions=inversions_of(settings),
-            weights=weights.get("dentate"),
+            weights=weights,
         ),
     }
     if settings.vessels:

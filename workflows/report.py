@@ -48,6 +48,8 @@ def init_report_wf(
         of the brain; where susceptibility was computed
     dentate, dentate_box
         nuclei (1 left, 2 right); box that was searched for them
+    deepgrey
+        deep grey nuclei (`core.deep_grey.NAMES`)
     lesions, lesions_table, flair
         lesions 1, 2 …; one row for each (TSV); FLAIR on their grid
 

@@ -11,8 +11,18 @@ from nipype.pipeline import engine as pe
 from qsm_nipype.dataset.own_files import Atlas
 from qsm_nipype.interfaces.segmentation import AlignLabels
 from qsm_nipype.interfaces.statistics import RegionStatistics
+from qsm_nipype.methods import get
 from qsm_nipype.workflows.nodes import Resources, make, make_method
 
+#: What a segmentation's node hands out: port → field of `outputnode`.
+_OUTPUTS = {
+    "dentate": {
+        "out_labels": "dentate",
+        "out_box": "dentate_box",
+        "out_cerebellum": "cerebellum",
+    },
+    "deepgrey": {"out_labels": "deepgrey"},
+}
 _MAPS = ("chi", "mask_chi", "mask", "r2star", "t2star", "paramagnetic", "diamagnetic")
 
 
@@ -23,15 +33,17 @@ def init_segmentation_wf(
     segmentations: Sequence[str] = (),
     atlases: Sequence[Atlas] = (),
     inversions: Sequence[str],
-    weights: str | None = None,
+    weights: Mapping[str, str] | None = None,
     name: str = "segmentation_wf",
 ) -> pe.Workflow:
-    """Segment the dentate nuclei, align the user's labels, and measure every map in all of them.
+    """Segment the nuclei, align the user's labels, and measure every map in all of them.
 
     ::
 
-        χ ─► dentate ──────────────┐
+        χ ─► dentate, deep grey ───┐
         magnitude ─► user's labels ┴► statistics ◄─ χ, R2*, T2*
+
+    `weights` are the user's networks: name → file.
 
     Inputs
     ------
@@ -50,17 +62,19 @@ def init_segmentation_wf(
     -------
     dentate, cerebellum, dentate_box
         labels (1 left, 2 right); masks of the cerebellum and of the box that was searched
+    deepgrey
+        labels of the deep grey nuclei (`core.deep_grey.NAMES`)
     aligned
         the user's labels on the acquisition's grid
     regions, regions_columns
         statistics, a row for each region and map (TSV); what its columns mean (JSON)
     record_segmentation, record_regions
-        of the nuclei; of the labels' alignment and the statistics (JSON)
+        of each segmentation; of the labels' alignment and the statistics (JSON)
     """
     workflow = pe.Workflow(name=name)
     inputnode = pe.Node(niu.IdentityInterface(fields=[*_MAPS, "magnitude"]), name="inputnode")
-    fields = ["dentate", "cerebellum", "dentate_box", "aligned", "regions", "regions_columns"]
-    fields += ["record_segmentation", "record_regions"]
+    fields = ["dentate", "cerebellum", "dentate_box", "deepgrey", "aligned"]
+    fields += ["regions", "regions_columns", "record_segmentation", "record_regions"]
     outputnode = pe.Node(niu.IdentityInterface(fields=fields), name="outputnode")
     measure = RegionStatistics(
         entities=dict(entities),
@@ -83,15 +97,18 @@ def init_segmentation_wf(
     ])
     if segmentations or atlases:
         workflow.connect(join, "out", statistics, "in_labels")
+    found = pe.Node(niu.Merge(max(1, len(segmentations))), name="found")
+    found.run_without_submitting = True
     for place, method in enumerate(segmentations, start=1):
-        nuclei = _segmenter(method, resources, weights)
+        nuclei = _segmenter(method, resources, weights or {})
         workflow.connect([
             (inputnode, nuclei, [("chi", "in_file"), ("mask_chi", "in_mask")]),
             (nuclei, join, [("out_labels", f"in{place}")]),
-            (nuclei, outputnode, [("out_labels", "dentate"), ("out_box", "dentate_box"),
-                                  ("out_cerebellum", "cerebellum"),
-                                  ("out_record", "record_segmentation")]),
+            (nuclei, outputnode, list(_OUTPUTS[method].items())),
+            (nuclei, found, [("out_record", f"in{place}")]),
         ])
+    if segmentations:
+        workflow.connect(found, "out", outputnode, "record_segmentation")
     aligned = pe.Node(niu.Merge(max(1, len(atlases))), name="aligned")
     aligned.run_without_submitting = True
     for place, atlas in enumerate(atlases, start=1):
@@ -108,10 +125,11 @@ def init_segmentation_wf(
     return workflow
 
 
-def _segmenter(method: str, resources: Resources, weights: str | None) -> pe.Node:
+def _segmenter(method: str, resources: Resources, weights: Mapping[str, str]) -> pe.Node:
     node: Any = make_method("segmentation", method, resources)
-    if weights is not None:
-        node.inputs.weights = weights
+    own = weights.get(get("segmentation", method).network or "")
+    if own is not None:
+        node.inputs.weights = own
     return node
 
 

@@ -23,6 +23,7 @@ SUPPLIED = frozenset(
         *("field", "mask", "voxel_size", "b0_dir", "noise", "magnitude", "phase", "echo_times"),
         *("b0", "echo_time", "total_field", "quality", "reliability", "residual", "unwrapped"),
         *("csf", "chi", "generator", "network", "localiser", "segmenter", "mirrored", "device"),
+        "gains",
         *("r2", "r2star", "r2prime", "refocusing"),
         *("coils", "sign", "units", "kind", "region", "threads", "min_volume"),
     }

@@ -19,6 +19,7 @@ from qsm_nipype import __version__, methods
 from qsm_nipype.core.given import KINDS
 from qsm_nipype.dataset.acquisitions import Acquisition, Refusal
 from qsm_nipype.dataset.own_files import OwnFiles, folder_of
+from qsm_nipype.dataset.participants import age_of
 from qsm_nipype.dataset.r2_files import R2Files
 from qsm_nipype.methods import STEPS, Method
 from qsm_nipype.record import Finding
@@ -140,7 +141,9 @@ def static_part(settings: Settings, acquisition: Acquisition) -> dict[str, Any]:
     """Entities, sources and scanner of an acquisition. Holds nothing that names a person."""
     first: Mapping[str, Any] = acquisition.metadata[0] if acquisition.metadata else {}
     scanner = {name: first[key] for key, name in _SHOWN.items() if _is_plain(first.get(key))}
+    age = age_of(settings.bids_dir, acquisition.entities)
     return {
+        **({} if age is None else {"age": age}),
         "own_mask": own_mask(acquisition.own),
         "entities": dict(acquisition.entities),
         "datatype": acquisition.datatype,

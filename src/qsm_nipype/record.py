@@ -173,7 +173,8 @@ class AcquisitionRecord:
     `entities` are those of the source image, `findings` what a reader should know, `verdict` their
     sum (None: there is no map), `runtimes` seconds by step, `maps` and the paths in
     `figures` and `viewer` relative to the output folder. `references` (one for each inversion)
-    and `segmentation` hold fields for the sidecars of maps.
+    and `segmentation` (by its method) hold fields for the sidecars of maps; `age` in years, as the
+    dataset's tables say.
     """
 
     entities: Mapping[str, str]
@@ -194,6 +195,7 @@ class AcquisitionRecord:
     figures: tuple[Figure, ...] = ()
     viewer: Viewer | None = None
     maps: Mapping[str, str] = field(default_factory=dict)
+    age: float | None = None
     error: FailureRecord | None = None
 
     @classmethod

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from qsm_nipype import cli
-from qsm_nipype.interfaces import segmentation
+from qsm_nipype.core.deep_grey import NAMES
+from qsm_nipype.interfaces import deep_grey, segmentation
 from qsm_nipype.models import radiomics, registry
 from qsm_nipype.volume import load
 
@@ -37,7 +38,13 @@ def labelled(monkeypatch):
         labels = np.where(chi > 0.1, np.where(left, 1, 2), 0).astype(np.uint8)
         return Segmentation(labels, mask, "found", ((0, 0, 0), chi.shape))
 
+    def deep(chi, mask, voxel_size, **_):
+        from qsm_nipype.models.regions import Segmentation
+
+        return Segmentation(np.where(chi > 0.1, 11, 0).astype(np.uint8), "found", notes=("n.",))
+
     monkeypatch.setattr(segmentation, "resolve", lambda name: segment)
+    monkeypatch.setattr(deep_grey, "resolve", lambda name: deep)
     monkeypatch.setattr(registry, "read_nnunet", lambda *a: None)
 
 
@@ -45,7 +52,11 @@ def test_segment_writes_labels_a_table_and_a_picture(head, labelled, tmp_path, c
     out = tmp_path / "out"
     magnitude = str(head)
     assert cli.main(["segment", str(head), str(out), "--magnitude", magnitude]) == 0
-    assert {p.name for p in out.iterdir()} == {"dentate.nii.gz", "dentate.tsv", "dentate.png"}
+    assert {p.name for p in out.iterdir()} == {
+        f"{name}.{ending}"
+        for name in ("dentate", "deepgrey")
+        for ending in ("nii.gz", "tsv", "png")
+    }
     chi, labels = load(head).data, load(out / "dentate.nii.gz", dtype=np.uint8).data
     header, left, right = (
         line.split("\t") for line in (out / "dentate.tsv").read_text().split("\n")[:3]
@@ -65,7 +76,38 @@ def test_segment_writes_labels_a_table_and_a_picture(head, labelled, tmp_path, c
         assert float(row[3]) == pytest.approx(inside.size * 2.5**3)
         assert float(row[4]) == pytest.approx(inside.mean(), rel=1e-5)
         assert float(row[6]) == pytest.approx(inside.std(ddof=1), rel=1e-4, abs=1e-6)
-    assert "value other than 0" in capsys.readouterr().out
+    rows = [line.split("\t") for line in (out / "deepgrey.tsv").read_text().splitlines()[1:]]
+    assert {int(row[0]): row[1] for row in rows} == NAMES
+    bright = chi > 0.1
+    assert [row[2] for row in rows if row[0] == "11"] == [str(bright.sum())]
+    said = capsys.readouterr()
+    assert "value other than 0" in said.out and said.err == "qsm-nipype: chi.nii.gz: n.\n"
+
+
+@pytest.mark.parametrize(
+    ("missing", "left"), [("dentate", {"deepgrey"}), ("deepgrey", {"dentate"})]
+)
+def test_segment_writes_what_there_is_and_says_what_there_is_not(
+    head, labelled, tmp_path, capsys, monkeypatch, missing, left
+):
+    from qsm_nipype.models import dentate, regions
+
+    def nothing(chi, mask, voxel_size, **_):
+        empty = np.zeros(chi.shape, np.uint8)
+        if missing == "dentate":
+            return dentate.Segmentation(empty, mask, "not covered", None, ("It is not seen.",))
+        return regions.Segmentation(empty, "not covered", ("It is not seen.",))
+
+    module = segmentation if missing == "dentate" else deep_grey
+    monkeypatch.setattr(module, "resolve", lambda name: nothing)
+    out = tmp_path / "out"
+    assert cli.main(["segment", str(head), str(out)]) == 0
+    assert {p.name.split(".")[0] for p in out.iterdir()} == left
+    assert "chi.nii.gz: it is not seen; give a map" in capsys.readouterr().err
+    alone = ["segment", str(head), str(tmp_path / "alone"), "--segmentation", missing]
+    assert cli.main(alone) == 2 and not (tmp_path / "alone").exists()
+    assert cli.main([*alone[:-1], "thalamus"]) == 2
+    assert "choose from dentate, deepgrey" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

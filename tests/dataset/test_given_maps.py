@@ -116,13 +116,13 @@ def test_a_run_does_and_tells_only_the_steps_after_the_map(tmp_path):
         return plan.steps(chosen)
 
     of_chi = steps(derivatives={"chi": "x"})
-    assert [s["step"] for s in of_chi] == ["given", "mask", "segmentation"]
+    assert [s["step"] for s in of_chi] == ["given", "mask", *["segmentation"] * 2]
     text = write_methods([Step.from_json(s) for s in of_chi], version="1").paragraph
     assert "susceptibility map was given" in text
     assert "computed" not in text and "inver" not in text.lower()
     local = steps(derivatives={"localfield": "x", "masks": "y"})
     assert [s["step"] for s in local] == [
-        *("given", "mask", "inversion", "reference", "segmentation")
+        *("given", "mask", "inversion", "reference", "segmentation", "segmentation")
     ]
     assert local[1]["method"] == "user"
     total = [s["step"] for s in steps(derivatives={"totalfield": "x"})]

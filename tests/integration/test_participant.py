@@ -66,18 +66,21 @@ def test_the_good_subject_is_complete_and_the_bad_one_says_why(finished):
 
 def test_the_verdict_stands_wherever_the_map_is_met(finished):
     out = finished[0] / "out"
-    (coarse,) = json.loads((out / "logs" / "records" / "sub-01.json").read_text())["findings"]
-    assert coarse["severity"] == "warning" and coarse["step"] == "segmentation"
+    both = json.loads((out / "logs" / "records" / "sub-01.json").read_text())["findings"]
+    coarse, deep = (finding["text"] for finding in both)
+    assert {(f["severity"], f["step"]) for f in both} == {("warning", "segmentation")}
+    assert "the dentate nuclei" in coarse and "the deep grey nuclei" in deep
     sidecar = json.loads((out / "sub-01" / "anat" / "sub-01_Chimap.json").read_text())
-    assert sidecar["Verdict"] == "yellow" and sidecar["VerdictReasons"] == [coarse["text"]]
+    assert sidecar["Verdict"] == "yellow" and sidecar["VerdictReasons"] == [coarse, deep]
     table = (out / "sub-01" / "anat" / "sub-01_desc-qc_metrics.tsv").read_text().splitlines()
     row = dict(zip(*(line.split("\t") for line in table), strict=True))
-    assert (row["verdict"], row["errors"], row["warnings"]) == ("yellow", "0", "1")
+    assert (row["verdict"], row["errors"], row["warnings"]) == ("yellow", "0", "2")
     state = json.loads((out / "logs" / "state" / "sub-01.json").read_text())
-    assert state["verdicts"][0]["warnings"] == [coarse["text"]]
+    assert state["verdicts"][0]["warnings"] == [coarse, deep]
     log = (out / "logs" / "run.log").read_text()
     assert "[outcome] sub-01: yellow" in log and "[outcome] sub-02: failed" in log
-    assert coarse["text"] in (out / "sub-01.html").read_text()
+    page = (out / "sub-01.html").read_text()
+    assert coarse in page and deep in page
 
 
 def test_sidecar_says_units_sources_reference_and_methods(finished):
@@ -138,7 +141,7 @@ def from_chi(finished, tmp_path_factory) -> Path:
 
 def test_a_run_from_chi_measures_what_the_run_that_made_it_did(finished, from_chi):
     one, other = (root / "sub-01" / "anat" for root in (finished[0] / "out", from_chi))
-    for name in ("Chimap", "desc-chi_mask", "desc-dentate_dseg"):
+    for name in ("Chimap", "desc-chi_mask", "desc-dentate_dseg", "desc-deepgrey_dseg"):
         assert digest(one / f"sub-01_{name}.nii.gz") == digest(other / f"sub-01_{name}.nii.gz")
     tables = [(p / "sub-01_desc-regions_stats.tsv").read_text() for p in (one, other)]
     rows = [[line for line in text.splitlines() if "\tChimap\t" in line] for text in tables]

@@ -165,7 +165,9 @@ def sidecar_of(kind: str, record: Mapping[str, Any], *, inversion: int = 0) -> d
         steps = []
     elif row["until"] == "segmentation":
         steps = [step for step in steps if step["step"] not in _ASIDE]
-        sidecar.update(record.get("segmentation", {}))
+        which = row.get("when", "")
+        steps = [s for s in steps if s["step"] != "segmentation" or which in ("", s["method"])]
+        sidecar.update(record.get("segmentation", {}).get(which, {}))
     own_mask = record.get("own_mask") if any(s["method"] == "user" for s in steps) else None
     masks = [own_mask["uri"]] if own_mask else []
     sidecar["Sources"] = [*record.get("source_uris", []), *masks]

@@ -27,7 +27,7 @@ _OWN_SPACES = ("T1w", "orig", "scanner", "individual", "native", "GRE", "MEGRE")
 _SURFER = ("aparc+aseg.mgz", "aparc.DKTatlas+aseg.deep.mgz", "aseg.mgz", "aseg.auto.mgz")
 _SURFER_T1 = ("T1.mgz", "orig.mgz", "nu.mgz")
 #: Segmentations that a run itself writes as `desc-NAME_dseg`.
-_RESULTS = ("dentate", "lesions")
+_RESULTS = ("dentate", "deepgrey", "lesions")
 
 Entities = Mapping[str, str]
 

@@ -11,6 +11,7 @@ import numpy as np
 from qsm_nipype import methods
 from qsm_nipype.report.figures import echoes, mosaic, png, three_planes
 from qsm_nipype.report.lesions import draw_rims
+from qsm_nipype.report.nuclei import draw_deep_grey, nuclei_names
 from qsm_nipype.report.styles import MapStyle, style_of
 from qsm_nipype.report.volumes import Layer, Overlay, Viewer, render_viewer
 
@@ -185,6 +186,7 @@ def draw_weighted(
 _SEEN = {
     "phase": "Central axial slice of each echo's phase, as measured above, unwrapped below",
     "dentate": "Axial slices of χ through the cerebellum, both dentate nuclei outlined",
+    "deepgrey": "Axial slices of χ through the basal ganglia and midbrain, nuclei outlined",
     "rims": "Each lesion with a rim in χ and FLAIR, three planes, outlined",
     "weighted": "Eight axial slices",
     "veins": "Ten axial slices of χ, the veins outlined",
@@ -251,7 +253,7 @@ def draw_acquisition(
     """Every picture that `maps` allows, in the order of the page.
 
     Beside what `draw` knows, `maps` may hold raw_phase and unwrapped (echoes last, rad), dentate
-    and dentate_box, lesions and flair (with the text of the lesions' table), and what
+    and dentate_box, deepgrey, lesions and flair (with the text of the lesions' table), and what
     `draw_weighted` and `draw_outlined` take; `chis` as for `draw`.
     """
     drawn: list[tuple[str, str, str, bytes]] = [
@@ -264,6 +266,8 @@ def draw_acquisition(
         drawn.insert(0, phase)
     if "dentate" in maps:
         drawn.append(draw_dentate(maps["dentate"], maps["dentate_box"], maps["chi"], affine))
+    if "deepgrey" in maps:
+        drawn.append(draw_deep_grey(maps["deepgrey"], maps["chi"], affine))
     if "lesions" in maps and lesions_table is not None:
         image, caption = draw_rims(
             maps["chi"], maps["flair"], maps["lesions"].astype(np.int32), lesions_table, affine
@@ -285,7 +289,7 @@ def viewer(maps: Mapping[str, np.ndarray], affine: np.ndarray, chis: Mapping[str
         for name, kind, style in _shown(VIEWED, maps, chis)
     ]
     overlays = [
-        Overlay(name, title, maps[name], names)
+        Overlay(name, title, maps[name], nuclei_names() if name == "deepgrey" else names)
         for name, (title, names) in OUTLINED.items()
         if name in maps and np.any(maps[name])
     ]

@@ -18,6 +18,7 @@ from qsm_nipype.record import (
 from qsm_nipype.report.cards import Card, make_cards
 from qsm_nipype.report.decisions import Decision, describe_reading
 from qsm_nipype.report.methods_text import MethodsText, write_methods
+from qsm_nipype.report.nuclei import NucleiTable, nuclei_table
 from qsm_nipype.report.processing import StepRow, scan_facts, step_row, step_title, time_bars
 from qsm_nipype.report.templating import load_templates
 from qsm_nipype.report.volumes import LIBRARY
@@ -69,6 +70,7 @@ class AcquisitionReport:
     maps: tuple[tuple[str, str], ...]
     sources: tuple[str, ...]
     viewer: Viewer | None
+    nuclei: NucleiTable | None = None
 
     @property
     def state(self) -> str:
@@ -138,12 +140,13 @@ def _acquisition(record: AcquisitionRecord, anchors: set[str]) -> AcquisitionRep
     verdict = None if record.error else judge(record.findings)
     state = verdict.light if verdict else "failed"
     decisions = describe_reading(record.phase_reading) if record.phase_reading else ()
-    facts = scan_facts(record.acquisition)
+    facts, nuclei = scan_facts(record.acquisition), nuclei_table(record)
     leading = tuple(f for f in record.figures if f.name.split("_")[0] in _LEADING)
     figures = tuple(f for f in record.figures if f not in leading)
     parts: list[tuple[str, str, Any]] = [
         ("chi", "Susceptibility", leading),
         ("viewer", "Slices", record.viewer),
+        ("nuclei", "Deep grey nuclei", nuclei),
         ("quality", "Quality", record.numbers),
         ("figures", "Pictures", figures),
         ("acquisition", "Acquisition", facts or decisions),
@@ -165,6 +168,7 @@ def _acquisition(record: AcquisitionRecord, anchors: set[str]) -> AcquisitionRep
         maps=tuple(record.maps.items()),
         sources=tuple(Path(file).name for file in record.source_files),
         viewer=record.viewer,
+        nuclei=nuclei,
     )
 
 

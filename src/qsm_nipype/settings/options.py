@@ -133,9 +133,9 @@ class Settings:
         optional=True,
     )
     segmentation: tuple[str, ...] = _option(
-        ("dentate",),
+        ("dentate", "deepgrey"),
         HOW,
-        "what is segmented on the map; none: nothing",
+        "what is segmented on the map, separated by commas; none: nothing",
         "--segmentation",
         step="segmentation",
         optional=True,
@@ -191,7 +191,7 @@ class Settings:
         {},
         HOW,
         "other weights, NETWORK=PATH: qsmgan or mask (file or published folder), rim (file), "
-        "dentate (nnU-Net v2 folder or zip)",
+        "dentate or regions (nnU-Net v2 folder or zip)",
         "--weights",
     )
     lesion_instances: str = _option(
