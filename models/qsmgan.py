@@ -19,8 +19,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from qsm_nipype.core.field_noise import field_noise
 from qsm_nipype.core.inversion import Solution
+from qsm_nipype.core.inversion.harmonic import whtv
 from qsm_nipype.core.inversion.problem import field_problem
-from qsm_nipype.core.inversion.tv import tv
 from qsm_nipype.errors import UsageError, WeightsError
 from qsm_nipype.models.consistency import consistent, settled
 from qsm_nipype.models.frames import network_frame
@@ -44,8 +44,6 @@ MODEL_SHARE = 0.3
 GUESS_SPREAD = 0.04
 #: Iterations of that guess: further ones change it by less than the network's error.
 GUESS_ITERATIONS = 10
-#: When the guess by total variation stops: the network does the rest.
-SMOOTH_TOLERANCE, SMOOTH_ITERATIONS = 1e-2, 30
 
 
 class ConvBlock(nn.Module):
@@ -226,7 +224,9 @@ def qsmgan(  # noqa: PLR0913  what each inversion may be given
     sd = field_noise(field, mask, voxel_size, b0_dir, noise=noise)
     channels = [frame.enter(field * inside) * generator.input_scale]
     if generator.network.inputs > 1:
-        guesses = first_guesses(field, mask, voxel_size, b0_dir, noise=sd)
+        guesses = first_guesses(
+            field, mask, voxel_size, b0_dir, noise=sd, noise_map=noise, region=region
+        )
         channels += [frame.enter(guess) * generator.output_scale for guess in guesses]
     network = generator.network.to(field.device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     out = sliding_window(
@@ -256,25 +256,23 @@ def first_guesses(
     b0_dir: Sequence[float],
     *,
     noise: float,
+    noise_map: Tensor | None = None,
+    region: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Two maps χ (ppm, `(X, Y, Z)`) that the network starts from; it corrects the second.
 
     The χ of least norm that explains the `field` inside the `mask` only: noisy, but with all
-    detail. And that of total variation: without the noise and without fine texture. Unlike
-    division by the dipole kernel, both know that the field outside the mask was not measured.
-    `noise` is the field's SD in ppm.
+    detail. And that of weak-harmonic total variation, which knows of sources in `region` beyond
+    the mask, of rests of the background and of the model's error. Unlike division by the dipole
+    kernel, both know that the field outside the mask was not measured. `noise` is the field's SD
+    in ppm, `noise_map` its map if there is one.
     """
     weight = max(noise / GUESS_SPREAD, 0.01) ** 2
     nothing = torch.zeros_like(field)
     case = (field * mask, mask, voxel_size, b0_dir)
     least, _ = consistent(nothing, *case, weight=weight, max_iterations=GUESS_ITERATIONS)
-    smooth = tv(
-        *case,
-        noise=torch.full_like(field, noise),
-        tolerance=SMOOTH_TOLERANCE,
-        max_iterations=SMOOTH_ITERATIONS,
-    )
-    return least, smooth.chi
+    known = torch.full_like(field, noise) if noise_map is None else noise_map
+    return least, whtv(*case, noise=known, region=region).chi
 
 
 def consistency_weight(noise: float) -> float:

@@ -147,7 +147,7 @@ def test_with_first_guesses_the_network_corrects_the_second():
     noise = torch.full_like(field, 0.002)
     case = (field, mask, (1, 1, 1))
     found = qsmgan(*case, generator=net, consistency=float("inf"), noise=noise)
-    least, smooth = first_guesses(*case, (0, 0, 1), noise=0.002)
+    least, smooth = first_guesses(*case, (0, 0, 1), noise=0.002, noise_map=noise)
     assert torch.allclose(found.chi, smooth, atol=1e-5)
     for guess in (least, smooth):
         assert (guess - chi)[mask].norm() < 0.6 * chi[mask].norm()

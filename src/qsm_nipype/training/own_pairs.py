@@ -109,7 +109,7 @@ def make_cache(folder: Path, pairs: Sequence[Pair], *, guesses: bool, workers: i
     """Write every pair into `folder` as training reads it, skipping those already there."""
     made_with = {
         "pairs": [[str(p.field), p.field.stat().st_size, p.field.stat().st_mtime] for p in pairs],
-        "guesses": guesses,
+        "guesses": "whtv" if guesses else "none",
     }
 
     def make(number: int) -> dict[str, np.ndarray]:

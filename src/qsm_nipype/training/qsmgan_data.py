@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,9 +57,9 @@ def make_cache(
         noise = CHECK_NOISE if number < held_out else None
         return packed(disturbed(rng, clean, noise=noise, guesses=guesses))
 
-    made_with = {"seed": seed, "edge": edge, "held_out": held_out, "colin27": anatomy is not None}
-    if not guesses:
-        made_with["guesses"] = False
+    made_with: dict[str, Any] = {"seed": seed, "edge": edge, "held_out": held_out}
+    made_with["colin27"] = anatomy is not None
+    made_with["guesses"] = "whtv" if guesses else "none"
     return fill_cache(folder, "volume", count, make, made_with=made_with, workers=workers)
 
 

@@ -32,7 +32,7 @@ def compare(
 ) -> dict[str, float]:
     """NRMSE (%) of each method on one volume whose field gets noise of SD `noise` (ppm).
 
-    Least norm and TV are what the network starts from. None: the field is the volume's own.
+    Least norm and whTV are what the network starts from. None: the field is the volume's own.
     """
     rng = np.random.default_rng(seed)
     truth = torch.from_numpy(volume.chi.astype(np.float32))
@@ -56,7 +56,7 @@ def compare(
         "TKD, best threshold": best,
         "L2": relative_error(tikhonov(*case, noise=sd).chi, truth, mask),
         "least norm": relative_error(least, truth, mask),
-        "TV": relative_error(smooth, truth, mask),
+        "whTV": relative_error(smooth, truth, mask),
         "network alone": relative_error(alone, truth, mask),
         "network, consistent": relative_error(combined, truth, mask),
     }
