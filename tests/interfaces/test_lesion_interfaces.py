@@ -72,6 +72,17 @@ def test_a_mask_on_the_gradient_echo_grid_stays_where_it_is(scans):
     assert np.array_equal(data > 0, lesion > 0)
 
 
+def test_probabilities_are_cut_at_a_half_and_notes_reach_the_record(scans):
+    chances = np.zeros(SHAPE, np.float32)
+    chances[9:14, 20:24, 20:24], chances[10:13, 20:24, 20:24] = 0.3, 0.8
+    scans["in_lesions"] = write("sub-01_bianca.nii", chances)
+    out = outputs(FindLesions(**scans, said=["Of several FLAIRs one was taken."]))
+    assert np.array_equal(nib.load(out.out_instances).get_fdata() > 0, chances > 0.5)
+    record = json.loads(Path(out.out_record).read_text())
+    assert len(record["notes"]) == 2 and not record["warnings"]
+    assert "sub-01_bianca.nii: probabilities (up to 0.8)" in record["notes"][1]
+
+
 @pytest.mark.parametrize(
     ("mask", "said"),
     [
