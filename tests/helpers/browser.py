@@ -109,6 +109,19 @@ class Browser:
             time.sleep(0.03)
         raise TimeoutError(f"never true: {script}")
 
+    def reload(self, script: str, seconds: float = 60.0) -> None:
+        """Load the page anew until the expression is true: what it keeps is stored with delay."""
+        end = time.monotonic() + seconds
+        while True:
+            time.sleep(1.0)
+            self("Page.reload")
+            try:
+                self.until(script, 4.0)
+                return
+            except TimeoutError:
+                if time.monotonic() > end:
+                    raise
+
     def text(self, selector: str) -> str:
         """The text of the first element that the selector finds."""
         return str(self.run(f"document.querySelector({json.dumps(selector)}).innerText"))
