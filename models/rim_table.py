@@ -164,7 +164,7 @@ def _unclear(rows: Sequence[Row]) -> tuple[str, ...]:
     judged = sum(row.rim is not None for row in rows)
     return (
         f"{number} of {judged} classified lesions have an {INDETERMINATE} rim probability, nearer "
-        "to the threshold than to 0 or 1; see the lesions' page.",
+        "to the threshold than to 0 or 1; see the table.",
     ) * (number > 0)
 
 

@@ -93,6 +93,16 @@ def reader(tmp_path):
         yield reader
 
 
+def orange(reader, tmp_path):
+    """How many pixels of an outline there are on each map of the first lesion."""
+    reader.picture(tmp_path / "seen.png")
+    place = reader.run("(b => [b.left, b.top, b.right, b.bottom])"
+                       "(document.querySelector('.views').getBoundingClientRect())")  # fmt: skip
+    seen = np.asarray(Image.open(tmp_path / "seen.png").convert("RGB").crop(place), int)
+    thirds = np.array_split(seen[..., 0] - seen[..., 2] > 60, 3)
+    return [int(third.sum()) for third in thirds]
+
+
 @pytest.mark.skipif(not browser.PROGRAM, reason=browser.WHY_SKIPPED)
 def test_a_reader_marks_lesions_and_the_saved_table_is_read_by_group_and_training(
     reader, tmp_path
@@ -131,6 +141,7 @@ def test_a_reader_marks_lesions_and_the_saved_table_is_read_by_group_and_trainin
                "r.dispatchEvent(new Event('change'))")  # fmt: skip
     assert reader.text(".tally") == "0 rim, 0 no rim, 0 unsure of 3"  # another reader starts anew
     reader.run("document.querySelector('.map').focus()")
+    assert min(orange(reader, tmp_path)) > 20  # outlined on every map
     reader.key("o")
     hidden = "getComputedStyle(document.querySelector('.lesion svg')).display === 'none'"
     assert reader.run(hidden) and reader.errors == []

@@ -36,11 +36,13 @@ _Turned = dict[str, tuple[Upright, float, float]]
 class LesionCard:
     """One lesion: its row of the table, its picture, outlines in three squares, their edge (mm).
 
-    `chance` is the probability, empty where there is none; `call` is what the network says.
+    `probability` is empty where there is none, `chance` is it in words; `call` is what the network
+    says.
     """
 
     index: str
     volume: str
+    probability: str
     chance: str
     call: str
     note: str
@@ -112,14 +114,16 @@ def _order(row: Mapping[str, str]) -> tuple[float, int]:
 def _card(
     row: Mapping[str, str], picture: str, outlines: tuple[str, ...], edge: float
 ) -> LesionCard:
-    known = row["rim_probability"] != "n/a"
+    known = row["rim_probability"].replace("n/a", "")
+    chance = f"{float(known):.2f}".replace("0.00", "below 0.01") if known else ""
     call = {"1": "rim", "0": "no rim"}.get(row["rim"], "not classified")
     if row.get("certainty") == "indeterminate":
         call = f"indeterminate, rather {call}"
     return LesionCard(
         index=row["index"],
         volume=f"{float(row['volume_mm3']):.0f}",
-        chance=f"{float(row['rim_probability']):.2f}" if known else "",
+        probability=known,
+        chance=chance,
         call=call,
         note="" if row["note"] == "n/a" else row["note"],
         picture=picture,
