@@ -103,7 +103,7 @@ def orange(reader, tmp_path):
     return [int(third.sum()) for third in thirds]
 
 
-@pytest.mark.skipif(not browser.PROGRAM, reason=browser.WHY_SKIPPED)
+@pytest.mark.skipif(bool(browser.why_not()), reason=browser.why_not())
 def test_a_reader_marks_lesions_and_the_saved_table_is_read_by_group_and_training(
     reader, tmp_path
 ):
