@@ -113,7 +113,7 @@ def test_rims_table_and_picture_reach_the_dataset(scans, tmp_path):
     torch.manual_seed(0)
     tensors = {**rim.RimNet(2, 2).state_dict(), "features.mean": torch.zeros(2),
                "features.scale": torch.ones(2)}  # fmt: skip
-    about = {"features": " ".join(NAMES), "threshold": "0.0"}
+    about = {"features": " ".join(NAMES), "threshold": "1e-6"}
     weights.save(tmp_path / "rim.safetensors", tensors, about)
     found = outputs(FindLesions(**scans))
     chi = np.random.default_rng(2).normal(0, 0.02, SHAPE).astype(np.float32)
