@@ -22,6 +22,7 @@ class _FindLesionsInputSpec(QSMInputSpec):
     in_lesions = File(exists=True, mandatory=True, desc="mask or labels, FLAIR or GRE space")
     in_flair = File(exists=True, mandatory=True, desc="FLAIR of the session")
     in_magnitude = File(exists=True, mandatory=True, desc="gradient echoes, last axis echo")
+    said = traits.List(traits.Str, desc="notes on how the files were chosen")
     method = traits.Str(parameter=True, desc="split or components")
 
 
@@ -49,12 +50,15 @@ class FindLesions(QSMInterface):
             instances, flair, record = self._find(magnitude)
         except DataError as exc:
             instances, flair = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
-            record = {"warnings": [f"{LEFT_OUT}{exc}"]}
+            record = {"notes": self._said(), "warnings": [f"{LEFT_OUT}{exc}"]}
         return {
             "out_instances": save(cwd / "instances.nii", instances, magnitude),
             "out_flair": save(cwd / "flair.nii", flair, magnitude),
             "record": record,
         }
+
+    def _said(self) -> list[str]:
+        return list(self.inputs.said) if isdefined(self.inputs.said) else []
 
     def _find(self, magnitude: Volume) -> tuple[Any, Any, dict[str, Any]]:
 
@@ -63,7 +67,7 @@ class FindLesions(QSMInterface):
         from qsm_nipype.interfaces.registration import register
 
         flair = load_one(self.inputs.in_flair)
-        mask = read_lesions(self.inputs.in_lesions)
+        mask, read = read_lesions(self.inputs.in_lesions)
         space = lesion_space(mask, flair, magnitude)
         found = register(magnitude, flair, threads=self.inputs.num_threads)
         onto = magnitude.data.shape[:3], magnitude.affine
@@ -78,6 +82,7 @@ class FindLesions(QSMInterface):
             "parameters": {"space": space, **self.parameters()},
             "similarity": round(found.similarity, 4),
             "rotation": round(found.rotation, 2),
+            "notes": [*self._said(), *([read] if read else [])],
             "warnings": [],
         }
         if not (mask.data > 0).any():

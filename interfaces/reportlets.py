@@ -21,6 +21,7 @@ from qsm_nipype.volume import load
 
 if TYPE_CHECKING:
     from qsm_nipype.report.gallery import Picture
+    from qsm_nipype.report.lesion_page import LesionPage
     from qsm_nipype.report.volumes import Viewer
 
 #: Maps of an acquisition that may be drawn: field of the report's workflow → what it is.
@@ -95,6 +96,7 @@ class AcquisitionPictures(QSMInterface):
 
     def _run(self, cwd: Path) -> dict[str, Any]:
         from qsm_nipype.report import gallery
+        from qsm_nipype.report.lesion_page import draw_lesion_page
         from qsm_nipype.report.stored import place_of_thumbnail
         from qsm_nipype.report.thumbnail import draw_thumbnail
 
@@ -109,7 +111,11 @@ class AcquisitionPictures(QSMInterface):
         viewer = gallery.viewer(maps, affine, labels)
         root, own = Path(self.inputs.out_dir), record["entities"]
         folder, name = root / f"sub-{own['sub']}" / "figures", stem(own)
-        record["figures"] = _write_figures(drawn, root, folder, name)
+        page = rows and draw_lesion_page(
+            maps, affine, rows, own, folder=f"{name}_lesions", version=__version__
+        )
+        more = {"rims": _write_lesions(page or None, root, folder / f"{name}_lesions")}
+        record["figures"] = _write_figures(drawn, root, folder, name, more)
         record["viewer"] = _write_volumes(viewer, root, folder / f"{name}_viewer")
         thumbnail = draw_thumbnail(maps["chi"], affine, maps.get("mask_chi", maps["mask"]))
         write_bytes(root / place_of_thumbnail(own), thumbnail)
@@ -175,9 +181,12 @@ class SubjectReport(QSMInterface):
 
 
 def _write_figures(
-    drawn: Sequence[Picture], root: Path, folder: Path, name: str
+    drawn: Sequence[Picture], root: Path, folder: Path, name: str, pages: Mapping[str, str]
 ) -> list[dict[str, str]]:
-    """Write the pictures of acquisition `name`, remove those of before; entries of its record."""
+    """Write the pictures of acquisition `name`, remove those of before; entries of its record.
+
+    `pages` are pages that show more, by picture.
+    """
     paths = [folder / f"{name}_desc-{p.name.replace('_', '')}_figure.png" for p in drawn]
     for path, picture in zip(paths, drawn, strict=True):
         write_bytes(path, picture.png)
@@ -190,9 +199,28 @@ def _write_figures(
             "caption": picture.caption,
             "alt": picture.alt,
             "path": path.relative_to(root).as_posix(),
+            "page": pages.get(picture.name, ""),
         }
         for path, picture in zip(paths, drawn, strict=True)
     ]
+
+
+def _write_lesions(page: LesionPage | None, root: Path, folder: Path) -> str:
+    """Write the page of the lesions beside the `folder` of its pictures, remove those of before.
+
+    Its path relative to `root`; empty, and nothing is left, where there is none.
+    """
+    place = folder.with_name(f"{folder.name}.html")
+    pictures = page.pictures if page else {}
+    for file, content in pictures.items():
+        write_bytes(folder / file, content)
+    for old in set(folder.glob("*")) - {folder / file for file in pictures}:
+        old.unlink()
+    if page is None:
+        place.unlink(missing_ok=True)
+        return ""
+    write_text(place, page.html)
+    return place.relative_to(root).as_posix()
 
 
 def _write_volumes(viewer: Viewer, root: Path, folder: Path) -> dict[str, Any]:

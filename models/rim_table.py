@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,8 @@ COLUMNS = {
     "chi_rim_sd": "Its standard deviation (ppm)",
     "rim_probability": "Probability of a paramagnetic rim",
     "rim": "1: with rim, 0: without, n/a: not classified",
+    "certainty": "clear, or indeterminate: the probability is nearer to the threshold of `rim` "
+    "than to 0 or 1 (a convention)",
     "note": "Why it was not classified, or what to mind",
 }
 #: a lesion of which less is known is not classified
@@ -40,6 +43,7 @@ class Row:
     probability: float | None
     rim: bool | None
     note: str = ""
+    certain: bool | None = None
 
     @property
     def name(self) -> str:
@@ -48,6 +52,14 @@ class Row:
             return "lesion"
         return "lesion with rim" if self.rim else "lesion without rim"
 
+    @property
+    def certainty(self) -> str:
+        """Clear, indeterminate, or n/a."""
+        return "n/a" if self.certain is None else "clear" if self.certain else INDETERMINATE
+
+
+#: What `certainty` says of a probability near the threshold.
+INDETERMINATE = "indeterminate"
 
 #: How the note of a lesion below the volume that was asked for begins.
 _SMALL = "smaller than"
@@ -78,7 +90,8 @@ class Found:
                 *("n/a" if v is None else f"{v:.5f}" for v in values),
             ]
             cells.append("n/a" if row.probability is None else f"{row.probability:.4f}")
-            cells += ["n/a" if row.rim is None else str(int(row.rim)), row.note or "n/a"]
+            cells.append("n/a" if row.rim is None else str(int(row.rim)))
+            cells += [row.certainty, row.note or "n/a"]
             lines.append("\t".join(cells))
         return "\n".join(lines) + "\n"
 
@@ -128,15 +141,31 @@ def classify(
             note = f"susceptibility known in {lesion.inside:.0%} of it"
         probability = None if math.isnan(chance) else chance
         rim = None if probability is None else probability >= classifier.threshold
-        rows.append(Row(lesion, tuple(place.tolist()), probability, rim, note))
+        certain = None if probability is None else is_clear(probability, classifier.threshold)
+        rows.append(Row(lesion, tuple(place.tolist()), probability, rim, note, certain))
     small = sum(row.rim is None and row.note.startswith(_SMALL) for row in rows)
     others = sum(row.rim is None for row in rows) - small
     where = f"of {len(rows)} lesions"
     return Found(
         tuple(rows),
-        _sentence(small, where, f"are {_SMALL} {min_volume:g} mm³"),
+        (*_sentence(small, where, f"are {_SMALL} {min_volume:g} mm³"), *_unclear(rows)),
         _sentence(others, where, "are outside the map or vanish in it"),
     )
+
+
+def is_clear(probability: float, threshold: float) -> bool:
+    """Whether a probability is not nearer to the threshold than to 0 and 1."""
+    return not threshold / 2 < probability < (1 + threshold) / 2
+
+
+def _unclear(rows: Sequence[Row]) -> tuple[str, ...]:
+    """How many decisions a reader should look at; nothing where there are none."""
+    number = sum(row.certain is False for row in rows)
+    judged = sum(row.rim is not None for row in rows)
+    return (
+        f"{number} of {judged} classified lesions have an {INDETERMINATE} rim probability, nearer "
+        "to the threshold than to 0 or 1; see the table.",
+    ) * (number > 0)
 
 
 def _obstacle(lesion: Lesion, min_volume: float) -> str:

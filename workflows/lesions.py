@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from nipype.interfaces import utility as niu
@@ -19,6 +20,7 @@ def init_lesions_wf(
     weights: str | None = None,
     method: str,
     min_volume: float,
+    said: Sequence[str] = (),
     name: str = "lesions_wf",
 ) -> pe.Workflow:
     """Bring FLAIR and lesion mask to the map, number the lesions, rate each one's rim.
@@ -28,7 +30,8 @@ def init_lesions_wf(
         FLAIR, mask, magnitude ─► registration, instances ─► features, network ─► table
 
     `flair` and `lesions` are files, `weights` that of the network; `method` numbers confluent
-    lesions, and those below `min_volume` (mm³) are not classified.
+    lesions, and those below `min_volume` (mm³) are not classified; `said` are notes for the
+    record on how the files were chosen.
 
     Inputs
     ------
@@ -56,7 +59,7 @@ def init_lesions_wf(
         niu.IdentityInterface(fields=["instances", "flair", "table", "columns", "record_lesions"]),
         name="outputnode",
     )
-    find = FindLesions(in_flair=flair, in_lesions=lesions, method=method)
+    find = FindLesions(in_flair=flair, in_lesions=lesions, said=list(said), method=method)
     find_lesions = make(find, "find_lesions", resources, bytes_per_voxel=60)
     fixed: dict[str, Any] = {
         "min_volume": min_volume,

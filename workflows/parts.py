@@ -142,6 +142,7 @@ def _after_field(
             weights=weights.get("rim"),
             method=settings.lesion_instances,
             min_volume=settings.lesion_volume,
+            said=own.lesions.notes,
         )
     return parts
 

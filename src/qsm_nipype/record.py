@@ -134,7 +134,8 @@ class Verdict:
 class Figure:
     """A picture of the page; `path` is relative to the output folder.
 
-    `caption` says what to look for, `alt` what there is to see, for those who do not see it.
+    `caption` says what to look for, `alt` what there is to see, for those who do not see it;
+    `page` is one that shows more of it, relative to the output folder, or empty.
     """
 
     name: str
@@ -142,6 +143,7 @@ class Figure:
     path: str
     caption: str = ""
     alt: str = ""
+    page: str = ""
 
 
 @dataclass(frozen=True)

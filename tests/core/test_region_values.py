@@ -83,3 +83,16 @@ def test_lesions_are_a_mask_or_instances_and_may_be_none():
     assert not region_values.lesions(where(0), "l").any()
     with pytest.raises(DataError, match="no whole numbers"):
         region_values.lesions(where(90.5, 3), "l")
+
+
+def test_probabilities_and_a_whole_brain_are_read_as_lesions_and_said():
+    chances = np.linspace(0, 0.9, 27).reshape(3, 3, 3)
+    found, said = region_values.read_lesions(chances, "lst.nii")
+    assert np.array_equal(found, chances >= 0.5) and "up to 0.9" in said and "lst.nii" in said
+    none, said = region_values.read_lesions(chances / 2, "lst.nii")
+    assert not none.any() and "up to 0.45" in said  # a tool that found nothing
+    brain = np.zeros((8, 4, 8), np.int32)
+    brain[:, 0], brain[:, 1], brain[2:4, 2] = 2, 41, 99
+    found, said = region_values.read_lesions(brain, "seg.mgz")
+    assert np.array_equal(found, brain == 99) and "label 99" in said
+    assert region_values.read_lesions(np.where(brain == 2, 2, 0), "mask.nii")[1] == ""

@@ -4,10 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from qsm_nipype import cli, plan
 from qsm_nipype.dataset.acquisitions import Acquisition
+from qsm_nipype.dataset.lesion_files import find_lesion_files, find_lesion_mask
 from qsm_nipype.dataset.own_files import find_own_files
 from qsm_nipype.errors import UsageError, WeightsError
 from qsm_nipype.models import radiomics
@@ -69,13 +72,74 @@ def test_the_mask_and_the_flair_of_the_session_are_found(settings):
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        "sub-01_ses-1_space-FLAIR_label-lesion_probseg.nii.gz",
+        "sub-01/ses-1/lst-ai/space-flair_seg-lst.nii.gz",
+        "sub-01/ses-1/space-flair_seg-lst_prob.nii.gz",
+        "sub-01/ses-1/ples_lpa_mrFLAIR.nii",
+        "sub-01_ses-1_bianca.nii.gz",
+        "sub-01/ses-1/bianca_output.nii.gz",
+        "sub-01_ses-1/lesion_mask.nii.gz",
+        "sub-01/ses-1/posteriors/Lesions.mgz",
+        "sub-01/ses-1/seg.mgz",
+    ],
+)
+def test_the_maps_of_other_tools_are_found_by_their_own_names(tmp_path, name):
+    for other in ("sub-02", "sub-01/ses-2"):
+        (tmp_path / other).mkdir(parents=True, exist_ok=True)
+        (tmp_path / other / "space-flair_seg-lst.nii.gz").touch()
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for there in (path, path.with_name("T1w_lesionfilled.nii.gz"),
+                  path.with_name("space-flair_desc-annotated_seg-lst.nii.gz")):  # fmt: skip
+        there.touch()
+    assert find_lesion_mask(tmp_path, ACQUISITION.entities) == (path, [])
+
+
+def test_a_mask_goes_before_probabilities_which_are_named(tmp_path):
+    (tmp_path / "sub-01" / "ses-1").mkdir(parents=True)
+    for name in ("space-flair_seg-lst.nii.gz", "space-flair_seg-lst_prob.nii.gz", "seg.mgz"):
+        (tmp_path / "sub-01" / "ses-1" / name).touch()
+    mask, passed = find_lesion_mask(tmp_path, ACQUISITION.entities)
+    assert mask.name == "space-flair_seg-lst.nii.gz"
+    assert [path.name for path in passed] == ["space-flair_seg-lst_prob.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    ("images", "sidecar", "chosen", "why"),
+    [
+        ({"a": 1.0, "b": 1.0}, "", "a", "first by name"),
+        ({"a": 2.0, "b": 1.0}, "", "b", "voxels are the smallest"),
+        ({"a": 1.0, "b": 2.0}, "b", "b", "it is 3-D"),
+        ({"a": 1.0, "b": 3.0}, "a", "b", "mask lies on its grid"),
+    ],
+)
+def test_of_several_flairs_one_is_chosen_and_it_is_said_why(
+    tmp_path, images, sidecar, chosen, why
+):
+    anat = tmp_path / "sub-01" / "ses-1" / "anat"
+    anat.mkdir(parents=True)
+    for name, size in {**images, "lesions": 3.0}.items():
+        kind = "label-lesion_mask" if name == "lesions" else f"acq-{name}_FLAIR"
+        image = nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.diag([1, 1, size, 1.0]))
+        image.to_filename(anat / f"sub-01_ses-1_{kind}.nii.gz")
+    if sidecar:
+        path = anat / f"sub-01_ses-1_acq-{sidecar}_FLAIR.json"
+        path.write_text('{"MRAcquisitionType": "3D"}')
+    found = find_lesion_files(tmp_path, tmp_path, ACQUISITION.entities)
+    assert found.flair.name == f"sub-01_ses-1_acq-{chosen}_FLAIR.nii.gz"
+    assert len(found.notes) == 1 and why in found.notes[0] and chosen in found.notes[0]
+
+
+@pytest.mark.parametrize(
     ("names", "said"),
     [
         (["sub-01_ses-1_FLAIR.nii.gz"], "no *lesion*_mask.nii.gz or _dseg"),
         (["sub-01_ses-1_desc-lesions_dseg.nii.gz"], "no *_FLAIR.nii.gz"),
         (
-            [f"sub-01_ses-1_acq-{a}_FLAIR.nii.gz" for a in "ab"]
-            + ["sub-01_ses-1_desc-lesions_dseg.nii.gz"],
+            [f"sub-01_ses-1_acq-{a}_label-lesion_mask.nii.gz" for a in "ab"]
+            + ["sub-01_ses-1_FLAIR.nii.gz"],
             "both fit; keep one of them",
         ),
     ],

@@ -109,6 +109,19 @@ class Browser:
             time.sleep(0.03)
         raise TimeoutError(f"never true: {script}")
 
+    def reload(self) -> None:
+        """Load the page anew with what it has stored.
+
+        The store is handed over: on a busy machine the browser loses it with the page, in a third
+        of reloads of a page without a script of ours.
+        """
+        kept = self.run("JSON.stringify(localStorage)")
+        source = f"Object.entries({kept}).forEach(e => localStorage.setItem(e[0], e[1]))"
+        self("Page.addScriptToEvaluateOnNewDocument", source=source)
+        self.run("window.before = true")
+        self("Page.reload")
+        self.until("!window.before && document.readyState === 'complete'")
+
     def text(self, selector: str) -> str:
         """The text of the first element that the selector finds."""
         return str(self.run(f"document.querySelector({json.dumps(selector)}).innerText"))

@@ -72,6 +72,17 @@ def test_a_mask_on_the_gradient_echo_grid_stays_where_it_is(scans):
     assert np.array_equal(data > 0, lesion > 0)
 
 
+def test_probabilities_are_cut_at_a_half_and_notes_reach_the_record(scans):
+    chances = np.zeros(SHAPE, np.float32)
+    chances[9:14, 20:24, 20:24], chances[10:13, 20:24, 20:24] = 0.3, 0.8
+    scans["in_lesions"] = write("sub-01_bianca.nii", chances)
+    out = outputs(FindLesions(**scans, said=["Of several FLAIRs one was taken."]))
+    assert np.array_equal(nib.load(out.out_instances).get_fdata() > 0, chances > 0.5)
+    record = json.loads(Path(out.out_record).read_text())
+    assert len(record["notes"]) == 2 and not record["warnings"]
+    assert "sub-01_bianca.nii: probabilities (up to 0.8)" in record["notes"][1]
+
+
 @pytest.mark.parametrize(
     ("mask", "said"),
     [
@@ -102,7 +113,7 @@ def test_rims_table_and_picture_reach_the_dataset(scans, tmp_path):
     torch.manual_seed(0)
     tensors = {**rim.RimNet(2, 2).state_dict(), "features.mean": torch.zeros(2),
                "features.scale": torch.ones(2)}  # fmt: skip
-    about = {"features": " ".join(NAMES), "threshold": "0.0"}
+    about = {"features": " ".join(NAMES), "threshold": "1e-6"}
     weights.save(tmp_path / "rim.safetensors", tensors, about)
     found = outputs(FindLesions(**scans))
     chi = np.random.default_rng(2).normal(0, 0.02, SHAPE).astype(np.float32)

@@ -82,6 +82,27 @@ def test_pictures_of_earlier_settings_go(inputs, tmp_path):
     assert left == {"sub-01_run-3_desc-rims_figure.png"}  # another acquisition's
 
 
+def test_the_page_of_lesions_is_linked_and_goes_with_them(inputs, tmp_path):
+    lesions = np.zeros(SHAPE, np.int16)
+    lesions[8:11, 8:11, 6:8] = 1
+    nib.save(nib.Nifti1Image(lesions, np.diag([-1.0, 1.0, 2.0, 1.0])), tmp_path / "lesions.nii")
+    columns = "index\tvolume_mm3\trim_probability\trim\tcertainty\tnote"
+    (tmp_path / "lesions.tsv").write_text(f"{columns}\n1\t36\t0.9\t1\tclear\tn/a\n")
+    more = {"in_lesions": str(tmp_path / "lesions.nii"), "in_flair": inputs["in_mask"],
+            "in_lesions_table": str(tmp_path / "lesions.tsv")}  # fmt: skip
+    found = AcquisitionPictures(**inputs, **more).run().outputs.out_acquisition
+    figures = tmp_path / "out" / "sub-01" / "figures"
+    SubjectReport(in_records=[found], out_dir=inputs["out_dir"], subject="01").run()
+    html = (tmp_path / "out" / "sub-01.html").read_text(encoding="utf-8")
+    assert 'href="sub-01/figures/sub-01_run-2_lesions.html"' in html
+    page = (figures / "sub-01_run-2_lesions.html").read_text(encoding="utf-8")
+    assert 'src="sub-01_run-2_lesions/1.jpg"' in page and str(tmp_path) not in page
+    assert 'href="../../sub-01.html#run-2"' in page and 'id="run-2"' in html
+    assert Image.open(figures / "sub-01_run-2_lesions" / "1.jpg").size == (450, 300)
+    AcquisitionPictures(**inputs).run()
+    assert not list(figures.glob("*lesions*.html")) and not list(figures.glob("*lesions/*"))
+
+
 def test_every_inversion_has_its_picture_and_its_layer(inputs, tmp_path):
     record = json.loads((tmp_path / "record.json").read_text())
     names = {"whtv": "Weak-harmonic total variation", "tkd": "TKD"}

@@ -6,7 +6,7 @@ import torch
 
 from qsm_nipype.errors import WeightsError
 from qsm_nipype.models import radiomics, registry, rim, weights
-from qsm_nipype.models.rim_table import COLUMNS, classify
+from qsm_nipype.models.rim_table import COLUMNS, classify, is_clear
 
 needed = pytest.mark.skipif(not radiomics.available(), reason="PyRadiomics is not installed")
 NAMES = ("original_firstorder_Mean", "original_shape_VoxelVolume", "original_glcm_Contrast")
@@ -138,6 +138,26 @@ def test_every_lesion_has_its_row_and_the_reason_why_it_was_not_classified():
     assert lines[0].split("\t") == list(COLUMNS)
     assert all(len(line.split("\t")) == len(COLUMNS) for line in lines)
     assert found.numbers()["lesions"]["value"] == 5
+
+
+def test_indeterminate_is_nearer_to_the_threshold_than_to_both_ends():
+    for threshold in (0.2, 0.5, 0.8627):
+        for chance in np.linspace(0.005, 0.995, 100):
+            nearest = chance if chance < threshold else 1 - chance
+            assert is_clear(chance, threshold) == (nearest <= abs(chance - threshold))
+
+
+@needed
+def test_the_table_says_which_decisions_are_indeterminate():
+    found = classify(*scene(), np.eye(4), classifier(0.5), min_volume=10.0)
+    for row in found.rows:
+        known = row.probability is not None
+        assert row.certainty == (
+            "n/a" if not known else "clear" if is_clear(row.probability, 0.5) else "indeterminate"
+        )
+    number = sum(row.certain is False for row in found.rows)
+    said = [note for note in found.notes if "indeterminate" in note]
+    assert len(said) == (number > 0) and all(s.startswith(f"{number} of 3 classif") for s in said)
 
 
 @needed

@@ -6,7 +6,7 @@ import pytest
 
 from qsm_nipype.errors import DataError
 from qsm_nipype.training.rim_cohort import read_patient
-from qsm_nipype.training.rim_own_cohort import read_cohort
+from qsm_nipype.training.rim_own_cohort import read_cohort, read_labels
 
 ACQUISITION = "sub-01_ses-1"
 
@@ -41,7 +41,7 @@ def table(tmp_path, *rows, columns=("acquisition", "index", "rim")):
 
 def test_rated_lesions_become_a_patient_to_the_right_front_and_top(derivatives, tmp_path):
     rated = [(ACQUISITION, 1, 0), (ACQUISITION, 2, "n/a"), (ACQUISITION, 3, 1)]
-    read_cohort(derivatives, table(tmp_path, *rated), tmp_path / "cache")
+    read_cohort(derivatives, [table(tmp_path, *rated)], tmp_path / "cache")
     (path,) = (tmp_path / "cache").glob("patient-*.npz")
     patient = read_patient(path)
     assert patient.rim.tolist() == [False, True]  # lesion 2 is not rated, 3 is now 2
@@ -55,26 +55,26 @@ def test_rated_lesions_become_a_patient_to_the_right_front_and_top(derivatives, 
 
 def test_another_table_does_not_meet_old_patients(derivatives, tmp_path):
     cache = tmp_path / "cache"
-    read_cohort(derivatives, table(tmp_path, (ACQUISITION, 1, 0)), cache)
-    read_cohort(derivatives, table(tmp_path, (ACQUISITION, 1, 0)), cache)
+    read_cohort(derivatives, [table(tmp_path, (ACQUISITION, 1, 0))], cache)
+    read_cohort(derivatives, [table(tmp_path, (ACQUISITION, 1, 0))], cache)
     with pytest.raises(DataError, match="give another OUT"):
-        read_cohort(derivatives, table(tmp_path, (ACQUISITION, 1, 1)), cache)
+        read_cohort(derivatives, [table(tmp_path, (ACQUISITION, 1, 1))], cache)
 
 
 def test_a_simulated_cohort_is_not_mixed_with(derivatives, tmp_path):
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "patient-0000.npz").touch()
     with pytest.raises(DataError, match="holds another cohort"):
-        read_cohort(derivatives, table(tmp_path, (ACQUISITION, 1, 0)), tmp_path / "cache")
+        read_cohort(derivatives, [table(tmp_path, (ACQUISITION, 1, 0))], tmp_path / "cache")
 
 
 def test_a_corrected_table_is_taken_after_a_refused_one(derivatives, tmp_path):
     cache = tmp_path / "cache"
     with pytest.raises(DataError, match="no lesion 9"):
         wrong = table(tmp_path, (ACQUISITION, 1, 0), ("sub-01_ses-1", 9, 1))
-        read_cohort(derivatives, wrong, cache)
+        read_cohort(derivatives, [wrong], cache)
     assert not cache.exists()
-    read_cohort(derivatives, table(tmp_path, (ACQUISITION, 1, 0)), cache)
+    read_cohort(derivatives, [table(tmp_path, (ACQUISITION, 1, 0))], cache)
     assert read_patient(cache / "patient-0000.npz").rim.tolist() == [False]
 
 
@@ -89,9 +89,21 @@ def test_a_corrected_table_is_taken_after_a_refused_one(derivatives, tmp_path):
 )
 def test_tables_that_do_not_fit_are_refused(derivatives, tmp_path, rows, message):
     with pytest.raises(DataError, match=message):
-        read_cohort(derivatives, table(tmp_path, *rows), tmp_path / "cache")
+        read_cohort(derivatives, [table(tmp_path, *rows)], tmp_path / "cache")
 
 
 def test_a_missing_table_is_refused(derivatives, tmp_path):
     with pytest.raises(DataError, match="no such table"):
-        read_cohort(derivatives, tmp_path / "none.tsv", tmp_path / "cache")
+        read_cohort(derivatives, [tmp_path / "none.tsv"], tmp_path / "cache")
+
+
+def test_several_tables_of_one_reader_are_one_cohort(derivatives, tmp_path):
+    one = table(tmp_path, (ACQUISITION, 1, 0), (ACQUISITION, 2, "unsure"))
+    other = one.rename(tmp_path / "sub-01_rater-A_rims.tsv")
+    more = table(tmp_path, (ACQUISITION, 3, 1), (ACQUISITION, 1, 0))
+    assert read_labels([other, more]) == {ACQUISITION: {1: False, 3: True}}
+    read_cohort(derivatives, [other, more], tmp_path / "cache")
+    read_cohort(derivatives, [more, other], tmp_path / "cache")  # the same labels
+    contrary = table(tmp_path, (ACQUISITION, 1, 1))
+    with pytest.raises(DataError, match="lesion 1 of sub-01_ses-1 is labelled 0 and 1"):
+        read_labels([other, contrary])

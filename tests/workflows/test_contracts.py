@@ -13,7 +13,8 @@ from nipype.pipeline.engine.utils import generate_expanded_graph
 from qsm_nipype import methods
 from qsm_nipype.dataset.acquisitions import Acquisition
 from qsm_nipype.dataset.derivatives import table
-from qsm_nipype.dataset.own_files import LesionFiles, OwnFiles
+from qsm_nipype.dataset.lesion_files import LesionFiles
+from qsm_nipype.dataset.own_files import OwnFiles
 from qsm_nipype.interfaces.base import code_version
 from qsm_nipype.settings import Settings
 from qsm_nipype.workflows import (

@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
         if options.weights:
             node.inputs.weights = str(options.weights.absolute())
         rated = run(node, cwd / "rims")
-        said += _record(rated)["warnings"]
+        said += [*_record(rated)["notes"], *_record(rated)["warnings"]]
         rows = Path(rated.out_table).read_text(encoding="utf-8")
         _write(options.out, given, lesions, rows)
         write_text(
@@ -74,7 +74,7 @@ def _find(given: Any, options: argparse.Namespace, cwd: Path) -> tuple[Any, list
             raise DataError(text.replace(str(options.flair.absolute()), options.flair.name))
     if not load(found.out_instances).data.any():
         raise DataError(f"{said[0].rstrip('.')}; give the lesions of this head")
-    return found, said
+    return found, [*_record(found).get("notes", []), *said]
 
 
 def _record(outputs: Any) -> dict[str, Any]:

@@ -12,6 +12,8 @@ _ONE, _INSIDE = 1.001, 0.5
 _WHOLE, _MOST_LABELS = 1e-3, 3000
 #: Largest share of neighbours with different labels, looked at from so many pairs.
 _MOST_DIFFERENT, _PAIRS = 0.7, 20
+#: Left and right white matter and lesions in FreeSurfer's table of labels.
+_WHITE_MATTER, _LESION = (2, 41), 99
 _CURE = "give 0 outside and 1 inside"
 
 
@@ -76,17 +78,33 @@ def labels(values: np.ndarray, name: str) -> np.ndarray:
 
 
 def lesions(values: np.ndarray, name: str) -> np.ndarray:
-    """Lesions `(X, Y, Z)` as int32: 1 in a mask (see `binary`), else the labels of instances.
+    """Lesions `(X, Y, Z)` as int32: see `read_lesions`. Raises DataError."""
+    return read_lesions(values, name)[0]
 
-    An image without lesions is one of zeros. Raises DataError.
+
+def read_lesions(values: np.ndarray, name: str) -> tuple[np.ndarray, str]:
+    """Lesions `(X, Y, Z)` as int32, and a sentence where something was decided; else "".
+
+    1 in a mask (see `binary`), else the labels of instances. An image without lesions is one of
+    zeros, or of probabilities below a half. Of FreeSurfer's labels of a whole brain (SAMSEG) only
+    the lesions are taken. Raises DataError.
     """
     values = _plain(values, name)
     if not values.any():
-        return np.zeros(values.shape, np.int32)
+        return np.zeros(values.shape, np.int32), ""
     high = values.max()
-    if values.dtype == bool or high <= _ONE or not ((values != 0) & (values != high)).any():
-        return binary(values, name).astype(np.int32)
-    return labels(values, name)
+    if values.dtype == bool or not ((values != 0) & (values != high)).any():
+        return binary(values, name).astype(np.int32), ""
+    if high <= _ONE:
+        said = f"{name}: probabilities (up to {high:.3g}), taken as lesions from 0.5 on."
+        if high < _INSIDE and values.min() >= 0:
+            return np.zeros(values.shape, np.int32), said
+        return binary(values, name).astype(np.int32), said
+    found = labels(values, name)
+    if all((found == label).any() for label in _WHITE_MATTER):
+        said = f"{name}: FreeSurfer's labels of a whole brain; label {_LESION} is the lesions."
+        return (found == _LESION).astype(np.int32), said
+    return found, ""
 
 
 def _plain(values: np.ndarray, name: str) -> np.ndarray:

@@ -44,9 +44,20 @@ def read_labels(path: str | os.PathLike[str]) -> Volume:
     return _read(path, region_values.labels)
 
 
-def read_lesions(path: str | os.PathLike[str]) -> Volume:
-    """Lesions, int32: a mask's are 1, else labels (`region_values.lesions`). Raises DataError."""
-    return _read(path, region_values.lesions)
+def read_lesions(path: str | os.PathLike[str]) -> tuple[Volume, str]:
+    """Lesions, int32, and what was decided about their values (`region_values.read_lesions`).
+
+    Raises DataError.
+    """
+    said: list[str] = []
+
+    def rule(values: np.ndarray, name: str) -> np.ndarray:
+        found, sentence = region_values.read_lesions(values, name)
+        said.append(sentence)
+        return found
+
+    volume = _read(path, rule)
+    return volume, said[0]
 
 
 def _read(path: str | os.PathLike[str], rule: Callable[[np.ndarray, str], np.ndarray]) -> Volume:

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from qsm_nipype.dataset.lesion_files import LesionFiles
 from qsm_nipype.dataset.own_arrays import read_labels, read_lesions, read_mask_on
-from qsm_nipype.dataset.own_files import Atlas, LesionFiles, OwnFiles
+from qsm_nipype.dataset.own_files import Atlas, OwnFiles
 from qsm_nipype.errors import DataError
 from qsm_nipype.volume import Volume, first_volume, open_image, same_space
 
@@ -126,7 +127,7 @@ def _check_atlas(atlas: Atlas, grid: Any, label: str) -> None:
 
 def _lesions_fault(lesions: LesionFiles, grid: Any) -> str:
     """Why lesions cannot be looked at; empty where they can. Raises DataError for other values."""
-    mask = read_lesions(lesions.mask)
+    mask, _ = read_lesions(lesions.mask)
     volume = float(np.prod(mask.voxel_size)) * float((mask.data > 0).sum()) / 1000
     if volume > LARGEST_LESIONS:
         raise DataError(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qsm_nipype.dataset.grids import shape_of
+from qsm_nipype.dataset.lesion_files import LesionFiles, find_lesion_files
 from qsm_nipype.dataset.names import canonical, parse_name, stem
 from qsm_nipype.dataset.r2_files import R2Files, find_given_r2, find_spin_echoes
 from qsm_nipype.errors import DataError
@@ -40,14 +41,6 @@ class Atlas:
     file: Path
     table: Path | None = None
     anatomical: Path | None = None
-
-
-@dataclass(frozen=True)
-class LesionFiles:
-    """A lesion mask and the FLAIR that the lesions are classified with."""
-
-    mask: Path
-    flair: Path
 
 
 @dataclass(frozen=True)
@@ -87,9 +80,7 @@ def find_own_files(
     lesions, notes = None, []
     if "lesions" in places:
         try:
-            lesions = LesionFiles(
-                find_lesion_mask(places["lesions"], entities), find_flair(bids_dir, entities)
-            )
+            lesions = find_lesion_files(places["lesions"], bids_dir, entities)
         except DataError as exc:
             notes.append(f"Lesions were not looked at: {exc}")
     r2, fault = _find_r2(places, bids_dir, entities)
@@ -264,31 +255,6 @@ def _surfer_folders(place: Path, entities: Entities) -> list[Path]:
     return [folder for _, folder in sorted(found)]
 
 
-def find_lesion_mask(place: Path, entities: Entities) -> Path:
-    """A file, or a folder's `*lesion*_mask.nii[.gz]` or `_dseg` of the participant and session.
-
-    Raises DataError when there is none, or several.
-    """
-    if place.is_file():
-        return place
-    found = []
-    for suffix in ("mask", "dseg"):
-        for path in place.rglob(f"sub-{entities['sub']}_*lesion*_{suffix}.nii*"):
-            if _same_session(path, entities):
-                found.append(path)
-    return _only(found, f"{place}: no *lesion*_mask.nii.gz or _dseg for {stem(entities)}")
-
-
-def find_flair(bids_dir: Path, entities: Entities) -> Path:
-    """The FLAIR of the acquisition's session; of several runs the first. Raises DataError."""
-    folder = bids_dir / f"sub-{entities['sub']}"
-    if "ses" in entities:
-        folder = folder / f"ses-{entities['ses']}"
-    found = [p for p in folder.glob("anat/*_FLAIR.nii*") if _same_session(p, entities)]
-    found = [p for p in found if parse_name(p)[0].get("run", "1").lstrip("0") in ("", "1")]
-    return _only(found, f"{folder / 'anat'}: no *_FLAIR.nii.gz for {stem(entities)}")
-
-
 def _name(path: Path) -> str:
     """desc-, atlas- or seg- entity, else the file's own name; `own…` for a name of our results."""
     theirs, _ = parse_name(path)
@@ -313,18 +279,3 @@ def _by_session(paths: Iterable[Path], entities: Entities) -> Sequence[Path]:
 
 def _first(paths: Iterable[Path]) -> Path | None:
     return next(iter(paths), None)
-
-
-def _same_session(path: Path, entities: Entities) -> bool:
-    theirs, _ = parse_name(path)
-    return all(theirs.get(key) == entities.get(key) for key in ("sub", "ses"))
-
-
-def _only(found: list[Path], missing: str) -> Path:
-    """The one file. Raises DataError."""
-    found = sorted(found)
-    if not found:
-        raise DataError(f"{missing}; add it, or leave out -d lesions")
-    if len(found) > 1:
-        raise DataError(f"{found[0].name} and {found[1].name} both fit; keep one of them")
-    return found[0]

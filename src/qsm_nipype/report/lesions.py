@@ -14,7 +14,7 @@ from qsm_nipype.report.layout import GROUND, INK, OUTLINE
 
 #: edge of a thumbnail in mm; how many lesions are drawn at most, and side by side
 EDGE, LARGEST_COUNT, PER_ROW = 30.0, 12, 2
-_WINDOW = (-0.1, 0.15)  # ppm
+WINDOW = (-0.1, 0.15)  # ppm, of χ
 
 
 def draw_rims(
@@ -61,7 +61,7 @@ def _draw_one(
         return
     center = np.round(np.argwhere(body).mean(0)).astype(int)
     width = 1 / (6 * PER_ROW)
-    for kind, (low, high) in enumerate((_WINDOW, (0.0, top))):
+    for kind, (low, high) in enumerate((WINDOW, (0.0, top))):
         for axis, plane in enumerate(PLANES):
             left = column / PER_ROW + (3 * kind + axis) * width
             box = (left + 0.001, 1 - (line + 0.98) / height, width - 0.002, 0.84 / height)

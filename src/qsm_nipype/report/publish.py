@@ -72,7 +72,8 @@ def _placed(record: AcquisitionRecord, root: Path, subject: str) -> AcquisitionR
         source = root / figure.path
         if source.is_file():
             target = folder / f"{name}_desc-{_safe(figure.name)}{source.suffix}"
-            figures.append(replace(figure, path=_inside(source, root, target)))
+            page = figure.page if (root / figure.page).is_file() else ""
+            figures.append(replace(figure, path=_inside(source, root, target), page=page))
         else:
             missing.append(Finding("warning", f"the figure “{figure.title}” is missing"))
     viewer = record.viewer and _placed_viewer(record.viewer, root, folder / f"{name}_viewer")

@@ -19,6 +19,7 @@ from qsm_nipype.report.group import OUTLIERS, GroupReport, group_html, group_rep
 from qsm_nipype.report.stored import entities_of, place_of_thumbnail
 from qsm_nipype.report.words import without_folders
 from qsm_nipype.run.ratings import RATINGS, WORDS, read_ratings, unknown, with_ratings
+from qsm_nipype.run.rims import write_rims
 from qsm_nipype.settings import Settings
 from qsm_nipype.system.files import UnreadableError, read_text, write_text
 
@@ -84,6 +85,8 @@ def run(settings: Settings) -> int:
             text = json.dumps(dictionary, indent=2, ensure_ascii=False)
             write_text(out / f"group_{kind}.json", text + "\n")
             print(out / f"group_{kind}.tsv")
+        for line in write_rims(out):
+            print(line)
     _tell(out, failed)
     return 1 if lacking else 0
 

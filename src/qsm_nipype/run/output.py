@@ -37,7 +37,7 @@ def prepare_output(settings: Settings) -> None:
         "SourceDatasets": [{"URL": "bids:raw:"}],
         "DatasetLinks": plan.links(settings),
     }
-    ignore = [*ignored(), "*.html", "sub-*/figures", "logs/", "group*"]
+    ignore = [*ignored(), "*.html", "sub-*/figures", "logs/", "group*", "*_rims*.tsv"]
     out = settings.output_dir
     write_text(out / "dataset_description.json", json.dumps(description, indent=2) + "\n")
     write_text(out / ".bidsignore", "\n".join(ignore) + "\n")

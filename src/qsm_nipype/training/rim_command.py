@@ -35,8 +35,8 @@ Train QSMRim-Net: simulate a cohort into the cache (or take your own), cross-val
 patients, then train on all of them. An interrupted training goes on when the same command is
 given again. OUT/VARIANT/predictions.csv holds the probability of every lesion by the network that
 did not see its patient; OUT/rim.safetensors the network of all patients. Your own cohort: a
-qsm-nipype output folder made with -d lesions=PATH, and a table with the columns acquisition,
-index and rim (0 or 1), as in *_desc-lesions_dseg.tsv.
+qsm-nipype output folder made with -d lesions=PATH, and one reader's tables with the columns
+acquisition, index and rim (0 or 1), as the pages of lesions save them.
 """
 _COLUMNS = "patient,lesion,rim,probability,threshold,baseline,fold"
 
@@ -323,7 +323,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--supplement", type=int,
         help="simulated patients with many rims that only train (150; own data: 0)")  # fmt: skip
     add("--derivatives", type=Path, help="your own cohort: a qsm-nipype output folder")
-    add("--labels", type=Path, help="your own cohort: table of acquisition, index, rim")
+    add("--labels", type=Path, nargs="+",
+        help="your own cohort: tables of acquisition, index, rim, as pages save them")  # fmt: skip
     add("--folds", type=int, default=5, help="of the cross-validation (5)")
     add("--variants", nargs="+", choices=list(VARIANTS), default=["full"],
         help="what to cross-validate: the whole network and its ablations")  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,48 +16,75 @@ from qsm_nipype.training.cache import write
 from qsm_nipype.training.rim_cohort import Patient, arrays_of
 from qsm_nipype.volume import load
 
+#: What a label may be: with rim, without, and what is left out.
+_RIM, _OPEN = {"0": False, "1": True}, ("n/a", "unsure")
 
-def read_cohort(derivatives: Path, labels: Path, cache: Path) -> None:
-    """Write the acquisitions named in the table `labels` into `cache`, as training takes them.
+Labels = dict[str, dict[int, bool]]
 
-    `derivatives` is a qsm-nipype output folder made with `-d lesions=PATH`; `labels` is a TSV
-    with the columns acquisition (`sub-01` …), index and rim (0 or 1). All of them are written or
-    none; a cohort made of the same table earlier is kept. Raises DataError.
+
+def read_cohort(derivatives: Path, labels: Sequence[Path], cache: Path) -> None:
+    """Write the acquisitions named in the tables `labels` into `cache`, as training takes them.
+
+    `derivatives` is a qsm-nipype output folder made with `-d lesions=PATH`; for `labels` see
+    `read_labels`. All of them are written or none; a cohort made of the same labels earlier is
+    kept. Raises DataError.
     """
-    table, text, used = _read_labels(labels), labels.read_bytes(), cache / "labels.tsv"
+    table, used = read_labels(labels), cache / "labels.tsv"
     if cache.is_dir() and any(cache.iterdir()):
-        if not used.exists() or used.read_bytes() != text:
-            raise DataError(f"{cache}: holds another cohort than {labels}; give another OUT")
+        if not used.exists() or read_labels([used]) != table:
+            raise DataError(f"{cache}: holds another cohort than {labels[0]}; give another OUT")
         return
     with atomic(cache) as folder:
         folder.mkdir()
         for number, (acquisition, rims) in enumerate(sorted(table.items())):
             patient = _patient(derivatives, acquisition, rims)
             write(folder / f"patient-{number:04d}.npz", arrays_of(patient))
-        (folder / used.name).write_bytes(text)
+        (folder / used.name).write_text(_as_table(table), encoding="utf-8")
 
 
-def _read_labels(path: Path) -> dict[str, dict[int, bool]]:
-    """Acquisition → lesion → whether it has a rim; lesions marked n/a are left out."""
+def read_labels(paths: Sequence[Path]) -> Labels:
+    """Acquisition → lesion → whether it has a rim, of one reader's tables.
+
+    A table is a TSV with the columns acquisition (`sub-01` …), index and rim: 0 or 1; lesions with
+    n/a or unsure are left out. The pages of lesions save it. Raises DataError for other tables,
+    for none with a label, and for a lesion that is labelled both ways.
+    """
+    found: Labels = {}
+    for path in paths:
+        for name, index, rim in _rows(path):
+            if found.setdefault(name, {}).setdefault(index, rim) != rim:
+                raise DataError(
+                    f"{path}: lesion {index} of {name} is labelled 0 and 1; give the tables of "
+                    "one reader, each lesion once"
+                )
+    if not found:
+        raise DataError(f"{paths[0]}: no lesion with rim 0 or 1; fill the column rim")
+    return found
+
+
+def _as_table(labels: Labels) -> str:
+    rows = (f"{name}\t{i}\t{int(r)}" for name, rims in labels.items() for i, r in rims.items())
+    return "\n".join(["acquisition\tindex\trim", *rows]) + "\n"
+
+
+def _rows(path: Path) -> Iterator[tuple[str, int, bool]]:
+    """Acquisition, lesion and whether it has a rim, where that is said."""
     if not path.is_file():
         raise DataError(f"{path}: no such table; give a TSV with acquisition, index and rim")
     with path.open(newline="", encoding="utf-8-sig") as stream:
         rows = list(csv.DictReader(stream, delimiter="\t"))
-    found: dict[str, dict[int, bool]] = {}
     for line, row in enumerate(rows, start=2):
         try:
             name, index, rim = row["acquisition"], int(row["index"]), row["rim"].strip()
-            if rim not in ("0", "1", "n/a"):
+            if rim not in (*_RIM, *_OPEN):
                 raise ValueError(rim)
-        except (KeyError, TypeError, ValueError) as exc:
+        except (KeyError, TypeError, ValueError, AttributeError) as exc:
             raise DataError(
-                f"{path}, line {line}: needs acquisition, index and rim (0, 1 or n/a) ({exc})"
+                f"{path}, line {line}: needs acquisition, index and rim (0, 1, unsure or n/a) "
+                f"({exc})"
             ) from exc
-        if rim != "n/a":
-            found.setdefault(name, {})[index] = rim == "1"
-    if not found:
-        raise DataError(f"{path}: no lesion with rim 0 or 1; fill the column rim")
-    return found
+        if rim in _RIM:
+            yield name, index, _RIM[rim]
 
 
 def _patient(derivatives: Path, acquisition: str, rims: dict[int, bool]) -> Patient:
