@@ -82,8 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as exc:
         return _end_of_machine(exc)
     except MemoryError:
-        print("qsm-nipype: out of memory; give --mem, or a larger machine", file=sys.stderr)
-        return 2
+        print("qsm-nipype: out of memory; take a machine with more of it", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("qsm-nipype: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
@@ -100,9 +100,10 @@ def _check_command(arguments: Sequence[str]) -> None:
 def _end_of_machine(exc: OSError) -> int:
     """Say which file or folder the machine refused, and return the exit code."""
     where = f"{exc.filename}: " if exc.filename else ""
-    cure = "free some" if exc.errno in (errno.ENOSPC, errno.EDQUOT) else "check it"
+    full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
+    cure = "free some" if full else "check it"
     print(f"qsm-nipype: {where}{exc.strerror or exc}; {cure} and try again", file=sys.stderr)
-    return 2
+    return 1 if full else 2
 
 
 def _run(chosen: Settings) -> int:

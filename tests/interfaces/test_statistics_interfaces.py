@@ -81,7 +81,8 @@ def test_tables_of_participants_are_joined(maps, tmp_path, monkeypatch):
         path.write_text(Path(out.out_table).read_text())
         path.with_suffix(".json").write_text(Path(out.out_dictionary).read_text())
         paths.append(path)
-    rows, words = join(paths)
+    rows, words, damaged = join(paths)
+    assert not damaged
     assert [r["participant_id"] for r in rows] == ["sub-01"] * 2 + ["sub-02"] * 2
     assert words["volume"]["Units"] == "mm3"
 

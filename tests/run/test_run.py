@@ -268,22 +268,25 @@ def test_half_written_files_of_a_killed_run_go_at_the_next(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "said", "code"),
     [
         (
             OSError(28, "No space left on device", "/out/x"),
             "/out/x: No space left on device; free",
+            1,
         ),
-        (MemoryError(), "out of memory"),
-        (PermissionError(13, "Permission denied", "/out"), "/out: Permission denied; check it"),
+        (MemoryError(), "out of memory", 1),
+        (PermissionError(13, "Permission denied", "/out"), "/out: Permission denied; check it", 2),
     ],
 )
-def test_what_the_machine_refuses_is_one_sentence(monkeypatch, capsys, tmp_path, error, said):
+def test_what_the_machine_refuses_is_one_sentence(
+    monkeypatch, capsys, tmp_path, error, said, code
+):
     def fail(settings):
         raise error
 
     monkeypatch.setattr(run, "run", fail)
-    assert cli.main([str(tmp_path), str(tmp_path / "o"), "participant"]) == 2
+    assert cli.main([str(tmp_path), str(tmp_path / "o"), "participant"]) == code
     assert said in capsys.readouterr().err
 
 
