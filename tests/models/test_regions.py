@@ -109,6 +109,17 @@ def test_a_head_that_lies_the_other_way_round_is_turned_and_said_so():
     assert np.array_equal(result.labels, other[2])
 
 
+def test_many_small_nuclei_turn_no_head_whose_nuclei_are_larger():
+    few, many = np.zeros((2, 8, 8, 8), np.uint8)
+    few[:4] = np.arange(1, 5)[:, None, None]
+    many[0] = np.arange(64).reshape(8, 8) % 16 + 1
+    straight, turned = (regions.Segmentation(labels, "found") for labels in (few, many))
+    assert not regions._is_clearer(turned, straight)
+    assert regions._is_clearer(
+        regions.Segmentation(np.tile(many[:1], (8, 1, 1)), "found"), straight
+    )
+
+
 def test_balls_of_a_phantom_are_no_nuclei():
     chi, mask, _ = head((1, 1, 1))
     phantom = chi[..., ::-1].copy()  # the midbrain above the thalami
