@@ -105,7 +105,7 @@ def segment(
 def _is_clearer(turned: Segmentation, found: Segmentation) -> bool:
     """Whether the turned head has more nuclei, and larger ones."""
     volumes = [np.count_nonzero(result.labels) for result in (turned, found)]
-    return _count(turned) > _count(found) + 1 and volumes[0] > LARGER * volumes[1]
+    return _count(turned) > _count(found) + 1 and bool(volumes[0] > LARGER * volumes[1])
 
 
 def _count(found: Segmentation) -> int:
