@@ -32,7 +32,7 @@ COMMANDS = {
     ),
     "segment": (
         "qsm_nipype.commands.segment:main",
-        "label the dentate nuclei on one susceptibility map",
+        "label dentate and deep grey nuclei on one susceptibility map",
     ),
     "rims": (
         "qsm_nipype.commands.rims:main",
